@@ -1,0 +1,265 @@
+"""The command line: ``tl-taskneurons detect``, ``deactivate`` and ``info``."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tl_taskneurons.attribution import METHODS
+from tl_taskneurons.loading import load_model
+from tl_taskneurons.model import ModelView, view
+from tl_taskneurons.report import deactivation_report, detection_report, draw
+from tl_taskneurons.results import read_table
+from tl_taskneurons.runs import Settings, Study, deactivate, detect, open_study
+from tl_taskneurons.selection import SELECTIONS
+from tl_taskneurons.task_sources import load_tasks
+
+_DETECT_EXAMPLE = """\
+example:
+  tl-taskneurons detect --model smollm2-135m --tasks present_past,city_country \\
+      --fraction 0.01 --selection plain,exclusive --limit 48 --out runs/first
+
+The folder gets neurons.parquet (one row per neuron), layers.parquet, scores/ and sets/
+(safetensors, for NeuronScores.load and NeuronSet.load), layers-*.png and run.json. Call the same
+command again to go on where it was stopped.
+"""
+_DEACTIVATE_EXAMPLE = """\
+example:
+  tl-taskneurons deactivate --model smollm2-135m --tasks present_past,city_country \\
+      --fraction 0.01 --selection plain,exclusive --limit 48 --test-limit 32 --out runs/first
+
+Neurons that detect found in the same folder are used again. The folder gets
+deactivation_table.parquet (original, random, own neurons silenced, specificity),
+deactivation_matrix.parquet (tasks x tasks), deactivation_items.parquet (every answer), PNG figures
+and run.json. Call the same command again to go on where it was stopped.
+"""
+_INFO_EXAMPLE = """\
+example:
+  tl-taskneurons info --model smollm2-135m
+  tl-taskneurons info --data my_tasks/
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for a user's error, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = None
+    try:
+        options = _parser().parse_args(given)
+        return options.command(options)
+    except KeyboardInterrupt:
+        out = getattr(options, "out", None)
+        where = f" What is finished is in {out}." if out else ""
+        return _fail(f"stopped.{where} Call the same command again to go on where it stopped.", 130)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        if "--debug" in given:
+            raise
+        return _fail(f"error: {error or type(error).__name__}", 2)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    with _study(options, deactivating=False) as study:
+        detect(study)
+        layers = read_table(study.run.file("layers.parquet"))
+        files = draw(study.run, layers, {})
+        study.run.finish()
+    _show(detection_report(layers), study.run.path, files)
+    return 0
+
+
+def _deactivate(options: argparse.Namespace) -> int:
+    with _study(options, deactivating=True) as study:
+        tables = deactivate(study, detect(study))
+        layers = read_table(study.run.file("layers.parquet"))
+        files = draw(study.run, layers, tables)
+        study.run.finish()
+    wide = Console().width >= 110
+    shown = [*detection_report(layers), *deactivation_report(tables["table"], wide=wide)]
+    _show(shown, study.run.path, files)
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    console = Console()
+    tasks = load_tasks(options.data, options.tasks)
+    if options.model is not None:
+        model = load_model(
+            options.model, kind=options.kind, dtype=options.dtype, device=options.device
+        )
+        console.print(_model_table(view(model)))
+    table = Table(title=f"Tasks of {options.data}", title_justify="left", title_style="bold")
+    for heading in ("task", "family", "metric", "train", "test", "labels"):
+        table.add_column(heading, justify="right" if heading in ("train", "test") else "left")
+    for task in tasks:
+        labels = ", ".join(task.labels) if len(task.labels) <= 6 else f"{len(task.labels)} labels"
+        table.add_row(
+            task.name, task.family, task.metric, str(len(task.train)), str(len(task.test)), labels
+        )
+    console.print(table)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tl-taskneurons",
+        description="Find the MLP neurons of a language model that carry a task, and silence them.",
+    )
+    parser.set_defaults(out=None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parts = (
+        ("detect", _detect, "find each task's neurons", _DETECT_EXAMPLE),
+        ("deactivate", _deactivate, "silence them and see what breaks", _DEACTIVATE_EXAMPLE),
+        ("info", _info, "show a model's neurons and the tasks there are", _INFO_EXAMPLE),
+    )  # fmt: skip
+    for name, command, about, example in parts:
+        sub = commands.add_parser(
+            name, help=about, description=about.capitalize() + ".", epilog=example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(command=command)
+        _add_sources(sub, required=name != "info")
+        if name != "info":
+            _add_detection(sub)
+        if name == "deactivate":
+            _add_deactivation(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_sources(sub: argparse.ArgumentParser, *, required: bool) -> None:
+    sub.add_argument(
+        "--model", default="smollm2-135m" if required else None,
+        help="smollm2-135m, a Hugging Face id or folder, or a .gguf file"
+        + (" (default: %(default)s)" if required else "; left out, only tasks are shown"),
+    )  # fmt: skip
+    sub.add_argument(
+        "--kind", default="bridge", choices=("bridge", "hooked"),
+        help="TransformerBridge, or HookedTransformer (TransformerLens 3.9 only)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--tasks", type=_names, required=required, default=None,
+        help="names with commas between, e.g. present_past,city_country",
+    )  # fmt: skip
+    sub.add_argument(
+        "--data", default="builtin",
+        help="'builtin', or a folder with your own tasks (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    sub.add_argument(
+        "--device", help="cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU)"
+    )
+
+
+def _add_detection(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", required=True, type=Path, help="folder for the results")
+    sub.add_argument(
+        "--fraction", type=float, default=0.01,
+        help="share of all neurons to select; 0.10 in the paper (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--method", default="grad_act",
+        help="; ".join(f"{k}: {v}" for k, v in METHODS.items() if k != "exact").replace("%", "%%")
+        + " (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--selection", type=_names, default=("plain",),
+        help="one or several with commas between. "
+        + "; ".join(f"{name}: {text}" for name, text in SELECTIONS.items()) + " (default: plain)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--shots", type=int, default=4,
+        help="solved examples in front of each prompt (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--limit", type=int, help="train examples per task for detection (default: all)"
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of prompts and intervals (default: 0)")
+
+
+def _add_deactivation(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--ablation", default="zero", choices=("zero", "mean"),
+        help="set silenced neurons to 0 or to their mean activation (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument("--test-limit", type=int, help="test examples per task (default: all)")
+    sub.add_argument(
+        "--controls", type=int, default=5,
+        help="random sets per task, with as many neurons in each layer (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@contextmanager
+def _study(options: argparse.Namespace, *, deactivating: bool) -> Iterator[Study]:
+    settings = Settings(
+        model=options.model, tasks=options.tasks, data=options.data, kind=options.kind,
+        method=options.method, fraction=options.fraction, selections=options.selection,
+        shots=options.shots, limit=options.limit, dtype=options.dtype, device=options.device,
+        seed=options.seed,
+    )  # fmt: skip
+    if deactivating:
+        settings = replace(
+            settings, test_limit=options.test_limit, controls=options.controls,
+            ablation=options.ablation,
+        )  # fmt: skip
+    with open_study(settings, options.out, deactivating=deactivating, progress=True) as study:
+        yield study
+
+
+def _show(tables: Sequence[Table], out: Path, files: Sequence[Path]) -> None:
+    console = Console()
+    for table in tables:
+        console.print(table)
+    console.print(f"Tables and sets are in {out}", soft_wrap=True, highlight=False)
+    for file in files:
+        console.print(f"  {file}", soft_wrap=True, highlight=False)
+
+
+def _model_table(model: ModelView) -> Table:
+    table = Table(title=f"Model {model.name}", title_justify="left", title_style="bold")
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    parts = model.layers[0].parameters
+    shapes = ", ".join(f"{name} {list(part.oriented.shape)}" for name, part in parts.items())
+    rows = {
+        "class": "TransformerBridge" if model.is_bridge else "HookedTransformer",
+        "layers": str(model.n_layers),
+        "neurons per layer (d_mlp)": f"{model.d_mlp:,}",
+        "neurons": f"{model.n_layers * model.d_mlp:,}",
+        "gated": "yes" if model.gated else "no",
+        "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
+        "dtype, device": f"{str(model.dtype).removeprefix('torch.')}, {model.device}",
+        "fingerprint": model.fingerprint,
+        "neuron hooks": f"{model.layers[0].hook} ... {model.layers[-1].hook}",
+        "each layer's weights": shapes,
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _fail(message: str, code: int) -> int:
+    # Not through rich, which would wrap the line.
+    sys.stderr.write(" ".join(message.split()) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

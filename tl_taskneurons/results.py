@@ -1,0 +1,310 @@
+"""Tables on disk, where they came from, and runs that go on where they stopped. No torch here.
+
+A run folder holds ``run.json`` (arguments, versions, seeds, times, status), one parquet file per
+finished unit of work under ``units/``, and the tables made of them.
+"""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pandas as pd
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder at once go unnoticed there
+    fcntl = None
+
+_RUN_FILE = "run.json"
+_FORMAT = 1
+_PACKAGES = [
+    "tl-taskneurons",
+    "transformer-lens",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "rouge-score",
+]
+
+
+def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write a table to a parquet file, atomically; the same table gives the same bytes."""
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a parquet file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a file that is damaged or no parquet file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"No table {source}; the command that makes it has not finished.")
+    try:
+        return pd.read_parquet(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{source} is damaged or no parquet file ({_first_line(error)}); delete it and call "
+            "the same command again to make it anew."
+        ) from error
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write JSON with sorted keys, atomically."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"No file {source}.")
+    try:
+        return json.loads(source.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{source} is damaged or not JSON ({error}); delete it, or the folder."
+        ) from error
+
+
+def provenance() -> dict[str, Any]:
+    """Return package versions, Python, platform and the time; no user names and no paths."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "time": _now(),
+    }
+
+
+def stamp(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """Put columns with one value each before those of a table; columns it has stay as they are."""
+    new = {name: value for name, value in columns.items() if name not in frame.columns}
+    return frame.assign(**new)[[*new, *frame.columns]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder of results that a stopped run can be continued in.
+
+    Use it as a context manager: leaving it by an exception notes that in ``run.json``.
+
+    Attributes:
+        path: the folder.
+        resumed: whether an earlier call began this run.
+    """
+
+    path: Path
+    resumed: bool
+    _lock: IO[str] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> "RunFolder":
+        """Begin a run in a new or empty folder, or continue the run that is there.
+
+        Args:
+            path: the folder; it is made where it is missing.
+            arguments: what defines the results, plain JSON values. Those the folder does not know
+                yet are added (``deactivate`` after ``detect``).
+
+        Raises:
+            ValueError: for a folder of a run with other arguments (the message shows both values
+                of each), or a damaged ``run.json``.
+            OSError: for a path that is a file, a folder that holds something else, or a run that
+                another process is busy with.
+        """
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file; give a folder for the results.")
+        file = folder / _RUN_FILE
+        if not file.exists() and folder.exists():
+            foreign = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+            if foreign:
+                raise FileExistsError(
+                    f"{folder} holds {foreign[0]!r} but no {_RUN_FILE}, so it is no run of ours; "
+                    "give a new or empty folder."
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
+        try:
+            given = json.loads(json.dumps(dict(arguments)))
+            stored = read_json(file) if file.exists() else {}
+            known = stored.get("arguments", {})
+            _require_equal(folder, known, given)
+            for leftover in folder.rglob(".*.tmp"):  # of a killed process; we hold the lock
+                leftover.unlink(missing_ok=True)
+            merged = {**known, **given}
+            session = {"status": "running", **provenance()}
+            write_json(
+                file,
+                {
+                    "format": _FORMAT,
+                    "status": "running",
+                    "arguments": merged,
+                    "seeds": {name: merged[name] for name in merged if "seed" in name},
+                    "facts": stored.get("facts", {}),
+                    "sessions": [*stored.get("sessions", []), session],
+                    "units": stored.get("units", {}),
+                },
+            )
+        except BaseException:
+            lock.close()
+            raise
+        return cls(folder, bool(stored), lock)
+
+    def confirm(self, **facts: Any) -> None:
+        """Note what was found out after the start (the model's fingerprint, say).
+
+        Raises:
+            ValueError: when an earlier call in this folder noted another value.
+        """
+        content = self.read()
+        _require_equal(self.path, content["facts"], facts)
+        self._update(facts={**content["facts"], **facts})
+
+    def unit(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return the table of a unit of work: the stored one, or compute it and store it at once.
+
+        Args:
+            name: the unit's name, with ``/`` for subfolders.
+            compute: makes the table; called only when the unit is not finished.
+        """
+        file = self.file("units", f"{name}.parquet")
+        if not file.exists():
+            start = time.perf_counter()
+            write_table(file, compute())
+            seconds = round(time.perf_counter() - start, 3)
+            self._update(units={**self.read()["units"], name: {"seconds": seconds}})
+        # Read back also what was just written, so that a run in one go and a continued one see
+        # the same column types.
+        return read_table(file)
+
+    def file(self, *parts: str) -> Path:
+        """Return the path of a file in the folder.
+
+        Raises:
+            ValueError: for a path that leads out of it.
+        """
+        target = self.path.joinpath(*parts)
+        if not target.resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(f"{'/'.join(parts)!r} leads out of the folder {self.path}.")
+        return target
+
+    def read(self) -> dict[str, Any]:
+        """Return the content of ``run.json``."""
+        return read_json(self.path / _RUN_FILE)
+
+    def finish(self) -> None:
+        """Note that everything is there, and how long this call took."""
+        self._close("finished")
+
+    def __enter__(self) -> "RunFolder":
+        """Return the folder."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the folder, and note how it was left unless ``finish`` did."""
+        if not self._lock.closed:
+            stopped = kind is None or not issubclass(kind, Exception)
+            self._close("stopped" if stopped else "failed")
+
+    def _close(self, status: str) -> None:
+        sessions = self.read()["sessions"]
+        began = datetime.fromisoformat(sessions[-1]["time"])
+        seconds = round((datetime.now(UTC) - began).total_seconds(), 3)
+        sessions[-1] |= {"status": status, "seconds": seconds}
+        self._update(status=status, sessions=sessions)
+        self._lock.close()
+
+    def _update(self, **changes: Any) -> None:
+        write_json(self.path / _RUN_FILE, {**self.read(), **changes})
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Write beside the target, then move there in one step; a failed write leaves the old file.
+
+    ``files.write_atomically`` does the same, but that module needs torch.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Hold the folder for this process; the system lets go of it when the process ends."""
+    lock = (folder / ".lock").open("a")
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise BlockingIOError(
+                f"Another process is writing to {folder}; wait for it or give another folder."
+            ) from error
+    return lock
+
+
+def _require_equal(folder: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    differing = [
+        f"{name}: {known[name]!r} there, {given[name]!r} now"
+        for name in given
+        if name in known and known[name] != given[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run of another configuration ({'; '.join(differing)}); "
+            "give another folder, or the same arguments as there."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
