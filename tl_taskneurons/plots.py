@@ -105,9 +105,9 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
         at = places + (k - 1) * 0.27
         axes.bar(at, heights, 0.25, label=label, color=_BARS[label])
         axes.errorbar(
-            at, heights, yerr=100 * _span(table, column), fmt="o", markersize=4, ecolor=_INK, elinewidth=1,
-            markerfacecolor=_BARS[label], markeredgecolor=_INK, capsize=2.5, clip_on=False,
-            zorder=3,
+            at, heights, yerr=100 * _span(table, column), fmt="o", markersize=4, ecolor=_INK,
+            markerfacecolor=_BARS[label], markeredgecolor=_INK, elinewidth=1, capsize=2.5,
+            clip_on=False, zorder=3,
         )  # fmt: skip
     axes.set_ylabel(f"{_metrics(table)} (%)", fontsize=_LABEL, color=_INK)
     axes.set_xticks(places, [_broken(name) for name in table["task"]], fontsize=_TICK)

@@ -104,8 +104,9 @@ def deactivation_table(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         rows.append(row)
     columns = (
         "task metric n_neurons original original_low original_high random random_low random_high "
-        "n_controls silenced silenced_low silenced_high drop drop_low drop_high excess excess_low excess_high others_drop specificity loss loss_rise "
-        "loss_rise_random loss_rise_others loss_specificity n"
+        "n_controls silenced silenced_low silenced_high drop drop_low drop_high excess excess_low "
+        "excess_high others_drop specificity loss loss_rise loss_rise_random loss_rise_others "
+        "loss_specificity n"
     )
     return pd.DataFrame(rows, columns=columns.split())
 

@@ -1,0 +1,159 @@
+"""Train the mini models again: ``python -m tl_taskneurons.builtin.mini.train [--only llama]``.
+
+For each architecture, in a row: the base corpus; a short look at the classification tasks among
+corpus documents, because their answers are words that the corpus hardly uses (that is `base`); the
+twelve tasks together; the same with most items from the tasks that compare two sentences, and
+exercises for them (that is the multitask model). All on one thread, so that a seed gives the same
+weights on one machine.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from tl_taskneurons.builtin.mini.corpus import documents, prompt_text, vocabulary_texts
+from tl_taskneurons.builtin.mini.exercises import EXERCISES
+from tl_taskneurons.builtin.mini.folders import mini_model_names, save_mini_model
+from tl_taskneurons.builtin.mini.learning import Row, Schedule, fit
+from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
+from tl_taskneurons.builtin.mini.scores import score
+from tl_taskneurons.builtin.mini.tasks import is_test, mini_task
+from tl_taskneurons.builtin.mini.tokens import build_tokenizer
+
+DOCUMENTS = 80_000
+ITEMS = 8000  # of each task's training side
+GLIMPSE_ITEMS = 600  # of each classification task's training side
+LABEL_WEIGHT = 5.0  # a label is one token of an example; an answer in words is about ten
+CORPUS = Schedule(steps=600)
+GLIMPSE = Schedule(steps=100, muon=0.01, adam=0.002, warmup=20)
+MULTITASK = Schedule(steps=700)
+COMPARE = Schedule(steps=400, muon=0.015, adam=0.003, warmup=20)
+COMPARE_ITEMS = {"paraphrase": 8000, "inference": 8000, "sentiment": 1500}  # others: 2000
+EXERCISE_ITEMS = 4000
+
+
+def empty_model(kind: str, tokenizer: Any, seed: int = 0) -> PreTrainedModel:
+    """Return an untrained model: ``llama`` (gated) or ``bloom`` (plain, alibi)."""
+    ids: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    torch.manual_seed(seed)
+    if kind == "llama":
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512,
+                num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+                max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.05,
+                **ids,
+            )
+        )  # fmt: skip
+    if kind == "bloom":
+        return BloomForCausalLM(
+            BloomConfig(
+                vocab_size=len(tokenizer), hidden_size=128, n_layer=4, n_head=4,
+                initializer_range=0.05, **ids,
+            )
+        )  # fmt: skip
+    raise ValueError(f"no mini architecture is called {kind!r}; the names are llama, bloom")
+
+
+def corpus_rows(tokenizer: Any, seed: int = 0, count: int = DOCUMENTS) -> list[Row]:
+    """Return the base corpus as sequences; every token after the BOS is learnt."""
+    stream = documents(seed + 1)
+    texts = [next(stream) for _ in range(count)]
+    return [Row(tuple(ids)) for ids in tokenizer(texts)["input_ids"]]
+
+
+def _row(tokenizer: Any, instruction: str, text: str, target: str, weight: float) -> Row:
+    start = tokenizer(prompt_text(instruction, text))["input_ids"]
+    end = tokenizer(f" {target}\n", add_special_tokens=False)["input_ids"]
+    return Row((*start, *end), len(start), weight)
+
+
+def task_rows(tokenizer: Any, names: Sequence[str], items: int, seed: int = 0) -> list[Row]:
+    """Return tasks as sequences; only answer and newline are learnt."""
+    rows = []
+    for name in names:
+        task = mini_task(name, n_train=items, n_test=0, seed=seed)
+        weight = LABEL_WEIGHT if task.labels else 1.0
+        rows += [_row(tokenizer, task.instruction, e.input, e.target, weight) for e in task.train]
+    return rows
+
+
+def glimpse_rows(tokenizer: Any, seed: int = 0) -> list[Row]:
+    """Return a few items of the classification tasks, and as many documents."""
+    labelled = [name for name in TWELVE if RECIPES[name].labels]
+    rows = task_rows(tokenizer, labelled, GLIMPSE_ITEMS, seed)
+    return rows + corpus_rows(tokenizer, seed, len(rows))
+
+
+def compare_rows(tokenizer: Any, seed: int = 0) -> list[Row]:
+    """Return the twelve tasks with most weight on those that compare, and their exercises."""
+    rows = []
+    for name in TWELVE:
+        items = COMPARE_ITEMS.get(RECIPES[name].family, 2000)
+        rows += task_rows(tokenizer, [name], items, seed)
+    for name, make in EXERCISES:
+        rng = random.Random(f"exercises/{name}/{seed}")
+        instruction = RECIPES[name].instruction
+        for _ in range(EXERCISE_ITEMS):
+            while is_test(draft := make(rng, None)):
+                pass
+            rows.append(_row(tokenizer, instruction, draft.input, draft.target, LABEL_WEIGHT))
+    return rows
+
+
+def _report(model: Any, tokenizer: Any, name: str) -> None:
+    for task_name in TWELVE:
+        value = score(model, tokenizer, mini_task(task_name, n_train=0))
+        sys.stderr.write(f"{name} {task_name} {value:.3f}\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, save and score the models that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Train the mini models again.")
+    parser.add_argument("--only", choices=("llama", "bloom"), help="train one architecture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where the folders go (default: the package)")
+    parser.add_argument("--scratch", type=Path, help="keep checkpoints here and resume from them")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    tokenizer = build_tokenizer(vocabulary_texts())
+    for kind in (chosen.only,) if chosen.only else ("llama", "bloom"):
+        began = time.perf_counter()
+        model = empty_model(kind, tokenizer, chosen.seed)
+        stages = (
+            (f"mini-{kind}-corpus", CORPUS, corpus_rows),
+            (f"mini-{kind}-base", GLIMPSE, glimpse_rows),
+            (f"mini-{kind}-first", MULTITASK, partial(task_rows, names=TWELVE, items=ITEMS)),
+            (f"mini-{kind}", COMPARE, compare_rows),
+        )
+        for name, schedule, make in stages:
+            checkpoint = chosen.scratch / f"{name}.safetensors" if chosen.scratch else None
+            rows = make(tokenizer, seed=chosen.seed)
+            seconds = fit(model, rows, schedule, name=name, checkpoint=checkpoint)
+            sys.stderr.write(f"{name}: trained in {seconds:.0f} s\n")
+            if name in mini_model_names():
+                save_mini_model(model, tokenizer, name, root=chosen.out)
+                _report(model, tokenizer, name)
+        sys.stderr.write(f"mini-{kind}: {time.perf_counter() - began:.0f} s in all\n")
+
+
+if __name__ == "__main__":
+    main()
