@@ -136,7 +136,8 @@ class ModelView:
 
         It covers every neuron's weights, rounded to bfloat16, so one model in float32 and in
         bfloat16, as HookedTransformer and as TransformerBridge, has one fingerprint, while a
-        fine-tuned model or one with folded weights has another.
+        fine-tuned model or one with folded weights has another. It is computed again after the
+        weights change through PyTorch; an edit in place of ``parameter.data`` goes unseen.
         """
         return _fingerprint(self)
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from tl_taskneurons.results import write_atomically
+from tl_taskneurons.atomic import write_atomically
 
 _INK = "#222222"
 _GREY = "#9a9a9a"

@@ -7,7 +7,6 @@ finished unit of work under ``units/``, and the tables made of them.
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from types import TracebackType
 from typing import IO, Any
 
 import pandas as pd
+
+from tl_taskneurons.atomic import write_atomically
 
 try:
     import fcntl
@@ -255,24 +256,6 @@ class RunFolder:
 
     def _update(self, **changes: Any) -> None:
         write_json(self.path / _RUN_FILE, {**self.read(), **changes})
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Write beside the target, then move there in one step; a failed write leaves the old file.
-
-    ``files.write_atomically`` does the same, but that module needs torch.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> IO[str]:

@@ -238,7 +238,7 @@ def deactivate(
             unit,
             lambda condition=condition: evaluate_condition(
                 study.model, study.tasks, condition, ablation=settings.ablation, means=means,  # pyright: ignore[reportArgumentType]
-                prompt=settings.prompt, limit=settings.test_limit,
+                prompt=settings.prompt, limit=settings.test_limit, share_prefix=True,
             ),
         )  # fmt: skip
         frames[selection].append(frame.assign(selection=selection))

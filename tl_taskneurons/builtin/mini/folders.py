@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tl_taskneurons.files import write_atomically
+from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.tasks import did_you_mean
 
 MODELS = ("mini-llama", "mini-llama-base", "mini-bloom", "mini-bloom-base")

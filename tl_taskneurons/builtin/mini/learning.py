@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.builtin.mini.muon import Muon
-from tl_taskneurons.files import write_atomically
 
 
 @dataclass(frozen=True)
