@@ -57,6 +57,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same random numbers on every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def tiny_hf() -> Callable[..., transformers.PreTrainedModel]:
     """The factory of tiny Hugging Face models: ``tiny_hf(name, seed=0, **config)``."""

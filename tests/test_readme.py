@@ -16,15 +16,12 @@ def test_the_ten_lines_run(monkeypatch, tmp_path, tokenizer, capsys):
 
     def tiny(name: str):
         asked.append(name)
-        return helpers.tiny_lens("llama", tokenizer=tokenizer)
+        return helpers.tiny_lens("llama", tokenizer=tokenizer, intermediate_size=1024)
 
     monkeypatch.setattr(tn, "load_model", tiny)
     monkeypatch.chdir(tmp_path)
-    exec(
-        compile(
-            code.replace("limit=48", "limit=6").replace("limit=32", "limit=4"), "README", "exec"
-        )
-    )
+    code = code.replace("limit=48", "limit=6").replace("limit=32", "limit=4")
+    exec(code, {"__name__": "readme"})
     assert asked == ["smollm2-135m"]
     assert "present_past" in capsys.readouterr().out
     assert len(tn.NeuronSet.load("present_past.safetensors")) > 0
