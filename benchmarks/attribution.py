@@ -129,7 +129,8 @@ def main() -> None:
     out = Path(__file__).parent / "results" / "attribution.json"
     out.parent.mkdir(exist_ok=True)
     facts = {key: value for key, value in provenance().items() if key != "time"}
-    content = {"arguments": vars(given), "machine": facts, "table": table.to_dict("index")}
+    arguments = {key: value for key, value in vars(given).items() if key != "only"}
+    content = {"arguments": arguments, "machine": facts, "table": table.to_dict("index")}
     out.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -211,11 +211,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--others", type=int, default=plan.n_others, help="of each other task")
     parser.add_argument("--controls", type=int, default=plan.controls)
     parser.add_argument("--shots", type=int, default=plan.shots)
+    parser.add_argument("--fractions", nargs="+", type=float, default=list(plan.fractions))
     parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=list(ABLATIONS))
     given = parser.parse_args(arguments)
     plan = Plan(
         given.shots, given.detect, given.choose, given.test, given.others, given.controls,
-        ablations=tuple(given.ablations),
+        fractions=tuple(given.fractions), ablations=tuple(given.ablations),
     )  # fmt: skip
     tasks = load_tasks(given.data, given.tasks.split(","))
     model = load_model(given.model)
