@@ -2,12 +2,19 @@ import re
 from pathlib import Path
 
 import helpers
+import pandas as pd
 import pytest
 
 import tl_taskneurons as tn
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "figures"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COLUMNS = (
+    "original", "random", "silenced", "loss_rise", "loss_rise_random", "loss_rise_others",
+)  # fmt: skip
+COUNTS = ("loss rise > random", "loss rise > others")
 
 
 def test_the_ten_lines_run(monkeypatch, tmp_path, tokenizer, capsys):
@@ -50,3 +57,23 @@ def test_the_task_file_shown_is_a_task(tmp_path):
 def test_every_public_name_in_the_readme_exists():
     for name in set(re.findall(r"\btn\.([a-z_A-Z]+)", README)):
         assert hasattr(tn, name), name
+
+
+def test_the_figures_in_the_caption_are_those_of_the_table():
+    table = pd.read_csv(FIGURES / "demo_table.csv")
+    own = table[table["selection"] == "exclusive"]
+    text = " ".join(README.split())
+    assert f"{own['n_neurons'].min()} to {own['n_neurons'].max()} of 46,080 neurons" in text
+    assert f"task {100 * own['drop'].mean():.0f} points on average" in text
+    assert f"the other tasks {100 * own['others_drop'].mean():.0f}," in text
+    assert f"neurons cost {100 * (own['original'] - own['random']).mean():.0f}." in text
+    assert (table.loc[table["selection"] == "plain", "silenced"] == 0).all()
+
+
+def test_the_measured_table_is_that_of_the_csv():
+    for row in pd.read_csv(FIGURES / "table1_smollm2_mean.csv").to_dict("records"):
+        start = f"| {row['ablation']} | {row['fraction']:.0%} | {row['selection']} |"
+        (line,) = [line for line in README.splitlines() if line.startswith(start)]
+        cells = [f"{row[name]:.2f}" for name in COLUMNS]
+        counts = [f"{row[name]} of {row['tasks']}" for name in COUNTS]
+        assert line == f"{start} {' | '.join([*cells, *counts])} |"
