@@ -20,16 +20,46 @@ def save_tensor(
     path: str | os.PathLike[str], kind: str, tensor: Tensor, metadata: Mapping[str, Any]
 ) -> None:
     """Write one tensor with JSON metadata to a safetensors file, atomically."""
-    header = {_KEY: json.dumps({"kind": kind, **metadata}, sort_keys=True)}
-    write_atomically(
-        path, lambda temporary: save_file({kind: tensor.contiguous()}, temporary, metadata=header)
-    )
+    save_tensors(path, kind, {kind: tensor}, metadata)
 
 
 def load_tensor(
     path: str | os.PathLike[str], kind: str, needs: Sequence[str] = ()
 ) -> tuple[Tensor, dict[str, Any]]:
     """Read what ``save_tensor`` wrote: the tensor and its metadata, which has all that it needs.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file, or one that holds something else.
+    """
+    tensors, header = load_tensors(path, kind, needs)
+    if kind not in tensors:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file (it has no tensor {kind!r}); write it again "
+            "with save."
+        )
+    return tensors[kind], header
+
+
+def save_tensors(
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write named tensors with JSON metadata to a safetensors file, atomically.
+
+    They lie on the CPU and contiguous in the file, wherever they came from.
+    """
+    header = {_KEY: json.dumps({"kind": kind, **metadata}, sort_keys=True)}
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(copies, temporary, metadata=header))
+
+
+def load_tensors(
+    path: str | os.PathLike[str], kind: str, needs: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote: tensors by name, and metadata with all that it needs.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -50,7 +80,7 @@ def load_tensor(
             missing = [key for key in needs if key not in found]
             if missing:
                 raise ValueError(f"{source} holds a {kind} without {', '.join(missing)}.")
-            return file.get_tensor(kind), found
+            return {name: file.get_tensor(name) for name in file.keys()}, found  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{source} is damaged or no safetensors file ({error}); write it again with save."

@@ -36,6 +36,18 @@ class Progress:
         """Iterate over ``items`` and move the bar."""
         yield from self._bar.track(items, description=self._title)
 
+    def steps(self, first: int, last: int) -> Iterator[int]:
+        """Count from ``first`` to ``last - 1`` and move the bar, which starts at ``first``."""
+        task = self._bar.add_task(self._title, total=last, completed=first)
+        for step in range(first, last):
+            yield step
+            self._bar.update(task, advance=1)
+
+    def say(self, title: str) -> None:
+        """Change what the bar says."""
+        for task in self._bar.task_ids:
+            self._bar.update(task, description=title)
+
     def over(self, items: Sequence[T]) -> Iterator[T]:
         """Open the bar, iterate over ``items``, close it."""
         with self:
