@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from plotting import clipped, images, texts
 
 from tl_taskneurons import plots
 from tl_taskneurons.summaries import deactivation_matrix, deactivation_table
@@ -75,29 +75,6 @@ def only(frame: pd.DataFrame, selection: str) -> pd.DataFrame:
     return frame[frame["selection"] == selection]
 
 
-def images(figure: Figure) -> list[Any]:
-    return [image for axes in figure.axes for image in axes.get_images()]
-
-
-def texts(axes: Any) -> list[str]:
-    return [text.get_text() for text in axes.texts]
-
-
-def clipped(figure: Figure) -> list[str]:
-    """The texts that do not lie within the figure, after drawing."""
-    FigureCanvasAgg(figure).draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    found = []
-    for axes in figure.axes:
-        for text in [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label,  # pyright: ignore[reportAttributeAccessIssue]
-                     *axes.get_xticklabels(), *axes.get_yticklabels()]:  # fmt: skip
-            if text.get_text() and text.get_visible():
-                box = text.get_window_extent()
-                if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
-                    found.append(text.get_text())
-    return found
-
-
 def test_layers_are_drawn_as_in_the_table(layers: pd.DataFrame, tmp_path: Path):
     part = only(layers, "plain")
     figure = plots.score_heatmap(part)
@@ -111,6 +88,10 @@ def test_layers_are_drawn_as_in_the_table(layers: pd.DataFrame, tmp_path: Path):
     assert figure.axes[1].get_ylabel() == "% of the task's neurons"
     plots.save(figure, tmp_path / "new" / "f.png")
     assert (tmp_path / "new" / "f.png").read_bytes().startswith(b"\x89PNG")
+    shuffled = plots.score_heatmap(part.sample(frac=1, random_state=0))
+    order = [text.get_text().replace(" ", "_") for text in shuffled.axes[0].get_yticklabels()]
+    by_layer = np.array([expected[TASKS.index(task)] for task in order])
+    np.testing.assert_allclose(images(shuffled)[0].get_array(), by_layer)
     mass = plots.score_heatmap(part, column="score_share")
     np.testing.assert_allclose(images(mass)[0].get_array(), 100 / 12)
     assert "score" in mass.axes[1].get_ylabel()

@@ -1,0 +1,42 @@
+"""Tables in, matplotlib figures out: pure functions, one look, no window and no torch.
+
+Every function takes a tidy DataFrame and returns a ``Figure``; ``save`` writes it as PNG or PDF.
+In matrices of changes red means that a task is hurt. Colours tell apart for colour-blind readers
+and in grey print; every cell of a matrix carries its number, every line its marker.
+"""
+
+from tl_taskneurons.plots.bars import deactivation_bars
+from tl_taskneurons.plots.curves import (
+    controlled_overlap_curves,
+    forgetting_curves,
+    overlap_curves,
+    share_curves,
+)
+from tl_taskneurons.plots.layers import neurons_by_layer, score_heatmap, similarity_by_layer
+from tl_taskneurons.plots.look import describe, save
+from tl_taskneurons.plots.matrices import deactivation_heatmap, overlap_heatmap, training_heatmap
+from tl_taskneurons.plots.overview import demo_figure
+from tl_taskneurons.plots.recovery import recovery_curves
+from tl_taskneurons.plots.scatter import faithfulness_scatter, faithfulness_sets
+from tl_taskneurons.plots.sets import upset_plot
+
+__all__ = [
+    "controlled_overlap_curves",
+    "deactivation_bars",
+    "deactivation_heatmap",
+    "demo_figure",
+    "describe",
+    "faithfulness_scatter",
+    "faithfulness_sets",
+    "forgetting_curves",
+    "neurons_by_layer",
+    "overlap_curves",
+    "overlap_heatmap",
+    "recovery_curves",
+    "save",
+    "score_heatmap",
+    "share_curves",
+    "similarity_by_layer",
+    "training_heatmap",
+    "upset_plot",
+]

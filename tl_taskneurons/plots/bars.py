@@ -1,0 +1,69 @@
+"""Scores with and without neurons, side by side."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tl_taskneurons.plots.look import (
+    INK,
+    LABEL,
+    PALE,
+    TICK,
+    broken,
+    described,
+    legend,
+    metric_names,
+    new_figure,
+    plain_look,
+    title,
+)
+from tl_taskneurons.plots.tables import reach, require
+
+# Dark enough apart in grey print: original, random, task (after Okabe and Ito).
+_BARS = {
+    "original": ("original", "#56b4e9"),
+    "random": ("random neurons silenced", "#bdbdbd"),
+    "silenced": ("own neurons silenced", "#d55e00"),
+}
+
+
+def deactivation_bars(table: pd.DataFrame) -> Figure:
+    """Draw the original score, and those with random and with own neurons silenced.
+
+    The lines are 95% intervals over items, and for the random neurons over the controls too.
+
+    Args:
+        table: from ``deactivation_table``, of one selection: ``task, metric`` and ``original,
+            random, silenced`` (shares of 1), each also with ``_low`` and ``_high``.
+
+    Raises:
+        ValueError: for a missing column, an empty table, a task twice, or a task judged by loss
+            alone.
+    """
+    if "original" in table.columns and table["original"].isna().any():
+        raise ValueError(
+            "A task here has no score but its loss; draw deactivation_heatmap instead."
+        )
+    ends = [f"{column}_{end}" for column in _BARS for end in ("low", "high")]
+    require(table, ["task"], list(_BARS), also=ends)
+    figure = new_figure(max(5.0, 1.8 + 0.95 * len(table)), 3.6)
+    axes = figure.subplots()
+    places = np.arange(len(table))
+    for k, (column, (label, colour)) in enumerate(_BARS.items()):
+        heights = 100 * table[column].to_numpy(dtype=float)
+        at = places + (k - 1) * 0.27
+        axes.bar(at, heights, 0.25, label=label, color=colour)
+        axes.errorbar(
+            at, heights, yerr=100 * reach(table, column, f"{column}_low", f"{column}_high"),
+            fmt="o", markersize=4, ecolor=INK, markerfacecolor=colour, markeredgecolor=INK,
+            elinewidth=1, capsize=2.5, clip_on=False, zorder=3,
+        )  # fmt: skip
+    axes.set_ylabel(f"{metric_names(table)} (%)", fontsize=LABEL, color=INK)
+    axes.set_xticks(places, [broken(name) for name in table["task"]], fontsize=TICK)
+    axes.set_ylim(0, 105)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=PALE, linewidth=0.8)
+    plain_look(axes)
+    title(figure, "Scores with neurons silenced, and 95% intervals", described(table))
+    legend(figure, *axes.get_legend_handles_labels())
+    return figure

@@ -1,0 +1,144 @@
+"""What lies in which layer: neurons and scores of tasks, similarity of tasks."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from tl_taskneurons.plots.lines import CROWD, common_legend, draw_crowd, draw_lines, numbered
+from tl_taskneurons.plots.look import (
+    INK,
+    LABEL,
+    TICK,
+    WIDTH,
+    colour_bar,
+    described,
+    label_axes,
+    new_figure,
+    panels,
+    plain_look,
+    spaced,
+    title,
+)
+from tl_taskneurons.plots.tables import grid, groups, require
+
+LAYER_LABELS = {"share": "% of the task's neurons", "score_share": "% of the task's total score"}
+_PARTS = {
+    "W_in": "input weights", "W_gate": "gate weights", "W_out": "output weights",
+    "all": "all weights",
+}  # fmt: skip
+_CURVE = ("similarity", "low", "high")
+_BAR = "#7a6bb0"
+
+
+def score_heatmap(layers: pd.DataFrame, *, column: str = "share") -> Figure:
+    """Draw where each task's neurons lie: tasks x layers.
+
+    Args:
+        layers: rows with ``task, layer`` and the column (shares of 1), of one selection.
+        column: ``"share"``, of the task's selected neurons, or ``"score_share"``, of the task's
+            total score.
+
+    Raises:
+        ValueError: for an unknown column, a missing one, an empty table, two rows for one cell,
+            or NaN.
+    """
+    check_layers(layers, column)
+    figure = new_figure(WIDTH, 1.5 + 0.42 * layers["task"].nunique())
+    axes = figure.subplots()
+    colour_bar(figure, draw_layers(axes, layers, column), [axes], LAYER_LABELS[column])
+    what = "each task's score lies" if column == "score_share" else "each task's neurons lie"
+    title(figure, f"Where {what}", described(layers))
+    return figure
+
+
+def neurons_by_layer(layers: pd.DataFrame) -> Figure:
+    """Draw how many neurons each task has in each layer, one panel per task.
+
+    Args:
+        layers: rows with ``task, layer, n_neurons``, of one selection.
+
+    Raises:
+        ValueError: for a missing column, an empty table, two rows for one cell, or NaN.
+    """
+    require(layers, ["task", "layer"], ["n_neurons"], also=["layer"])
+    parts = list(groups(layers, ["task"]))
+    figure, drawn = panels([name for name, _ in parts], height=1.5)
+    for axes, (_, part) in zip(drawn, parts, strict=True):
+        axes.bar(part["layer"], part["n_neurons"], width=0.8, color=_BAR)
+        _layer_ticks(axes)
+    label_axes(figure, drawn, "layer", "neurons")
+    title(figure, "How many neurons each task has in each layer", described(layers))
+    return figure
+
+
+def similarity_by_layer(table: pd.DataFrame) -> Figure:
+    """Draw how alike the parameters of two tasks' neurons are, by layer (Figure 3).
+
+    One panel per reading and part of the weights, one line per pair of tasks, its interval as a
+    band. A layer in which a task has no neuron leaves a gap. With more than seven pairs these are
+    thin grey lines, with their mean drawn over them.
+
+    Args:
+        table: from the package's ``similarity_by_layer``: ``layer, task_x, task_y, similarity,
+            low, high`` (cosines; NaN allowed) and, if there are several, ``reading, part``.
+
+    Raises:
+        ValueError: for a missing column, an empty table, two rows for one cell, a layer that is no
+            number, or nothing but NaN.
+    """
+    split = [name for name in ("reading", "part") if name in table.columns]
+    require(table, [*split, "task_x", "task_y", "layer"], [], also=["layer", *_CURVE])
+    if table["similarity"].isna().all():
+        raise ValueError("Every similarity is NaN; the tasks have no neurons in a common layer.")
+    pairs = table["task_x"].map(spaced) + " \u2013 " + table["task_y"].map(spaced)
+    named = table.assign(pair=pairs)
+    if "part" in split:
+        named["part"] = table["part"].replace(_PARTS)
+    if "reading" in split and table["reading"].nunique() == 1:
+        split.remove("reading")
+    parts = list(groups(named, split, joint=", "))
+    figure, drawn = panels([name for name, _ in parts], height=2.4)
+    styles = numbered(pairs)
+    for axes, (_, part) in zip(drawn, parts, strict=True):
+        if len(styles) > CROWD:
+            draw_crowd(axes, part, "pair", "layer", "similarity", what="pairs")
+        else:
+            draw_lines(axes, part, "pair", "layer", "similarity", styles, bands=True)
+        axes.axhline(0, color=INK, linewidth=0.6)
+        _layer_ticks(axes)
+    label_axes(figure, drawn, "layer", "cosine similarity")
+    common_legend(figure, drawn)
+    title(figure, "How alike the parameters of two tasks' neurons are", described(table))
+    return figure
+
+
+def check_layers(layers: pd.DataFrame, column: str) -> None:
+    """Refuse a table of layers that cannot be drawn."""
+    if column not in LAYER_LABELS:
+        raise ValueError(f"column is {column!r}; use one of {tuple(LAYER_LABELS)}.")
+    require(layers, ["task", "layer"], [column], also=["layer"])
+
+
+def draw_layers(
+    axes: Axes, layers: pd.DataFrame, column: str, *, top: float | None = None
+) -> AxesImage:
+    """Draw a checked table as tasks x layers; ``top`` is the end of the scale, of 1."""
+    table = grid(layers, "task", "layer", column) * 100
+    table = table.reindex(columns=range(int(layers["layer"].max()) + 1))
+    limit = 100 * top if top else float(np.nanmax(table.to_numpy()))
+    image = axes.imshow(table, cmap="Purples", vmin=0, vmax=limit or 1, aspect="auto")
+    axes.set_yticks(range(len(table)), [spaced(name) for name in table.index], fontsize=TICK)
+    _layer_ticks(axes)
+    axes.set_xlabel("layer", fontsize=LABEL, color=INK)
+    axes.set_yticks(np.arange(len(table) - 1) + 0.5, minor=True)
+    axes.grid(axis="y", which="minor", color="white", linewidth=2)
+    plain_look(axes)
+    axes.tick_params(axis="y", which="both", length=0)
+    return image
+
+
+def _layer_ticks(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
