@@ -224,10 +224,10 @@ def _add_first_order(model_view: ModelView, batch: Batch, method: str, totals: P
             summed = summed.abs()
         totals[layer] += summed.sum(0).to(totals.device)
 
-    _backward(model_view, batch, reduce)
+    backward(model_view, batch, reduce)
 
 
-def _backward(
+def backward(
     model_view: ModelView,
     batch: Batch,
     reduce: Callable[[int, Tensor, Tensor], None],
@@ -284,7 +284,7 @@ def _add_integrated(model_view: ModelView, batch: Batch, steps: int, totals: Per
                 sums += (gradient.float() * activation.float()).sum(1).to(sums.device)
 
         for step in range(steps):
-            _backward(model_view, batch, reduce, (layer, (step + 0.5) / steps), lowest=layer)
+            backward(model_view, batch, reduce, (layer, (step + 0.5) / steps), lowest=layer)
         totals[layer] += (sums / steps).abs().sum(0)
 
 

@@ -22,7 +22,7 @@ from tl_taskneurons.neurons import NeuronScores, NeuronSet
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Prompt
 from tl_taskneurons.results import RunFolder, stamp, write_table
-from tl_taskneurons.selection import SELECTIONS, select
+from tl_taskneurons.selection import SELECTIONS, layer_table, select
 from tl_taskneurons.summaries import deactivation_matrix, deactivation_table
 from tl_taskneurons.task_sources import load_tasks
 from tl_taskneurons.tasks import Task, Tasks, did_you_mean
@@ -48,6 +48,7 @@ class Settings:
         test_limit: at most so many test examples for evaluation; None for all.
         controls: random controls for each set.
         ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
+        max_new_tokens: the longest generated answer of tasks that are judged by ROUGE-L.
 
     Raises:
         ValueError: for a value out of its range, or an unknown name (with the nearest names).
@@ -68,6 +69,7 @@ class Settings:
     test_limit: int | None = None
     controls: int = 5
     ablation: str = "zero"
+    max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
@@ -98,7 +100,7 @@ class Settings:
                 f"Selections {self.selections} compare tasks, but only {self.tasks} is given; "
                 "name at least two tasks, or use 'plain'."
             )
-        least = {"shots": 0, "controls": 0, "limit": 1, "test_limit": 1}
+        least = {"shots": 0, "controls": 0, "limit": 1, "test_limit": 1, "max_new_tokens": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
@@ -114,7 +116,8 @@ class Settings:
     def arguments(self, *, deactivate: bool) -> dict[str, Any]:
         """Return what defines the results of detection alone, or of deactivation too."""
         everything = asdict(self)
-        evaluation = {name: everything.pop(name) for name in ("test_limit", "controls", "ablation")}
+        judged = ("test_limit", "controls", "ablation", "max_new_tokens")
+        evaluation = {name: everything.pop(name) for name in judged}
         if deactivate:
             everything |= evaluation | {"control_seeds": list(range(self.controls))}
         return everything
@@ -141,7 +144,7 @@ class Study:
     def __post_init__(self) -> None:
         """Note which model and tasks these are; refuse others than in an earlier call."""
         self.run.confirm(
-            fingerprint=self.view.fingerprint, tasks_digest=_digest(self.tasks),
+            fingerprint=self.view.fingerprint, tasks_digest=tasks_digest(self.tasks),
             device=str(self.view.device),
         )  # fmt: skip
 
@@ -194,13 +197,13 @@ def detect(study: Study) -> dict[str, dict[str, NeuronSet]]:
     neurons, layers = [], []
     for selection, chosen in sets.items():
         for task, members in chosen.items():
-            members.save(study.run.file("sets", selection, f"{_safe(task)}.safetensors"))
+            members.save(study.run.file("sets", selection, f"{file_name(task)}.safetensors"))
             labels = {"task": task, "selection": selection}
             frame = members.to_frame()
             values = scores[task].values
             frame["score"] = values[members.mask].numpy()
             neurons.append(frame.assign(**labels))
-            layers.append(_by_layer(values, members).assign(**labels))
+        layers.append(layer_table(scores, chosen).assign(selection=selection))
     common = {**study.columns(), "seed": settings.seed}
     for name, frames in (("neurons", neurons), ("layers", layers)):
         table = stamp(pd.concat(frames, ignore_index=True), **common)
@@ -233,12 +236,13 @@ def deactivate(
         unit = "original"
         if condition.kind != "none":
             seed = f"-{condition.seed}" if condition.kind == "random" else ""
-            unit = f"{selection}/{condition.kind}-{_safe(condition.silenced)}{seed}"
+            unit = f"{selection}/{condition.kind}-{file_name(condition.silenced)}{seed}"
         frame = study.run.unit(
             unit,
             lambda condition=condition: evaluate_condition(
                 study.model, study.tasks, condition, ablation=settings.ablation, means=means,  # pyright: ignore[reportArgumentType]
                 prompt=settings.prompt, limit=settings.test_limit, share_prefix=True,
+                max_new_tokens=settings.max_new_tokens,
             ),
         )  # fmt: skip
         frames[selection].append(frame.assign(selection=selection))
@@ -257,7 +261,7 @@ def deactivate(
 
 
 def _scores(study: Study, task: Task) -> NeuronScores:
-    file = study.run.file("scores", f"{_safe(task.name)}.safetensors")
+    file = study.run.file("scores", f"{file_name(task.name)}.safetensors")
     if not file.exists():
         settings = study.settings
         score_neurons(
@@ -287,20 +291,12 @@ def _means(study: Study) -> Tensor:
     return load_tensor(file, "ActivationMeans")[0]
 
 
-def _by_layer(values: Tensor, members: NeuronSet) -> pd.DataFrame:
-    counts = pd.Series(members.per_layer)
-    mass = values.double().sum(1)
-    return pd.DataFrame(
-        {"layer": range(len(counts)), "n_neurons": counts, "share": counts / len(members),
-         "score_share": (mass / mass.sum().clamp_min(1e-300)).tolist()}
-    )  # fmt: skip
-
-
-def _digest(tasks: Sequence[Any]) -> str:
+def tasks_digest(tasks: Sequence[Any]) -> str:
+    """Return a short name for these tasks and all their examples."""
     text = json.dumps([asdict(task) for task in tasks], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _safe(name: str) -> str:
-    """A task's name as a file name."""
-    return quote(name, safe=" ")
+def file_name(task: str) -> str:
+    """Return a task's name as the name of a file."""
+    return quote(task, safe=" ")
