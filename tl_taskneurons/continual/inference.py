@@ -1,0 +1,196 @@
+"""With which weights each input is answered, after some stages of a row.
+
+An ``Inference`` splits the test inputs of tasks into visits: a state of the model, and the inputs
+that are answered in it. Some know which task an input belongs to (as W-NCFT does in the paper),
+some find it out from the input's features in the base model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.continual.features import TaskStatistics, distances, task_weights
+from tl_taskneurons.continual.learners import Learner, Piece, Setting, deltas_of
+from tl_taskneurons.continual.neuron_learner import Reading, mixed
+from tl_taskneurons.deltas import NeuronDelta
+
+_GRID = 8  # routing weights are rounded to eighths, so that inputs share states
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """A state of the model and what is answered in it.
+
+    Attributes:
+        state: gives the base model the state for a while.
+        inputs: task name to positions in its test split.
+    """
+
+    state: AbstractContextManager[None]
+    inputs: Mapping[str, Sequence[int]]
+
+
+@runtime_checkable
+class Inference(Protocol):
+    """How inputs are answered. Frozen dataclasses.
+
+    Attributes:
+        one_state: whether all inputs meet the same weights, so that the model can keep them.
+    """
+
+    one_state: ClassVar[bool]
+
+    def visits(
+        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
+    ) -> Iterator[Visit]:
+        """Yield visits that cover every test input of the tasks once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Use the model as the last stage left it."""
+
+    one_state: ClassVar[bool] = True
+
+    def visits(
+        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
+    ) -> Iterator[Visit]:
+        """Yield one visit."""
+        yield Visit(learner.state(setting, history), _all_inputs(setting, tasks))
+
+
+@dataclass(frozen=True)
+class OwnPiece:
+    """Use the piece of the input's own task, which is told; the base model for unseen tasks."""
+
+    one_state: ClassVar[bool] = False
+
+    def visits(
+        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
+    ) -> Iterator[Visit]:
+        """Yield a visit per task."""
+        for name in tasks:
+            own = [piece for piece in history if piece.task == name]
+            yield Visit(learner.state(setting, own), _all_inputs(setting, [name]))
+
+
+@dataclass(frozen=True)
+class NearestPiece:
+    """Use the piece of the task nearest to the input (EPI); no task is told."""
+
+    one_state: ClassVar[bool] = False
+
+    def visits(
+        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
+    ) -> Iterator[Visit]:
+        """Yield a visit per seen task."""
+        known = _known(setting, history)
+        nearest = {
+            name: distances(setting.features(name, "test"), known).argmin(1) for name in tasks
+        }
+        for k, piece in enumerate(history):
+            inputs = {
+                name: (found == k).nonzero().flatten().tolist() for name, found in nearest.items()
+            }
+            yield Visit(learner.state(setting, [piece]), inputs)
+
+
+@dataclass(frozen=True)
+class TaskWeighted:
+    """W-NCFT: weight each seen task's neurons by its likeness to the input's task, which is told.
+
+    Attributes:
+        reading: how weights are applied; see ``neuron_learner.mixed``.
+        gain: the constant factor of the weights in the readings that add changes; None is the
+            number of seen tasks, so that equal weights are 1. The literal reading has none.
+        temperature: of the softmax; the paper's is 1.
+    """
+
+    reading: Reading = "stages"
+    gain: float | None = None
+    temperature: float = 1.0
+    one_state: ClassVar[bool] = False
+
+    def visits(
+        self,
+        setting: Setting,
+        learner: Learner,  # noqa: ARG002 (common signature)
+        history: Sequence[Piece],
+        tasks: Sequence[str],
+    ) -> Iterator[Visit]:
+        """Yield a visit per task."""
+        for name in tasks:
+            weights = (self._gain(len(history)) * self.weights(setting, history, name)).tolist()
+            state = mixed(setting.view, deltas_of(history, NeuronDelta), weights, self.reading)
+            yield Visit(state, _all_inputs(setting, [name]))
+
+    def weights(
+        self, setting: Setting, history: Sequence[Piece], name: str
+    ) -> Float[Tensor, " task"]:
+        """Return the paper's Sim for a task: one weight per seen task, which sum to 1."""
+        vectors = [setting.statistics(piece.task).mean for piece in history]
+        return task_weights(setting.statistics(name).mean, vectors, self.temperature)
+
+    def _gain(self, n_tasks: int) -> float:
+        if self.reading == "literal":
+            return 1.0
+        return float(n_tasks) if self.gain is None else self.gain
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Mix the tasks' neurons for each input by its own features; no task is told.
+
+    For pieces that all start from the base model. The weights are a softmax over minus half the
+    squared Mahalanobis distances to the tasks' means, per dimension and divided by a temperature.
+
+    Attributes:
+        temperature: towards 0 this is ``NearestPiece``.
+    """
+
+    temperature: float = 0.1
+    one_state: ClassVar[bool] = False
+
+    def visits(
+        self,
+        setting: Setting,
+        learner: Learner,  # noqa: ARG002 (common signature)
+        history: Sequence[Piece],
+        tasks: Sequence[str],
+    ) -> Iterator[Visit]:
+        """Yield a visit per combination of weights."""
+        known = _known(setting, history)
+        rounded = {
+            name: (self.weights(setting.features(name, "test"), known) * _GRID).round()
+            for name in tasks
+        }
+        for row in torch.cat(list(rounded.values())).unique(dim=0):
+            inputs = {
+                name: (found == row).all(1).nonzero().flatten().tolist()
+                for name, found in rounded.items()
+            }
+            weights = (row / row.sum().clamp_min(1)).tolist()
+            yield Visit(
+                mixed(setting.view, deltas_of(history, NeuronDelta), weights, "stages"), inputs
+            )
+
+    def weights(
+        self, features: Float[Tensor, "n d_model"], known: Mapping[str, TaskStatistics]
+    ) -> Float[Tensor, "n task"]:
+        """Return each input's weight of each known task; they sum to 1."""
+        per_dimension = distances(features, known) / features.shape[1]
+        return (-0.5 * per_dimension / self.temperature).softmax(1)
+
+
+def _known(setting: Setting, history: Sequence[Piece]) -> dict[str, TaskStatistics]:
+    return {piece.task: setting.statistics(piece.task) for piece in history}
+
+
+def _all_inputs(setting: Setting, tasks: Sequence[str]) -> dict[str, Sequence[int]]:
+    return {name: range(len(setting.tasks[name].test)) for name in tasks}

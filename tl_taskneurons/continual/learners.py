@@ -1,0 +1,128 @@
+"""What all ways of learning in a row have in common: where they work, and what they leave behind.
+
+A ``Learner`` trains one stage after another and says which weights the model has after them. It
+keeps no state of its own: all that it knows of earlier stages are their ``Piece`` objects, so a
+row can be stopped anywhere and taken up again.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.adapters import LoraDelta, WeightDelta
+from tl_taskneurons.continual.features import SAMPLES, TaskStatistics, input_features
+from tl_taskneurons.deltas import NeuronDelta
+from tl_taskneurons.model import ModelView
+from tl_taskneurons.prompts import Prompt
+from tl_taskneurons.tasks import Task, Tasks
+from tl_taskneurons.training_loop import Training
+
+Delta = NeuronDelta | WeightDelta | LoraDelta
+Kind = TypeVar("Kind", NeuronDelta, WeightDelta, LoraDelta)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What a stage leaves behind.
+
+    Attributes:
+        task: name of the task trained.
+        delta: what changed. A ``NeuronDelta`` starts from the model as it was before the stage,
+            the others from the base model.
+        relevance: each neuron's score when the stage began, for learners that choose neurons.
+        seconds: how long the stage took, detection included.
+        peak_mib: the most memory it needed; see ``memory.peak_memory``.
+    """
+
+    task: str
+    delta: Delta
+    relevance: Float[Tensor, "layer d_mlp"] | None = None
+    seconds: float = math.nan
+    peak_mib: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where learners work.
+
+    Attributes:
+        view: the model; it has the base weights whenever no learner's state is open.
+        tasks: every task of the row, cut to the examples that are used.
+        training: learning rate, steps and so on.
+        prompt: the form of the prompts.
+        progress: show progress bars.
+    """
+
+    view: ModelView
+    tasks: Tasks
+    training: Training = field(default_factory=Training)
+    prompt: Prompt = field(default_factory=Prompt)
+    progress: bool = False
+    _features: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
+
+    def budget(self, task: Task) -> Training:
+        """Return the training of one stage with its number of steps, alike for every learner."""
+        training = self.training
+        per_step = training.batch_size * training.accumulate
+        steps = training.steps or max(1, math.ceil(training.epochs * len(task.train) / per_step))
+        return replace(training, steps=steps)
+
+    def features(self, name: str, split: str) -> Float[Tensor, "n d_model"]:
+        """Return the base model's features of a task's inputs; computed once."""
+        key = name, split
+        if key not in self._features:
+            self._features[key] = input_features(
+                self.view.model, self.tasks[name], split=split, prompt=self.prompt,
+                limit=SAMPLES if split == "train" else None,
+            )  # fmt: skip
+        return self._features[key]
+
+    def statistics(self, name: str) -> TaskStatistics:
+        """Return what is known of a task's training inputs."""
+        return TaskStatistics.of(self.features(name, "train"))
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """One way to train a stage. Learners are frozen dataclasses; their ``repr`` names them.
+
+    Attributes:
+        ordered: whether the order of the earlier tasks matters to what a stage learns.
+    """
+
+    ordered: ClassVar[bool]
+
+    @property
+    def first(self) -> "Learner":
+        """The simplest learner that learns the same at the first stage of a row."""
+        ...
+
+    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+        """Train a task after the stages in ``history``; the model has its base weights again."""
+        ...
+
+    def state(self, setting: Setting, history: Sequence[Piece]) -> AbstractContextManager[None]:
+        """Give the model its weights after some stages (the base's after none), for a while."""
+        ...
+
+
+def deltas_of(history: Sequence[Piece], kind: type[Kind]) -> list[Kind]:
+    """Return what stages left behind, all of one kind.
+
+    Raises:
+        TypeError: for a stage that left something else.
+    """
+    deltas: list[Kind] = []
+    for piece in history:
+        if not isinstance(piece.delta, kind):
+            raise TypeError(
+                f"The stage of task {piece.task!r} left a {type(piece.delta).__name__}, but a "
+                f"{kind.__name__} is needed; this learner and this inference don't go together."
+            )
+        deltas.append(piece.delta)
+    return deltas

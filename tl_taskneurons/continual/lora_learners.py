@@ -1,0 +1,151 @@
+"""Rivals that train LoRA adapters: one for all tasks, and O-LoRA's orthogonal ones."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.adapters import LoraDelta, LoraWeights
+from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
+from tl_taskneurons.model import pinned_fingerprint
+from tl_taskneurons.tasks import Task
+from tl_taskneurons.training import require_raw
+from tl_taskneurons.training_loop import fit, training_items
+
+
+@dataclass(frozen=True)
+class LoraLearner:
+    """Train one LoRA of fixed size on all tasks in turn (SeqLoRA).
+
+    Attributes:
+        rank: of the adapter.
+    """
+
+    rank: int = 8
+    ordered: ClassVar[bool] = True
+
+    @property
+    def first(self) -> "LoraLearner":
+        """The learner itself."""
+        return self
+
+    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+        """Train the adapter from where the last stage left it."""
+        start = deltas_of(history, LoraDelta)[-1] if history else None
+        return Piece(task.name, _train(setting, task, self.rank, start=start))
+
+    @contextmanager
+    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+        """Add the last stage's adapter."""
+        with _added(setting, deltas_of(history, LoraDelta)[-1:]):
+            yield
+
+
+@dataclass(frozen=True)
+class OrthogonalLearner:
+    """O-LoRA (arXiv 2310.14152): a new LoRA for each task, orthogonal to the earlier ones.
+
+    Earlier adapters are frozen and added up. The loss of a stage has the additional term
+    ``penalty * sum |A_old^T A_new|``, over all matrices and earlier tasks, with A the down factors
+    ``[d_in, rank]``.
+
+    Attributes:
+        rank: of each adapter.
+        penalty: lambda; 0.5 is that of O-LoRA's code.
+    """
+
+    rank: int = 8
+    penalty: float = 0.5
+    ordered: ClassVar[bool] = True
+
+    @property
+    def first(self) -> LoraLearner:
+        """Without a penalty, which has no earlier adapters to keep away from."""
+        return LoraLearner(self.rank)
+
+    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+        """Train a new adapter beside the earlier ones."""
+        earlier = deltas_of(history, LoraDelta)
+        olds = [{name: down for name, (down, _) in delta.factors.items()} for delta in earlier]
+
+        def penalty(downs: Mapping[str, Tensor]) -> Tensor:
+            return self.penalty * overlap_penalty(olds, downs)
+
+        with self.state(setting, history):
+            delta = _train(
+                setting, task, self.rank, stage=len(history), penalty=penalty if olds else None
+            )
+        return Piece(task.name, replace(delta, fingerprint=setting.view.fingerprint))
+
+    @contextmanager
+    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+        """Add all adapters."""
+        with _added(setting, deltas_of(history, LoraDelta)):
+            yield
+
+
+def overlap_penalty(
+    olds: Sequence[Mapping[str, Tensor]], downs: Mapping[str, Tensor]
+) -> Float[Tensor, ""]:
+    """Return the sum of ``|A_old^T A_new|`` over earlier tasks and matrices.
+
+    Args:
+        olds: each earlier task's down factors ``[d_in, rank]`` by matrix.
+        downs: the new ones.
+    """
+    terms = [
+        (old[name].to(new.device).mT @ new).abs().sum()
+        for old in olds
+        for name, new in downs.items()
+    ]
+    return torch.stack(terms).sum()
+
+
+@contextmanager
+def _added(setting: Setting, deltas: Sequence[LoraDelta]) -> Iterator[None]:
+    """Add adapters to the base model, as one adapter of their ranks together."""
+    if not deltas:
+        yield
+        return
+    factors = {
+        name: (
+            torch.cat([delta.factors[name][0] for delta in deltas], dim=1),
+            torch.cat([delta.factors[name][1] for delta in deltas], dim=0),
+        )
+        for name in deltas[0].factors
+    }
+    with replace(deltas[0], factors=factors).applied(setting.view):
+        yield
+
+
+def _train(
+    setting: Setting,
+    task: Task,
+    rank: int,
+    *,
+    start: LoraDelta | None = None,
+    stage: int = 0,
+    penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+) -> LoraDelta:
+    model_view, training = setting.view, setting.budget(task)
+    require_raw(model_view)
+    items = training_items(model_view, [task], setting.prompt)
+    # Every stage draws a start of its own: equal ones would be anything but orthogonal.
+    trainee = LoraWeights(model_view, rank, seed=training.seed + 1000 * stage)
+    options: dict[str, Any] = {}
+    if penalty is not None:
+        options["penalty"] = lambda: penalty(trainee.downs())
+    with torch.inference_mode(False), trainee.attached(), pinned_fingerprint(model_view):
+        if start is not None:
+            trainee.start_from(start.factors)
+        history = fit(
+            model_view, trainee, items, training, progress=setting.progress,
+            title=f"training {task.name}", **options,
+        )  # fmt: skip
+        factors = trainee.factors()
+    info = {"trained": f"LoRA rank {rank}", "tasks": [task.name], "steps": len(history)}
+    return LoraDelta(model_view.fingerprint, factors, trainee.scaling, task.name, info, history)

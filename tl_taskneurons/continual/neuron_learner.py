@@ -1,0 +1,185 @@
+"""NCFT: each task is trained in its own neurons (paper, section 4); how to protect old ones."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tl_taskneurons.attribution import score_neurons
+from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
+from tl_taskneurons.deltas import NeuronDelta, places
+from tl_taskneurons.model import ModelView, pinned_fingerprint, require_same_model
+from tl_taskneurons.neurons import NeuronScores, NeuronSet
+from tl_taskneurons.slices import read_slices, write_slices
+from tl_taskneurons.tasks import Task
+from tl_taskneurons.training import finetune
+
+Reading = Literal["literal", "delta", "stages"]
+
+
+@dataclass(frozen=True)
+class NeuronLearner:
+    """Detect the task's neurons in the model as it is now, and train only them.
+
+    Attributes:
+        fraction: share of all neurons that a task gets.
+        mass: in place of ``fraction``, a budget per task: as many of the highest neurons as hold
+            this share of the task's total score.
+        isolation: ``"none"`` (the paper); ``"strict"`` never trains again what an earlier task
+            trained; ``"soft"`` scales the updates of a neuron by ``1 / (1 + strength * r)``, where
+            r is the sum over earlier tasks of its score in units of that task's mean score.
+        strength: of the soft isolation.
+        contrast: choose neurons by a contrast with the earlier tasks' scores
+            (``NeuronScores.contrast``) in place of the plain top; None is plain.
+        score_limit: at most so many training examples are scored.
+    """
+
+    fraction: float = 0.10
+    mass: float | None = None
+    isolation: Literal["none", "strict", "soft"] = "none"
+    strength: float = 1.0
+    contrast: str | None = None
+    score_limit: int = 100
+    ordered: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("fraction", "mass"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} is {value}; it must be in (0, 1].")
+
+    @property
+    def first(self) -> "NeuronLearner":
+        """The paper's: there is nothing to protect yet."""
+        return replace(self, isolation="none", strength=1.0, contrast=None)
+
+    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+        """Train the task's neurons."""
+        with self.state(setting, history):
+            scores = score_neurons(
+                setting.view.model, task, prompt=setting.prompt, limit=self.score_limit
+            )
+            delta = finetune(
+                setting.view.model, task, self.choose(scores, history), setting.budget(task),
+                prompt=setting.prompt, progress=setting.progress,
+                update_scale=self.update_scale(history),
+            )  # fmt: skip
+        return Piece(task.name, delta, scores.values)
+
+    @contextmanager
+    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+        """Apply the stages' deltas one upon the other."""
+        with ExitStack() as stack:
+            for delta in deltas_of(history, NeuronDelta):
+                stack.enter_context(delta.applied(setting.view))
+            yield
+
+    def choose(self, scores: NeuronScores, history: Sequence[Piece]) -> NeuronSet:
+        """Return the neurons to train for a task with these scores.
+
+        Raises:
+            ValueError: when strict isolation leaves too few neurons.
+        """
+        count = self.count(scores.values)
+        if self.contrast is not None and history:
+            earlier = [replace(scores, values=relevance) for relevance in relevances(history)]
+            scores = scores.contrast(earlier, how=self.contrast, fraction=self.fraction)
+        if self.isolation != "strict" or not history:
+            return scores.top(n=count)
+        taken = torch.stack([delta.neurons.mask for delta in deltas_of(history, NeuronDelta)]).any(
+            0
+        )
+        free = int((~taken).sum())
+        if count > free:
+            raise ValueError(
+                f"Task {scores.name!r} needs {count} neurons, but strict isolation leaves {free} "
+                f"of {taken.numel()} after {len(history)} tasks; lower fraction or mass, or use "
+                "isolation 'soft'."
+            )
+        # Scores are 0 or more, so taken neurons come last.
+        return replace(scores, values=scores.values.masked_fill(taken, -1.0)).top(n=count)
+
+    def count(self, scores: Float[Tensor, "layer d_mlp"]) -> int:
+        """Return how many neurons a task gets."""
+        if self.mass is None:
+            return max(1, round(self.fraction * scores.numel()))
+        falling = scores.flatten().double().sort(descending=True).values.cumsum(0)
+        return min(scores.numel(), int((falling < self.mass * falling[-1]).sum()) + 1)
+
+    def update_scale(self, history: Sequence[Piece]) -> Float[Tensor, "layer d_mlp"] | None:
+        """Return by how much each neuron's updates are scaled; None where they are not."""
+        if self.isolation != "soft" or not history:
+            return None
+        earlier = torch.stack([values / values.mean() for values in relevances(history)]).sum(0)
+        return 1 / (1 + self.strength * earlier)
+
+
+def relevances(history: Sequence[Piece]) -> list[Float[Tensor, "layer d_mlp"]]:
+    """Return the neurons' scores at the stages that trained neurons."""
+    return [piece.relevance for piece in history if piece.relevance is not None]
+
+
+@contextmanager
+def mixed(
+    model_view: ModelView,
+    deltas: Sequence[NeuronDelta],
+    weights: Sequence[float],
+    reading: Reading,
+) -> Iterator[None]:
+    """Give the base model the tasks' neurons in a weighted mixture, for a while.
+
+    With W0 the base model's weights, W_k those that delta k reached on its task's neurons and V_k
+    those that it started from, a neuron of tasks K gets
+
+    - ``"literal"``: the sum over K of ``weights[k] * W_k``, so weights scale what the base knew;
+    - ``"delta"``: ``W0`` plus the sum over K of ``weights[k] * (W_k - W0)``;
+    - ``"stages"``: ``W0`` plus the sum over K of ``weights[k] * (W_k - V_k)``: where tasks share
+      a neuron, a stage counts only for what it changed itself. With weights of 1 this is the model
+      after the last stage.
+
+    Neurons of no task stay as they are.
+
+    Args:
+        model_view: the base model.
+        deltas: one per task.
+        weights: one per delta.
+        reading: which of the three.
+    """
+    require_same_model(repr(deltas[0]), deltas[0].fingerprint, model_view)
+    mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
+    union = NeuronSet(mask, model_view.fingerprint, "mixture")
+    before = read_slices(model_view, union)
+    base = {name: value.float().cpu() for name, value in before.items()}
+    result = {
+        name: torch.zeros_like(value) if reading == "literal" else value.clone()
+        for name, value in base.items()
+    }
+    for delta, weight in zip(deltas, weights, strict=True):
+        for name, own in _added(delta, base, union, reading).items():
+            axis, at = places(name, delta.neurons, union)
+            result[name].index_add_(axis, at, weight * own)
+    with pinned_fingerprint(model_view):
+        write_slices(model_view, union, result)
+        try:
+            yield
+        finally:
+            write_slices(model_view, union, before)
+
+
+def _added(
+    delta: NeuronDelta, base: Mapping[str, Tensor], union: NeuronSet, reading: Reading
+) -> Mapping[str, Tensor]:
+    """What a delta adds to the mixture at weight 1."""
+    if reading == "literal":
+        return delta.trained
+    if reading == "stages":
+        return delta.change()
+    added = {}
+    for name, own in delta.trained.items():
+        axis, at = places(name, delta.neurons, union)
+        added[name] = own - base[name].index_select(axis, at)
+    return added

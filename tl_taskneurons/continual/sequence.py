@@ -1,0 +1,247 @@
+"""Run a row of tasks: train stage by stage, test every task after every stage, save, resume."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tl_taskneurons.continual import matrix
+from tl_taskneurons.continual.learners import Delta, Piece, Setting
+from tl_taskneurons.continual.methods import Method, find_method
+from tl_taskneurons.continual.scoring import score_history
+from tl_taskneurons.continual.storage import Store
+from tl_taskneurons.model import view
+from tl_taskneurons.progress import Progress
+from tl_taskneurons.prompts import Prompt
+from tl_taskneurons.results import RunFolder
+from tl_taskneurons.runs import file_name, tasks_digest
+from tl_taskneurons.tasks import Task, Tasks
+from tl_taskneurons.training_loop import Training
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceResult:
+    """What a row of tasks came to.
+
+    Attributes:
+        method: the method's name.
+        order: names of the tasks in the order of the row.
+        scores: the matrix a(i, j), one row per task and stage: ``stage`` (0 is the base model),
+            ``trained`` (the stage's task), ``task``, ``seen`` (whether the task was trained by
+            then), ``metric, value, low, high, loss, n, n_truncated`` as ``evaluate`` returns them.
+        alone: A(i), the same columns: each task after training on it alone, by the same method.
+        stages: ``stage, task, cl, fg, seconds, peak_mib, n_parameters``; see ``continual.matrix``.
+        deltas: what each stage trained, by task. A ``NeuronDelta`` starts from the model as it
+            was before the stage (for private methods the base), the others from the base.
+    """
+
+    method: str
+    order: tuple[str, ...]
+    scores: pd.DataFrame
+    alone: pd.DataFrame
+    stages: pd.DataFrame
+    deltas: Mapping[str, Delta]
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """a(i, j): tasks in rows, stages in columns; stage 0 is the base model."""
+        wide = self.scores.pivot(index="task", columns="stage", values="value")
+        return wide.loc[list(self.order)]
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row: ``method, cl, fg`` (last stage), ``bwt, fwt, alone, seconds, peak_mib``.
+
+        ``bwt`` and ``fwt`` are backward and forward transfer (see ``continual.matrix``), ``alone``
+        is the mean of A(i).
+        """
+        wide = self.matrix.to_numpy()
+        last = self.stages.iloc[-1]
+        return pd.DataFrame(
+            {"method": [self.method], "cl": last["cl"], "fg": last["fg"],
+             "bwt": matrix.backward_transfer(wide[:, 1:]),
+             "fwt": matrix.forward_transfer(wide[:, 1:], wide[:, 0]),
+             "alone": self.alone["value"].mean(), "seconds": self.stages["seconds"].sum(),
+             "peak_mib": self.stages["peak_mib"].max()}
+        )  # fmt: skip
+
+
+def run_sequence(
+    model: Any,
+    tasks: Sequence[Task],
+    method: str | Method = "ncft",
+    training: Training = Training(),  # noqa: B008 (frozen)
+    *,
+    fraction: float = 0.10,
+    seed: int = 0,
+    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    limit: int | None = None,
+    test_limit: int | None = None,
+    folder: PathLike | None = None,
+    store: PathLike | None = None,
+    keep: bool = False,
+    progress: bool = False,
+) -> SequenceResult:
+    """Train tasks one after another, and test all of them after every stage.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with raw weights. LoRA needs a bridge.
+        tasks: in the order of the row; each task once.
+        method: one of ``METHODS``, or a ``Method`` of your own.
+        training: of one stage; every method gets the same steps and examples.
+        fraction: share of all neurons that a task gets, for a method by name that chooses neurons.
+        seed: of the order of examples, of adapters' starts, and of bootstrap intervals; it
+            replaces ``training.seed``.
+        prompt: the form of the prompts.
+        limit: at most so many training examples of each task.
+        test_limit: at most so many test examples of each task.
+        folder: save every finished stage there, and go on from there.
+        store: a folder for what stages learn, to share it between rows that have stages in
+            common; by default inside ``folder``.
+        keep: leave the weights of the last stage in the model; by default it is as it was.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: for no tasks, a task given twice, a task without training or test examples or
+            without a metric, an unknown method, ``keep`` with a method whose weights depend on the
+            input, or a folder of another configuration (both are shown). All of it before
+            anything is trained.
+    """
+    model_view = view(model)
+    chosen = find_method(method, fraction) if isinstance(method, str) else method
+    row = _checked(tasks, limit, test_limit)
+    if keep and not chosen.inference.one_state:
+        raise ValueError(
+            f"Method {chosen.name!r} answers inputs with different weights, so there is no one "
+            "model to keep; use keep=False and apply result.deltas yourself."
+        )
+    setting = Setting(model_view, row, replace(training, seed=seed), prompt, progress)
+    if folder is None:
+        pieces = Store(None if store is None else Path(store))
+        return _Row(setting, chosen, pieces, None).run(keep)
+    with RunFolder.open(folder, _arguments(setting, chosen)) as run:
+        pieces = Store(run.file("pieces") if store is None else Path(store))
+        result = _Row(setting, chosen, pieces, run).run(keep)
+        run.finish()
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One row at work."""
+
+    setting: Setting
+    method: Method
+    store: Store
+    folder: RunFolder | None
+
+    def run(self, keep: bool) -> SequenceResult:
+        names = self.setting.tasks.names
+        frames = [self._unit("stage-0", (), names).assign(stage=0, trained="", seen=False)]
+        history: list[Piece] = []
+        for stage, name in enumerate(self._over("stages", names), start=1):
+            history.append(self._learn(history, name))
+            frame = self._unit(f"stage-{stage}", history, names)
+            seen = frame["task"].isin(names[:stage])
+            frames.append(frame.assign(stage=stage, trained=name, seen=seen))
+        alone = [
+            self._unit(f"alone/{file_name(name)}", [self._learn((), name)], [name])
+            for name in self._over("each task alone", names)
+        ]
+        if keep:
+            self._keep(history)
+        return _result(
+            self.method.name, names, pd.concat(frames, ignore_index=True),
+            pd.concat(alone, ignore_index=True), history,
+        )  # fmt: skip
+
+    def _learn(self, history: Sequence[Piece], name: str) -> Piece:
+        before = self.method.before(history)
+        return self.store.learn(self.setting, self.method.learner, before, name)
+
+    def _unit(self, unit: str, history: Sequence[Piece], names: Sequence[str]) -> pd.DataFrame:
+        def compute() -> pd.DataFrame:
+            return score_history(self.setting, self.method, history, names)
+
+        return compute() if self.folder is None else self.folder.unit(unit, compute)
+
+    def _over(self, title: str, names: Sequence[str]) -> Any:
+        return Progress(title, shown=self.setting.progress).over(names)
+
+    @torch.no_grad()
+    def _keep(self, history: Sequence[Piece]) -> None:
+        parameters = list(self.setting.view.model.parameters())
+        with self.method.learner.state(self.setting, history):
+            reached = [parameter.detach().clone() for parameter in parameters]
+        for parameter, value in zip(parameters, reached, strict=True):
+            parameter.copy_(value)
+
+
+def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -> Tasks:
+    """Refuse rows that could not run to their end; cut tasks to their limits."""
+    for name, value in (("limit", limit), ("test_limit", test_limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1, or None for all examples.")
+    if not tasks:
+        raise ValueError("The row has no tasks; give at least one.")
+    names = [task.name for task in tasks]
+    for stage, name in enumerate(names):
+        if name in names[:stage]:
+            raise ValueError(
+                f"Task {name!r} is given twice, at stages {names.index(name) + 1} and {stage + 1}; "
+                "a row has each task once."
+            )
+    for stage, task in enumerate(tasks, start=1):
+        for split in ("train", "test"):
+            try:
+                task.split(split)
+            except ValueError as error:
+                raise ValueError(f"Stage {stage} can't be run. {error}") from error
+        if task.metric == "loss":
+            raise ValueError(
+                f"Stage {stage} can't be run. Task {task.name!r} has no metric but its loss, so "
+                "there is no score to compare; use accuracy, exact_match or rougeL."
+            )
+    return Tasks(task.limit(limit, test_limit) for task in tasks)
+
+
+def _arguments(setting: Setting, method: Method) -> dict[str, Any]:
+    """What decides a row's results."""
+    return {
+        "model": setting.view.name, "fingerprint": setting.view.fingerprint,
+        "order": list(setting.tasks.names), "tasks_digest": tasks_digest(setting.tasks),
+        "method": repr(method), "training": asdict(setting.training),
+        "prompt": asdict(setting.prompt), "seed": setting.training.seed,
+    }  # fmt: skip
+
+
+def _result(
+    method: str,
+    order: tuple[str, ...],
+    scores: pd.DataFrame,
+    alone: pd.DataFrame,
+    history: Sequence[Piece],
+) -> SequenceResult:
+    wide = scores.pivot(index="task", columns="stage", values="value").loc[list(order)].to_numpy()
+    stages = matrix.stage_table(wide[:, 1:], alone["value"].to_numpy()).assign(
+        task=order,
+        seconds=[piece.seconds for piece in history],
+        peak_mib=[piece.peak_mib for piece in history],
+        n_parameters=[piece.delta.n_parameters for piece in history],
+    )
+    columns = ["stage", "trained", "task", "seen"]
+    rest = [name for name in scores.columns if name not in columns]
+    return SequenceResult(
+        method=method,
+        order=order,
+        scores=scores[[*columns, *rest]],
+        alone=alone,
+        stages=stages[["stage", "task", "cl", "fg", "seconds", "peak_mib", "n_parameters"]],
+        deltas={piece.task: piece.delta for piece in history},
+    )

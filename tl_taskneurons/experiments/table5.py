@@ -1,0 +1,272 @@
+r"""The paper's Table 5 and Figure 4: ways to learn tasks in a row, all with the same budget.
+
+Every method trains every order with every seed, each stage on as many examples in as many steps.
+A method's learning rate is chosen on the first order with the first seed, by the mean score after
+the last stage on held-out training examples; the test split is never used for it. Tasks that are
+drawn (mini) are drawn anew for each seed.
+
+    python -m tl_taskneurons.experiments.table5 --out runs/table5 --csv figures/table5_mini.csv
+    python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data DATA --orders order1 \
+        --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,ncft-soft,per-task --batch-size 8 \
+        --out runs/table5-smollm2
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tl_taskneurons.continual.learners import Piece, Setting
+from tl_taskneurons.continual.methods import METHODS, find_method
+from tl_taskneurons.continual.orders import order as tasks_of_order
+from tl_taskneurons.continual.scoring import score_history
+from tl_taskneurons.continual.sequence import SequenceResult, run_sequence
+from tl_taskneurons.continual.storage import Store
+from tl_taskneurons.loading import load_model
+from tl_taskneurons.model import view
+from tl_taskneurons.progress import Progress
+from tl_taskneurons.prompts import Prompt
+from tl_taskneurons.results import RunFolder, write_table
+from tl_taskneurons.summaries import bootstrap
+from tl_taskneurons.task_sources import load_tasks
+from tl_taskneurons.tasks import Tasks
+from tl_taskneurons.training_loop import Training
+
+# What is tried for each kind of learner; neurons and adapters take larger steps than all weights.
+LEARNING_RATES = {
+    "NeuronLearner": (1e-3, 3e-3, 1e-2),
+    "LoraLearner": (1e-3, 3e-3, 1e-2),
+    "OrthogonalLearner": (1e-3, 3e-3, 1e-2),
+    "WeightLearner": (3e-4, 1e-3, 3e-3),
+    "JointLearner": (3e-4, 1e-3, 3e-3),
+}
+# The paper's claims: C9 compares the last stage's mean score, C10 what is retained at each stage.
+C9 = (("seq-ft", "seq-lora"), ("seq-lora", "ncft"), ("ncft", "w-ncft"), ("w-ncft", "per-task"))
+C10 = (("seq-ft", "ncft"), ("seq-lora", "ncft"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of the experiment.
+
+    Attributes:
+        data: where tasks come from, for ``load_tasks``.
+        orders: names of orders.
+        methods: names of methods.
+        seeds: of examples, starts and, where tasks are drawn, of the tasks.
+        fraction: share of the neurons that a task gets.
+        steps: updates of a stage.
+        batch_size: examples of an update.
+        n_train: training examples of a task.
+        n_test: test examples of a task, and held-out training examples for the choice of rates.
+        shots: demonstrations in a prompt.
+    """
+
+    data: str = "mini"
+    orders: tuple[str, ...] = ("mini1", "mini2", "mini3")
+    methods: tuple[str, ...] = tuple(METHODS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    fraction: float = 0.10
+    steps: int = 150
+    batch_size: int = 8
+    n_train: int = 600
+    n_test: int = 40
+    shots: int = 0
+
+    def training(self, lr: float) -> Training:
+        """How a stage is trained."""
+        return Training(lr=lr, steps=self.steps, batch_size=self.batch_size)
+
+    def tasks(self, order: str, seed: int) -> Tasks:
+        """Load the tasks of an order: training, then test and held-out examples apart from it."""
+        tasks = load_tasks(self.data, tasks_of_order(order), seed=seed)
+        return Tasks(task.limit(self.n_train + self.n_test, self.n_test) for task in tasks)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, sizes and the folder that results go to."""
+
+    model: Any
+    plan: Plan
+    folder: RunFolder
+
+    def choose_lr(self, method: str) -> float:
+        """Choose a method's learning rate on the first order with the first seed."""
+        kind = type(find_method(method).learner).__name__
+        frame = self.folder.unit(
+            f"choose/{method}",
+            lambda: pd.DataFrame(
+                [{"lr": lr, "cl": self._held_out(method, lr)} for lr in LEARNING_RATES[kind]]
+            ),
+        )
+        return float(frame["lr"].iloc[frame["cl"].argmax()])
+
+    def row(self, method: str, order: str, seed: int, lr: float) -> SequenceResult:
+        """Run a method on an order."""
+        plan = self.plan
+        return run_sequence(
+            self.model, plan.tasks(order, seed), method, plan.training(lr),
+            fraction=plan.fraction, seed=seed, prompt=Prompt(shots=plan.shots),
+            limit=plan.n_train, test_limit=plan.n_test,
+            folder=self.folder.file("rows", f"{method}-{order}-{seed}"),
+            store=self.folder.file("pieces"),
+        )  # fmt: skip
+
+    def _held_out(self, name: str, lr: float) -> float:
+        """The mean score of all tasks after the last stage, on held-out training examples."""
+        plan, method = self.plan, find_method(name, self.plan.fraction)
+        tasks = [
+            replace(task, train=task.train[: -plan.n_test], test=task.train[-plan.n_test :])
+            for task in plan.tasks(plan.orders[0], plan.seeds[0])
+        ]
+        training = replace(plan.training(lr), seed=plan.seeds[0])
+        setting = Setting(view(self.model), Tasks(tasks), training, Prompt(shots=plan.shots))
+        store = Store(self.folder.file("pieces"))
+        history: list[Piece] = []
+        for task in tasks:
+            before = method.before(history)
+            history.append(store.learn(setting, method.learner, before, task.name))
+        scores = score_history(setting, method, history, setting.tasks.names)
+        return float(scores["value"].mean())
+
+
+def run(experiment: Experiment, progress: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run all rows; return one line per row, and one per row and stage."""
+    plan = experiment.plan
+    cells = [
+        (method, order, seed)
+        for seed in plan.seeds
+        for order in plan.orders
+        for method in plan.methods
+    ]
+    rows, stages = [], []
+    for method, order, seed in Progress("table 5", shown=progress).over(cells):
+        lr = experiment.choose_lr(method)
+        result = experiment.row(method, order, seed, lr)
+        label = {"order": order, "seed": seed, "lr": lr}
+        rows.append(result.summary.assign(**label))
+        stages.append(result.stages.assign(method=method, **label))
+    return pd.concat(rows, ignore_index=True), pd.concat(stages, ignore_index=True)
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of each method by order, and over all orders (``order`` is ``"all"``).
+
+    Returns:
+        ``method, order, lr, rows``, ``cl, cl_low, cl_high`` and likewise ``fg``, then ``bwt, fwt,
+        alone, seconds``. Intervals are 95% bootstraps over seeds (and orders).
+    """
+    found = []
+    for method, own in rows.groupby("method", sort=False):
+        for order, group in [*own.groupby("order"), ("all", own)]:
+            line = {"method": method, "order": order, "lr": group["lr"].iloc[0], "rows": len(group)}
+            for name in ("cl", "fg"):
+                low, high = bootstrap(group[name].to_numpy()[None])
+                line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
+            for name in ("bwt", "fwt", "alone", "seconds"):
+                line[name] = group[name].mean()
+            found.append(line)
+    return pd.DataFrame(found)
+
+
+def curves(stages: pd.DataFrame) -> pd.DataFrame:
+    """Return what is retained at each stage: ``method, stage, fg, low, high`` (Figure 4)."""
+    found = []
+    later = stages[stages["stage"] > 1]
+    for (method, stage), group in later.groupby(["method", "stage"], sort=False):
+        low, high = bootstrap(group["fg"].to_numpy()[None])
+        mean = group["fg"].mean()
+        found.append({"method": method, "stage": stage, "fg": mean, "low": low, "high": high})
+    return pd.DataFrame(found)
+
+
+def claims(rows: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
+    """Compare methods in pairs, row by row of the same order and seed.
+
+    Returns:
+        ``claim, lower, higher, stage`` (0 is the last), ``difference, low, high, holds``:
+        ``holds`` says that the interval lies above 0.
+    """
+    found = []
+    for lower, higher in C9:
+        found.append(_compare(rows.assign(stage=0), "cl", "C9", lower, higher, 0))
+    for stage in sorted(stages["stage"].unique().tolist())[1:]:
+        for lower, higher in C10:
+            found.append(_compare(stages, "fg", "C10", lower, higher, stage))
+    return pd.DataFrame([line for line in found if line])
+
+
+def _compare(
+    frame: pd.DataFrame, value: str, claim: str, lower: str, higher: str, stage: int
+) -> dict[str, Any]:
+    """One pair; empty where a method was not run."""
+    wide = frame[frame["stage"] == stage].pivot(
+        index=["order", "seed"], columns="method", values=value
+    )
+    if not {lower, higher} <= set(wide.columns):
+        return {}
+    difference = (wide[higher] - wide[lower]).to_numpy()
+    low, high = bootstrap(difference[None])
+    return {
+        "claim": claim, "lower": lower, "higher": higher, "stage": stage,
+        "difference": difference.mean(), "low": low, "high": high, "holds": bool(low > 0),
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment from the command line."""
+    plan = Plan()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="mini-llama-base", help="name, hub id or folder")
+    parser.add_argument("--data", default=plan.data, help="source of the tasks, see load_tasks")
+    parser.add_argument("--orders", default=",".join(plan.orders), help="with commas between")
+    parser.add_argument("--methods", default=",".join(plan.methods), help="with commas between")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(plan.seeds))
+    parser.add_argument("--fraction", type=float, default=plan.fraction)
+    parser.add_argument("--steps", type=int, default=plan.steps, help="updates of a stage")
+    parser.add_argument("--batch-size", type=int, default=plan.batch_size)
+    parser.add_argument("--train", type=int, default=plan.n_train, help="train examples per task")
+    parser.add_argument("--test", type=int, default=plan.n_test, help="test examples per task")
+    parser.add_argument("--shots", type=int, default=plan.shots)
+    parser.add_argument("--out", default="runs/table5", help="a stopped run goes on there")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        help="also write the table here, and NAME_curves.csv and NAME_claims.csv beside it",
+    )
+    given = parser.parse_args(arguments)
+    plan = Plan(
+        given.data, tuple(given.orders.split(",")), tuple(given.methods.split(",")),
+        tuple(given.seeds), given.fraction, given.steps, given.batch_size, given.train, given.test,
+        given.shots,
+    )  # fmt: skip
+    model = load_model(given.model)
+    changeable = ("out", "csv", "data", "methods", "seeds", "orders")
+    stated = {key: value for key, value in vars(given).items() if key not in changeable}
+    # Rates are chosen on the first order and seed, so these are part of what defines a run.
+    stated |= {"first_order": plan.orders[0], "first_seed": plan.seeds[0]}
+    with RunFolder.open(Path(given.out), stated) as folder:
+        folder.confirm(fingerprint=view(model).fingerprint)
+        rows, stages = run(Experiment(model, plan, folder), progress=True)
+        tables = {
+            "table": table(rows), "curves": curves(stages), "claims": claims(rows, stages),
+            "rows": rows, "stages": stages,
+        }  # fmt: skip
+        for name, frame in tables.items():
+            write_table(folder.file(f"{name}.parquet"), frame.assign(model=given.model))
+        if given.csv is not None:
+            for name in ("table", "curves", "claims"):
+                end = "" if name == "table" else f"_{name}"
+                stamped = tables[name].assign(model=given.model).round(4)
+                stamped.to_csv(given.csv.with_stem(given.csv.stem + end), index=False)
+        folder.finish()
+
+
+if __name__ == "__main__":
+    main()
