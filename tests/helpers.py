@@ -9,6 +9,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tl_taskneurons.loading import load_model
+from tl_taskneurons.tasks import Example, Task
 
 try:
     from transformer_lens import HookedTransformer  # noqa: F401
@@ -128,3 +129,10 @@ def both_classes(
         )
         for kind in kinds
     }
+
+
+def toy_task(n: int = 8) -> Task:
+    """A classification task of ``n`` train examples of growing length, and four to test."""
+    train = tuple(Example("x" * (i % 5 + 1) + str(i), ("odd", "even")[i % 2]) for i in range(n))
+    test = tuple(Example(f"y{i}", ("odd", "even")[i % 2]) for i in range(4))
+    return Task("toy", train, test, labels=("odd", "even"))

@@ -16,6 +16,7 @@ from tl_taskneurons.builtin.mini.muon import orthogonal
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
 from tl_taskneurons.builtin.mini.tokens import build_tokenizer
 from tl_taskneurons.builtin.mini.train import empty_model
+from tl_taskneurons.task_sources import load_tasks
 
 FAMILIES = {"sentiment", "paraphrase", "inference", "summaries", "questions", "data2text"}
 
@@ -84,6 +85,17 @@ def test_sport_reports_name_the_true_winner():
             runners = example.input.split()[0], example.input.split(". ")[1].split()[0]
             first_won = NUMBERS.index(times[0]) < NUMBERS.index(times[1])
             assert words[0] == runners[0 if first_won else 1]
+
+
+def test_load_tasks_gives_them_by_source_and_by_name():
+    twelve = load_tasks("mini", limit=5)
+    assert twelve.names == TWELVE
+    assert {len(task.train) for task in twelve} == {len(task.test) for task in twelve} == {5}
+    (topic,) = load_tasks("mini", "mini_press4", limit=7, seed=3)
+    assert topic == load_tasks("builtin", "mini_press4", limit=7, seed=3)[0]
+    assert load_tasks("mini", "mini_food")[0] == mini_task("mini_food")
+    with pytest.raises(ValueError, match=r"mini_food.*mini_things14"):
+        load_tasks("mini", ["food"])
 
 
 @pytest.mark.parametrize("name", ["mini_foo", "", "food"])

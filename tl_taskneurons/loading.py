@@ -41,10 +41,12 @@ def load_model(
     """Load a language model as a TransformerLens model with raw (unprocessed) weights.
 
     Args:
-        name_or_path: ``"smollm2-135m"``, a Hugging Face hub id, a Hugging Face folder, a ``.gguf``
-            file (converted once and cached under ``$TL_TASKNEURONS_CACHE``, by default the user's
-            cache folder), or a Hugging Face model in memory. A model in memory is taken over: it
-            is moved and cast, and a bridge rewires it; pass a copy to keep yours.
+        name_or_path: a mini model (``"mini-llama"``, ``"mini-llama-base"``, ``"mini-bloom"``,
+            ``"mini-bloom-base"``), ``"smollm2-135m"``, a Hugging Face hub id, a Hugging Face
+            folder, a ``.gguf`` file (converted once and cached under ``$TL_TASKNEURONS_CACHE``,
+            by default the user's cache folder), or a Hugging Face model in memory. A model in
+            memory is taken over: it is moved and cast, and a bridge rewires it; pass a copy to
+            keep yours.
         kind: ``"bridge"`` for a TransformerBridge, ``"hooked"`` for a HookedTransformer
             (TransformerLens 3.9 only).
         dtype: of the weights: float32, bfloat16, float16 or float64.
@@ -102,7 +104,7 @@ def model_name(model: Any) -> str:
 
 
 def model_revision(model: Any) -> str:
-    """Hub commit or GGUF key of a model from ``load_model``; empty where there is none."""
+    """Hub commit, GGUF key or checksum of a model from ``load_model``; empty without one."""
     return str(getattr(model, "source_revision", ""))
 
 

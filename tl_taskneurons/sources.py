@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from tl_taskneurons.mini_models import mini_checksum, mini_model_folder, mini_model_names
+
 logger = logging.getLogger(__name__)
 
 SMOLLM2 = "smollm2-135m"
@@ -44,13 +46,17 @@ def find_source(name_or_path: str | os.PathLike[str]) -> Source:
     """The source that a name or a path stands for; converts a GGUF file on the way.
 
     Raises:
-        ValueError: a name that nobody knows, or a file that is no readable GGUF.
+        ValueError: a name that nobody knows, a file that is no readable GGUF, or a mini model
+            with damaged weights.
         FileNotFoundError: a path that isn't there, or a folder without a model.
     """
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
     if isinstance(name_or_path, str) and text.lower() == SMOLLM2:
         return _find_smollm2()
+    if isinstance(name_or_path, str) and text.lower() in mini_model_names():
+        folder = mini_model_folder(text.lower())
+        return Source(folder.name, str(folder), f"sha256:{mini_checksum(folder)[:16]}")
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
@@ -80,7 +86,9 @@ def _official_names() -> dict[str, str]:
 
 
 def _advice(name: str) -> str:
-    known = [SMOLLM2, *_official_names()]
+    if name.lower().startswith("mini-"):
+        return f"the mini models are {', '.join(mini_model_names())}"
+    known = [SMOLLM2, *mini_model_names(), *_official_names()]
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5) or [SMOLLM2]
     return (
         f"nearest known names: {', '.join(near)}. Or give a hub id (owner/name), a Hugging Face "

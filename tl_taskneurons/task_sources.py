@@ -37,12 +37,14 @@ def load_tasks(
     """Load tasks from wherever they are.
 
     Args:
-        source: ``"builtin"`` (word lists, and the ``mini_...`` tasks by name); a folder with
+        source: ``"builtin"`` (word lists, and the ``mini_...`` tasks by name); ``"mini"`` (the
+            tasks of the mini models); a folder with
             ``tasks.json`` and, for each task, ``NAME/train.jsonl`` and ``NAME/test.jsonl``; one
             JSONL file, which becomes a task named after the file; a list of dicts with the same
             fields; ``"hub"`` with names, or ``"hub:NAME"``, for the Hugging Face hub.
-        names: which tasks; None means all of a folder, or all built-in word lists. For a file or
-            a list it is the name to give the task.
+        names: which tasks; None means all of a folder, all built-in word lists, or the twelve
+            mini tasks that the mini models were fine-tuned on. For a file or a list it is the
+            name to give the task.
         limit: at most so many examples in each split.
         instruction: replaces the instruction of the source.
         labels: replaces the labels of the source; makes a file or list a classification task.
@@ -76,6 +78,8 @@ def load_tasks(
     elif source == "builtin":
         found = wanted or relation_names()
         tasks = [_given(_builtin(n, limit, test_fraction, seed), given) for n in found]
+    elif source == "mini":
+        tasks = [_given(task, given) for task in _mini(wanted, limit, seed)]
     elif isinstance(source, str) and (source == "hub" or source.startswith("hub:")):
         tasks = [_given(task, given) for task in _hub(source, wanted, limit, seed)]
     elif Path(source).is_dir():
@@ -333,14 +337,22 @@ def _builtin(name: str, limit: int | None, test_fraction: float, seed: int) -> T
         n_test = round((len(task.train) + len(task.test)) * test_fraction)
         return task if n_test == len(task.test) else relation_task(name, n_test=n_test, seed=seed)
     # The grammars of the mini tasks are loaded only for those who ask for them.
-    from tl_taskneurons.builtin.mini import mini_names, mini_task
+    from tl_taskneurons.builtin.mini import mini_names
 
     if name not in mini_names():
         known = (*relation_names(), *mini_names())
         raise ValueError(f"No built-in task {name!r}{did_you_mean(name, known)}")
-    if limit is None:
-        return mini_task(name, seed=seed)
-    return mini_task(name, n_train=min(limit, 2000), n_test=min(limit, 200), seed=seed)
+    return _mini((name,), limit, seed)[0]
+
+
+def _mini(wanted: Sequence[str] | None, limit: int | None, seed: int) -> list[Task]:
+    from tl_taskneurons.builtin.mini import mini_task
+    from tl_taskneurons.builtin.mini.recipes import TWELVE
+
+    most = 2000 if limit is None else min(limit, 2000)
+    return [
+        mini_task(name, n_train=most, n_test=min(most, 200), seed=seed) for name in wanted or TWELVE
+    ]
 
 
 def _hub(source: str, wanted: Sequence[str] | None, limit: int | None, seed: int) -> list[Task]:
@@ -378,5 +390,5 @@ def _no_path(source: str | os.PathLike[str]) -> str:
         hint = f" For the built-in task write load_tasks('builtin', {str(source)!r})."
     return (
         f"There is no file or folder {str(source)!r} in {Path.cwd()}; give a folder with "
-        f"tasks.json, a JSONL file, 'builtin', 'hub' or 'hub:NAME'.{hint}"
+        f"tasks.json, a JSONL file, 'builtin', 'mini', 'hub' or 'hub:NAME'.{hint}"
     )

@@ -42,10 +42,11 @@ def reword(rng: random.Random, label: str | None) -> Draft:
 def roles(rng: random.Random, label: str | None) -> Draft:
     """Draw one sentence twice, or once more with the roles swapped, in the same form."""
     label = label or rng.choice(SAMENESS)
-    true, swapped = event(rng, *rng.sample(NAMES, 2))
+    who, whom = rng.sample(NAMES, 2)
+    true, swapped = event(rng, who, whom)
     form = rng.randrange(len(true))
-    second = true[form] if label == "same" else swapped[form]
-    return Draft(f"First: {true[form]} Second: {second}", label, true[form])
+    second, agent = (true[form], who) if label == "same" else (swapped[form], whom)
+    return Draft(f"First: {true[form]} Second: {second}", label, true[form], agents=(who, agent))
 
 
 def equal(rng: random.Random, label: str | None) -> Draft:

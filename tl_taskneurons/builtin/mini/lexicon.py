@@ -40,12 +40,14 @@ class Draft:
         key: What must not be seen on both sides of the split: two drafts with one key always
             land on the same side, so test items ask about combinations that training never showed.
         references: Every accepted target; empty means only ``target``.
+        agents: Who acts in each of the sentences, where that is what the item asks about.
     """
 
     input: str
     target: str
     key: str
     references: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 def a(words: str) -> str:

@@ -98,4 +98,5 @@ def roles(rng: random.Random, label: str | None) -> Draft:
     true, swapped = event(rng, who, whom)
     first = rng.choice(true)
     second = rng.choice([s for s in true if s != first] if label == "same" else swapped)
-    return Draft(f"First: {first} Second: {second}", label, first)
+    agents = (who, who if label == "same" else whom)
+    return Draft(f"First: {first} Second: {second}", label, first, agents=agents)

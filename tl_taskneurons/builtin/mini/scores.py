@@ -2,15 +2,18 @@
 
 Classification compares the log-probabilities of the labels (each is one token); generation decodes
 greedily up to the newline and takes ROUGE-L, the best over the references.
-``python -m tl_taskneurons.builtin.mini.scores [MODEL ...]`` writes the table of all tasks.
+``python -m tl_taskneurons.builtin.mini.scores [MODEL ...] [--csv FILE]`` writes the table of all
+tasks.
 """
 
+import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import (
@@ -18,6 +21,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.builtin.mini.corpus import prompt_text
 from tl_taskneurons.builtin.mini.folders import mini_model_folder, mini_model_names
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
@@ -75,37 +79,69 @@ def score(model: Any, tokenizer: Any, task: Task) -> float:
     return sum(values) / len(values)
 
 
-def table(names: Sequence[str] = mini_model_names(), *, root: Path | None = None) -> str:
-    """Return a Markdown table of the scores of mini models on all mini tasks, in percent."""
-    columns = []
+def measure(
+    names: Sequence[str] = mini_model_names(), *, tasks: Sequence[str] = tuple(RECIPES),
+    root: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the scores of mini models on the test items of mini tasks.
+
+    Args:
+        names: The models.
+        tasks: The tasks, by default all sixteen.
+        root: Where the models' folders are; None means inside the package.
+
+    Returns:
+        One row per model and task: ``model, task, metric, score`` (0 to 1), ``n`` (items).
+    """
+    rows = []
     for name in names:
         folder = mini_model_folder(name, root=root)
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        columns.append([score(model, tokenizer, mini_task(task, n_train=0)) for task in RECIPES])
+        for task_name in tasks:
+            task = mini_task(task_name, n_train=0)
+            rows.append(
+                {"model": name, "task": task_name, "metric": task.metric,
+                 "score": score(model, tokenizer, task), "n": len(task.test)}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def markdown(scores: pd.DataFrame) -> str:
+    """Return the rows of `measure` as a Markdown table in percent: tasks, then means over them."""
+    table = scores.pivot(index="task", columns="model", values="score")
+    table = table.loc[list(RECIPES), list(scores["model"].unique())]
     rows = {
-        f"{task} ({'accuracy' if RECIPES[task].labels else 'ROUGE-L'})": [c[i] for c in columns]
-        for i, task in enumerate(RECIPES)
+        f"{task} ({'accuracy' if RECIPES[task].labels else 'ROUGE-L'})": table.loc[task]
+        for task in RECIPES
     }
-    order = list(RECIPES)
     for title, members in (
         ("mean of the six classification tasks", [t for t in TWELVE if RECIPES[t].labels]),
         ("mean of the six generation tasks", [t for t in TWELVE if not RECIPES[t].labels]),
         ("mean of the four topic tasks", list(TOPICS)),
     ):
-        places = [order.index(task) for task in members]
-        rows[f"**{title}**"] = [sum(c[i] for i in places) / len(places) for c in columns]
+        rows[f"**{title}**"] = table.loc[members].mean()
     lines = [
-        "| task | " + " | ".join(names) + " |",
-        "|---" * (len(columns) + 1) + "|",
-        *(
-            f"| {title} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |"
-            for title, values in rows.items()
-        ),
+        "| task | " + " | ".join(table.columns) + " |",
+        "|---" * (len(table.columns) + 1) + "|",
     ]
+    for title, values in rows.items():
+        lines.append(f"| {title} | " + " | ".join(f"{v:.1f}" for v in 100 * values) + " |")
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """Write the Markdown table, and the rows as CSV when asked to."""
+    parser = argparse.ArgumentParser(description="Score the mini models on the mini tasks.")
+    parser.add_argument("models", nargs="*", default=list(mini_model_names()))
+    parser.add_argument("--csv", type=Path, help="file for one row per model and task")
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    sys.stdout.write(table(sys.argv[1:] or mini_model_names()))
+    scores = measure(chosen.models).round(4)
+    if chosen.csv:
+        write_atomically(chosen.csv, lambda part: scores.to_csv(part, index=False))
+    sys.stdout.write(markdown(scores))
+
+
+if __name__ == "__main__":
+    main()

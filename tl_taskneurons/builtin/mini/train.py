@@ -2,17 +2,21 @@
 
 For each architecture, in a row: the base corpus; a short look at the classification tasks among
 corpus documents, because their answers are words that the corpus hardly uses (that is `base`); the
-twelve tasks together; the same with most items from the tasks that compare two sentences, and
-exercises for them (that is the multitask model). All on one thread, so that a seed gives the same
-weights on one machine.
+twelve tasks together; the same with most items from the tasks that compare two sentences, with
+exercises and hints for them; a few rounds more with most items of the two paraphrase tasks, which
+are the hardest, and of what is not yet good; last a slow one with an even mix (that is the
+multitask model).
+All on one thread, so that a seed gives the same weights on one machine.
 """
 
 import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +32,12 @@ from transformers import (
 from tl_taskneurons.builtin.mini.corpus import documents, prompt_text, vocabulary_texts
 from tl_taskneurons.builtin.mini.exercises import EXERCISES
 from tl_taskneurons.builtin.mini.folders import mini_model_names, save_mini_model
-from tl_taskneurons.builtin.mini.learning import Row, Schedule, fit
+from tl_taskneurons.builtin.mini.hints import as_positions, hints
+from tl_taskneurons.builtin.mini.learning import Row, Schedule, fit, steps_done
+from tl_taskneurons.builtin.mini.lexicon import Draft
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
 from tl_taskneurons.builtin.mini.scores import score
-from tl_taskneurons.builtin.mini.tasks import is_test, mini_task
+from tl_taskneurons.builtin.mini.tasks import drafts, is_test, mini_task
 from tl_taskneurons.builtin.mini.tokens import build_tokenizer
 
 DOCUMENTS = 80_000
@@ -41,9 +47,65 @@ LABEL_WEIGHT = 5.0  # a label is one token of an example; an answer in words is 
 CORPUS = Schedule(steps=600)
 GLIMPSE = Schedule(steps=100, muon=0.01, adam=0.002, warmup=20)
 MULTITASK = Schedule(steps=700)
-COMPARE = Schedule(steps=400, muon=0.015, adam=0.003, warmup=20)
-COMPARE_ITEMS = {"paraphrase": 8000, "inference": 8000, "sentiment": 1500}  # others: 2000
-EXERCISE_ITEMS = 4000
+COMPARE = Schedule(steps=1200, warmup=20)
+PARAPHRASE = Schedule(steps=700, warmup=20)
+POLISH = Schedule(steps=600, muon=0.015, adam=0.003, warmup=20)
+LAST = Schedule(steps=900, warmup=20, seed=1)
+SETTLE = Schedule(steps=250, muon=0.01, adam=0.002, warmup=10, seed=2)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How many training items come from what.
+
+    Attributes:
+        tasks: items by task or by family; the task's own number counts first.
+        others: items of every other task.
+        exercises: items by exercise (the name of its function).
+        within: whether hints also compare the sentences before a claim.
+    """
+
+    tasks: Mapping[str, int]
+    others: int
+    exercises: Mapping[str, int]
+    within: bool = False
+
+
+COMPARE_MIX = Mix(
+    {"paraphrase": 8000, "inference": 8000, "sentiment": 1500}, others=2000,
+    exercises={"reword": 4000, "roles": 4000, "equal": 4000},
+)  # fmt: skip
+PARAPHRASE_MIX = Mix(
+    {"mini_roles": 14_000, "mini_reword": 8000, "mini_scenes": 4000, "mini_groups": 2000},
+    others=500, exercises={"reword": 3000, "roles": 6000},
+)  # fmt: skip
+
+
+POLISH_MIX = Mix(
+    {"mini_roles": 3000, "mini_reword": 12_000, "mini_scenes": 10_000, "mini_groups": 5000},
+    others=1200, exercises={"reword": 2000, "roles": 1000},
+)  # fmt: skip
+LAST_MIX = Mix(
+    {"mini_roles": 3000, "mini_reword": 12_000, "mini_scenes": 12_000, "mini_groups": 8000},
+    others=1000, exercises={"reword": 1000}, within=True,
+)  # fmt: skip
+SETTLE_MIX = Mix(
+    {"paraphrase": 8000, "inference": 8000}, others=1500, exercises={}, within=True
+)  # fmt: skip
+
+ROLES_MIX = Mix(
+    {"mini_roles": 16_000, "mini_reword": 1500, "mini_scenes": 1500, "mini_groups": 1500},
+    others=300, exercises={"roles": 8000},
+)  # fmt: skip
+
+# After the rounds that both need: the Llama is slow on inference, the Bloom on roles.
+ROUNDS = {
+    "llama": (("polish", POLISH, POLISH_MIX), ("last", LAST, LAST_MIX)),
+    "bloom": (
+        ("again", replace(PARAPHRASE, seed=1), PARAPHRASE_MIX), ("last", LAST, LAST_MIX),
+        ("roles", replace(PARAPHRASE, seed=2), ROLES_MIX),
+    ),
+}  # fmt: skip
 
 
 def empty_model(kind: str, tokenizer: Any, seed: int = 0) -> PreTrainedModel:
@@ -103,19 +165,36 @@ def glimpse_rows(tokenizer: Any, seed: int = 0) -> list[Row]:
     return rows + corpus_rows(tokenizer, seed, len(rows))
 
 
-def compare_rows(tokenizer: Any, seed: int = 0) -> list[Row]:
-    """Return the twelve tasks with most weight on those that compare, and their exercises."""
+def _compared_row(tokenizer: Any, instruction: str, draft: Draft, *, within: bool) -> Row:
+    """Return a comparison as a sequence with its hints."""
+    row = _row(tokenizer, instruction, draft.input, draft.target, LABEL_WEIGHT)
+    found = hints(draft, prompt_text(instruction, draft.input), within=within)
+    token_of = tokenizer.get_vocab()
+    return replace(
+        row, early=as_positions(found.early, token_of), late=as_positions(found.late, token_of)
+    )
+
+
+def mixed_rows(tokenizer: Any, mix: Mix, seed: int = 0) -> list[Row]:
+    """Return the twelve tasks and exercises in a mix; comparisons carry their hints."""
     rows = []
     for name in TWELVE:
-        items = COMPARE_ITEMS.get(RECIPES[name].family, 2000)
-        rows += task_rows(tokenizer, [name], items, seed)
+        recipe = RECIPES[name]
+        items = mix.tasks.get(name, mix.tasks.get(recipe.family, mix.others))
+        if recipe.family not in ("paraphrase", "inference"):
+            rows += task_rows(tokenizer, [name], items, seed)
+            continue
+        stream = drafts(recipe, random.Random(f"compare/{name}/{seed}"), test=False)
+        for draft, _ in islice(stream, items):
+            rows.append(_compared_row(tokenizer, recipe.instruction, draft, within=mix.within))
     for name, make in EXERCISES:
-        rng = random.Random(f"exercises/{name}/{seed}")
-        instruction = RECIPES[name].instruction
-        for _ in range(EXERCISE_ITEMS):
+        rng = random.Random(f"exercises/{name}/{make.__name__}/{seed}")
+        for _ in range(mix.exercises.get(make.__name__, 0)):
             while is_test(draft := make(rng, None)):
                 pass
-            rows.append(_row(tokenizer, instruction, draft.input, draft.target, LABEL_WEIGHT))
+            rows.append(
+                _compared_row(tokenizer, RECIPES[name].instruction, draft, within=mix.within)
+            )
     return rows
 
 
@@ -138,20 +217,30 @@ def main(arguments: list[str] | None = None) -> None:
     for kind in (chosen.only,) if chosen.only else ("llama", "bloom"):
         began = time.perf_counter()
         model = empty_model(kind, tokenizer, chosen.seed)
+        rounds = (
+            ("compare", COMPARE, COMPARE_MIX), ("paraphrase", PARAPHRASE, PARAPHRASE_MIX),
+            *ROUNDS[kind],
+        )  # fmt: skip
         stages = (
             (f"mini-{kind}-corpus", CORPUS, corpus_rows),
             (f"mini-{kind}-base", GLIMPSE, glimpse_rows),
             (f"mini-{kind}-first", MULTITASK, partial(task_rows, names=TWELVE, items=ITEMS)),
-            (f"mini-{kind}", COMPARE, compare_rows),
+            *(
+                (f"mini-{kind}-{r}", schedule, partial(mixed_rows, mix=m))
+                for r, schedule, m in rounds
+            ),
+            (f"mini-{kind}", SETTLE, partial(mixed_rows, mix=SETTLE_MIX)),
         )
         for name, schedule, make in stages:
             checkpoint = chosen.scratch / f"{name}.safetensors" if chosen.scratch else None
-            rows = make(tokenizer, seed=chosen.seed)
+            finished = steps_done(checkpoint) >= schedule.steps
+            rows = [] if finished else make(tokenizer, seed=chosen.seed)
             seconds = fit(model, rows, schedule, name=name, checkpoint=checkpoint)
             sys.stderr.write(f"{name}: trained in {seconds:.0f} s\n")
             if name in mini_model_names():
                 save_mini_model(model, tokenizer, name, root=chosen.out)
-                _report(model, tokenizer, name)
+                if not finished:
+                    _report(model, tokenizer, name)
         sys.stderr.write(f"mini-{kind}: {time.perf_counter() - began:.0f} s in all\n")
 
 
