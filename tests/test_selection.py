@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tl_taskneurons.neurons import NeuronScores
-from tl_taskneurons.selection import SELECTIONS, select
+from tl_taskneurons.selection import SELECTIONS, layer_table, select
 
 
 def scores(name: str, values: list[float]) -> NeuronScores:
@@ -40,6 +40,16 @@ def test_a_task_left_without_neurons_is_named():
         ValueError, match="'exclusive' at fraction 0.4 leaves no neurons for .* 'a'"
     ):
         select(twins, "exclusive", 0.4)
+
+
+def test_the_layers_of_a_set_by_hand():
+    table = layer_table(BOTH, select(BOTH, "plain", 0.4))
+    assert table[["task", "layer", "n_neurons"]].to_numpy().tolist() == [
+        ["a", 0, 4], ["a", 1, 0], ["b", 0, 2], ["b", 1, 2],
+    ]  # fmt: skip
+    assert table["share"].tolist() == [1, 0, 0.5, 0.5]
+    b = [17.1 / 30.1, 13 / 30.1]
+    assert table["score_share"].tolist() == pytest.approx([1, 0, *b], rel=1e-6)
 
 
 def test_bad_selections():

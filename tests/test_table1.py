@@ -63,3 +63,17 @@ def test_the_best_contrast_has_the_highest_mean_specificity_and_is_never_plain()
          "loss_specificity": [9.0, 9.0, 1.0, 2.0, 0.0, 2.5]}
     )  # fmt: skip
     assert table1.best_contrast(choice) == "rank"
+
+
+def test_all_tasks_of_a_source_by_one_word(command, tmp_path, monkeypatch):
+    seen = []
+
+    def look(model, tasks, folder, plan, progress):
+        seen.append((tasks.names, plan.max_new_tokens, plan.contrast))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table1, "run", look)
+    with pytest.raises(KeyboardInterrupt):
+        options = "--data mini --tasks all --max-new-tokens 7 --contrast rank"
+        table1.main([*command, *options.split()])
+    assert seen == [(load_tasks("mini", limit=1).names, 7, "rank")]

@@ -1,7 +1,9 @@
-"""From the scores of several tasks to one neuron set per task."""
+"""From the scores of several tasks to one neuron set per task, and where these lie."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+
+import pandas as pd
 
 from tl_taskneurons.neurons import NeuronScores, NeuronSet, exclusive
 from tl_taskneurons.tasks import did_you_mean
@@ -52,6 +54,31 @@ def select(
                 f"{name!r}; use a larger fraction, less similar tasks, or 'plain'."
             )
     return sets
+
+
+def layer_table(scores: Mapping[str, NeuronScores], sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
+    """Count the neurons of each task's set in each layer; ``plots`` draws the table.
+
+    Args:
+        scores: the tasks' scores by name.
+        sets: the tasks' neurons by name, e.g. from ``select``.
+
+    Returns:
+        One row per task and layer: ``task, layer, n_neurons, share`` (of the set's neurons) and
+        ``score_share`` (of the sum of the task's scores over all neurons).
+    """
+    tables = []
+    for name, neurons in sets.items():
+        counts = pd.Series(neurons.per_layer)
+        sums = scores[name].values.double().sum(1)
+        tables.append(
+            pd.DataFrame(
+                {"task": name, "layer": range(len(counts)), "n_neurons": counts,
+                 "share": counts / len(neurons),
+                 "score_share": (sums / sums.sum().clamp_min(1e-300)).tolist()}
+            )
+        )  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
 
 
 def _contrasted(

@@ -2,8 +2,8 @@
 
 Beyond the paper it varies the share of neurons, sets plain top-k (what a task can't do without)
 beside a contrastive selection (what it alone needs), silences to zero and to the mean, and
-reports specificity. The contrastive selection is chosen on held-out train examples, never on the
-test split.
+reports specificity. The contrastive selection, unless given, is chosen on held-out train examples,
+never on the test split.
 
     python -m tl_taskneurons.experiments.table1 --data DATA_FOLDER --out runs/table1
 """
@@ -54,6 +54,8 @@ class Plan:
         controls: random controls per set.
         fractions: shares of neurons, in (0, 1].
         ablations: what silenced neurons are set to.
+        max_new_tokens: the longest generated answer of tasks that are judged by ROUGE-L.
+        contrast: the contrastive selection; if empty, it is chosen.
     """
 
     shots: int = 2
@@ -64,6 +66,8 @@ class Plan:
     controls: int = 5
     fractions: tuple[float, ...] = (0.01, 0.05, 0.10)
     ablations: tuple[Ablation, ...] = ABLATIONS
+    max_new_tokens: int = 64
+    contrast: str = ""
 
     @property
     def prompt(self) -> Prompt:
@@ -96,7 +100,7 @@ def run(model: Any, tasks: Tasks, folder: RunFolder, plan: Plan, progress: bool)
     """Compute what the folder lacks; return one row per example, condition and cell."""
     scores = detect(model, tasks, folder, plan)
     means = _means(model, tasks, plan)
-    best = best_contrast(choose(model, tasks, scores, folder, plan))
+    best = plan.contrast or best_contrast(choose(model, tasks, scores, folder, plan))
     cells = [
         Cell(ablation, fraction, selection, condition)
         for ablation in plan.ablations
@@ -111,7 +115,7 @@ def run(model: Any, tasks: Tasks, folder: RunFolder, plan: Plan, progress: bool)
             return evaluate_condition(
                 model, tasks, cell.condition, ablation=cell.ablation, means=means,
                 prompt=plan.prompt, limit=plan.n_test, limit_others=plan.n_others,
-                share_prefix=True,
+                share_prefix=True, max_new_tokens=plan.max_new_tokens,
             )  # fmt: skip
 
         frame = folder.unit(cell.unit, compute)
@@ -162,8 +166,9 @@ def choose(
 
         def compute(sets: Any = sets) -> pd.DataFrame:
             return deactivation_items(
-                model, held_out, sets, controls=0, prompt=plan.prompt, share_prefix=True
-            )
+                model, held_out, sets, controls=0, prompt=plan.prompt, share_prefix=True,
+                max_new_tokens=plan.max_new_tokens,
+            )  # fmt: skip
 
         items = folder.unit(f"choose/{selection}", compute)
         frames.append(stamp(deactivation_table(items), selection=selection))
@@ -184,7 +189,8 @@ def _held_out(task: Task, plan: Plan) -> Task:
             f"Task {task.name!r} has {len(task.train)} train examples; choosing a selection needs "
             f"more than the {plan.n_detect} used for detection. Lower --detect."
         )
-    return replace(task, test=rest)
+    # The loss alone decides, so nothing need be generated.
+    return replace(task, test=rest, metric="loss" if task.metric == "rougeL" else task.metric)
 
 
 def _means(model: Any, tasks: Tasks, plan: Plan) -> Tensor:
@@ -203,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan()
     parser.add_argument("--model", default="smollm2-135m", help="name, hub id or folder")
     parser.add_argument("--data", default="builtin", help="source of the tasks, see load_tasks")
-    parser.add_argument("--tasks", default=TASKS, help="comma-separated names")
+    parser.add_argument("--tasks", default=TASKS, help="comma-separated names, or all")
     parser.add_argument("--out", default="runs/table1", help="folder; a stopped run goes on there")
     parser.add_argument("--detect", type=int, default=plan.n_detect, help="train examples per task")
     parser.add_argument("--choose", type=int, default=plan.n_choose, help="held-out train examples")
@@ -213,18 +219,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shots", type=int, default=plan.shots)
     parser.add_argument("--fractions", nargs="+", type=float, default=list(plan.fractions))
     parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=list(ABLATIONS))
+    parser.add_argument("--max-new-tokens", type=int, default=plan.max_new_tokens)
+    parser.add_argument(
+        "--contrast", default=plan.contrast, choices=[*SELECTIONS][1:],
+        help="the contrastive selection (default: the best on held-out train examples)",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     plan = Plan(
         given.shots, given.detect, given.choose, given.test, given.others, given.controls,
         fractions=tuple(given.fractions), ablations=tuple(given.ablations),
+        max_new_tokens=given.max_new_tokens, contrast=given.contrast,
     )  # fmt: skip
-    tasks = load_tasks(given.data, given.tasks.split(","))
+    tasks = load_tasks(given.data, None if given.tasks == "all" else given.tasks.split(","))
     model = load_model(given.model)
     stated = {key: value for key, value in vars(given).items() if key not in ("out", "data")}
     with RunFolder.open(Path(given.out), stated) as folder:
         folder.confirm(fingerprint=view(model).fingerprint)
         items = run(model, tasks, folder, plan, progress=True)
         table, matrix = tables(items)
+        write_table(folder.file("items.parquet"), stamp(items, model=given.model))
         write_table(folder.file("table.parquet"), stamp(table, model=given.model))
         write_table(folder.file("matrix.parquet"), stamp(matrix, model=given.model))
         folder.finish()
