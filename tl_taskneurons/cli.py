@@ -1,4 +1,4 @@
-"""The command line: ``tl-taskneurons detect``, ``deactivate`` and ``info``."""
+"""The command line: ``tl-taskneurons detect``, ``deactivate``, ``finetune`` and the rest."""
 
 import argparse
 import sys
@@ -6,13 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tl_taskneurons.attribution import METHODS
+from tl_taskneurons.cli_continual import add_continual_command
+from tl_taskneurons.cli_options import add_sources, names, shots_of
+from tl_taskneurons.cli_training import add_training_commands
+from tl_taskneurons.html import write_report
 from tl_taskneurons.loading import load_model
 from tl_taskneurons.model import ModelView, view
 from tl_taskneurons.report import deactivation_report, detection_report, draw
@@ -25,6 +29,8 @@ _DETECT_EXAMPLE = """\
 example:
   tl-taskneurons detect --model smollm2-135m --tasks present_past,city_country \\
       --fraction 0.01 --selection plain,exclusive --limit 48 --out runs/first
+  tl-taskneurons detect --model mini-llama --tasks mini_food,mini_news --limit 100 \\
+      --out runs/mini
 
 The folder gets neurons.parquet (one row per neuron), layers.parquet, scores/ and sets/
 (safetensors, for NeuronScores.load and NeuronSet.load), layers-*.png and run.json. Call the same
@@ -44,6 +50,14 @@ _INFO_EXAMPLE = """\
 example:
   tl-taskneurons info --model smollm2-135m
   tl-taskneurons info --data my_tasks/
+"""
+
+_REPORT_EXAMPLE = """\
+example:
+  tl-taskneurons report runs/first
+
+Writes runs/first/report.html: the run's facts, tables and figures, and a view to look through the
+neurons with the texts that excite them and the tokens they write. One file, which opens offline.
 """
 
 
@@ -93,6 +107,16 @@ def _deactivate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    file = write_report(
+        options.run, out=options.file, neurons=options.neurons, texts=options.texts,
+        device=options.device, progress=True,
+    )  # fmt: skip
+    console = Console()
+    console.print(f"The report is {file}", soft_wrap=True, highlight=False)
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     console = Console()
     tasks = load_tasks(options.data, options.tasks)
@@ -131,37 +155,39 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.set_defaults(command=command)
-        _add_sources(sub, required=name != "info")
+        add_sources(sub, required=name != "info")
         if name != "info":
             _add_detection(sub)
         if name == "deactivate":
             _add_deactivation(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_report(commands)
+    add_training_commands(commands)
+    add_continual_command(commands)
     return parser
 
 
-def _add_sources(sub: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_report(commands: Any) -> None:
+    about = "write one HTML page of a run"
+    sub = commands.add_parser(
+        "report", help=about, description=about.capitalize() + ".", epilog=_REPORT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    sub.set_defaults(command=_report)
+    sub.add_argument("run", type=Path, metavar="RUN_DIR", help="a folder that --out named")
+    sub.add_argument("--file", type=Path, help="the page (default: RUN_DIR/report.html)")
     sub.add_argument(
-        "--model", default="smollm2-135m" if required else None,
-        help="smollm2-135m, a Hugging Face id or folder, or a .gguf file"
-        + (" (default: %(default)s)" if required else "; left out, only tasks are shown"),
+        "--neurons", type=int, default=50,
+        help="neurons to list for each task and selection (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument(
-        "--kind", default="bridge", choices=("bridge", "hooked"),
-        help="TransformerBridge, or HookedTransformer (TransformerLens 3.9 only)",
+        "--no-model", action="store_false", dest="texts",
+        help="don't load the model: leave out what excites the neurons and what they write",
     )  # fmt: skip
-    sub.add_argument(
-        "--tasks", type=_names, required=required, default=None,
-        help="names with commas between, e.g. present_past,city_country",
-    )  # fmt: skip
-    sub.add_argument(
-        "--data", default="builtin",
-        help="'builtin', or a folder with your own tasks (default: %(default)s)",
-    )  # fmt: skip
-    sub.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
     sub.add_argument(
         "--device", help="cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU)"
     )
+    sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _add_detection(sub: argparse.ArgumentParser) -> None:
@@ -176,13 +202,14 @@ def _add_detection(sub: argparse.ArgumentParser) -> None:
         + " (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument(
-        "--selection", type=_names, default=("plain",),
+        "--selection", type=names, default=("plain",),
         help="one or several with commas between. "
         + "; ".join(f"{name}: {text}" for name, text in SELECTIONS.items()) + " (default: plain)",
     )  # fmt: skip
     sub.add_argument(
-        "--shots", type=int, default=4,
-        help="solved examples in front of each prompt (default: %(default)s)",
+        "--shots", type=int,
+        help="solved examples in front of each prompt (default: 4; 0 for the mini models, which "
+        "know bare questions only)",
     )  # fmt: skip
     sub.add_argument(
         "--limit", type=int, help="train examples per task for detection (default: all)"
@@ -202,16 +229,12 @@ def _add_deactivation(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 @contextmanager
 def _study(options: argparse.Namespace, *, deactivating: bool) -> Iterator[Study]:
     settings = Settings(
         model=options.model, tasks=options.tasks, data=options.data, kind=options.kind,
         method=options.method, fraction=options.fraction, selections=options.selection,
-        shots=options.shots, limit=options.limit, dtype=options.dtype, device=options.device,
+        shots=shots_of(options), limit=options.limit, dtype=options.dtype, device=options.device,
         seed=options.seed,
     )  # fmt: skip
     if deactivating:
