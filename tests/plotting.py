@@ -31,6 +31,10 @@ def lines(axes: Any) -> dict[str, np.ndarray]:
     }
 
 
+def bars(axes: Any) -> list[Any]:
+    return list(axes.patches)
+
+
 def intervals(axes: Any) -> list[np.ndarray]:
     """The ends of each line's intervals, ``[point, 2]``, in the order of drawing."""
     return [

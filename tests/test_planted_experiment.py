@@ -1,3 +1,5 @@
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -76,7 +78,8 @@ def test_figure_has_a_panel_for_each_kind_and_sweep():
         for kind in ("gated", "plain")
         for what in ("noise", "overlap, noise 0.1")
     ]
-    heights = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    curves: list[Any] = list(figure.axes[0].lines)
+    heights = [line.get_ydata() for line in curves if len(line.get_xdata()) == 3]
     assert list(heights[0]) == [1.0, 0.375, 0.375]
     with pytest.raises(ValueError, match="lacks the columns"):
         plots.recovery_curves(table.drop(columns="overlap"))

@@ -7,6 +7,7 @@ from matplotlib.collections import PolyCollection
 from plotting import (
     FRACTIONS,
     alone_table,
+    bars,
     clipped,
     controlled_table,
     forgetting_table,
@@ -117,7 +118,7 @@ def test_forgetting_curves_hold_what_is_left(n_methods: int):
     looks = {
         (line.get_color(), line.get_marker(), line.get_linestyle())
         for line in axes.get_lines()
-        if not line.get_label().startswith("_")
+        if not str(line.get_label()).startswith("_")
     }
     assert len(looks) == n_methods
     assert clipped(figure) == []
@@ -179,9 +180,9 @@ def test_neurons_by_layer_are_bars():
     figure = plots.neurons_by_layer(table)
     for k, axes in enumerate(figure.axes):
         own = table[table["task"] == f"task_{k}"]
-        heights = [bar.get_height() for bar in axes.patches]
+        heights = [bar.get_height() for bar in bars(axes)]
         assert heights == list(own["n_neurons"])
-        centres = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+        centres = [bar.get_x() + bar.get_width() / 2 for bar in bars(axes)]
         np.testing.assert_allclose(centres, own["layer"])
     assert y_label(figure) == "neurons"
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 from plotting import (
+    bars,
     clipped,
     heading,
     images,
@@ -82,8 +83,8 @@ def test_overlap_without_sizes_and_of_many_tasks():
 def test_an_upset_plot_counts_every_combination():
     figure = plots.upset_plot(member_table())
     shared, sizes = (axes for axes in figure.axes if axes.patches)
-    assert [bar.get_height() for bar in shared.patches] == [8, 6, 5, 4, 3, 2]
-    widths = [bar.get_width() for bar in sizes.patches]
+    assert [bar.get_height() for bar in bars(shared)] == [8, 6, 5, 4, 3, 2]
+    widths = [bar.get_width() for bar in bars(sizes)]
     assert sorted(widths) == [9, 10, 13, 14]
     assert shared.get_ylabel() == "neurons"
     assert sizes.get_xlabel() == "set size"
@@ -95,7 +96,7 @@ def test_an_upset_plot_counts_every_combination():
 def test_an_upset_plot_of_the_largest_combinations_says_so():
     figure = plots.upset_plot(member_table(), largest=2)
     shared, sizes = (axes for axes in figure.axes if axes.patches)
-    assert [bar.get_height() for bar in shared.patches] == [8, 6]
+    assert [bar.get_height() for bar in bars(shared)] == [8, 6]
     assert len(sizes.patches) == 4
     assert heading(figure).endswith("The 2 largest of 6 combinations")
 
