@@ -7,9 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import share_curves
 
-COMMAND = (
-    "python -m tl_taskneurons.experiments.figure2 --out runs/figure2 --csv figures/figure2_mini.csv"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only figure2 --csv figures"
 
 if __name__ == "__main__":
     raise SystemExit(main("figure2", "figure2_*.csv", share_curves, COMMAND))

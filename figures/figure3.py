@@ -7,10 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import similarity_by_layer
 
-COMMAND = (
-    "similarity_by_layer(similarity_over_models(...))"
-    ".to_csv('figures/figure3_mini.csv', index=False)"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only figure3 --csv figures"
 
 if __name__ == "__main__":
     raise SystemExit(main("figure3", "figure3_*.csv", similarity_by_layer, COMMAND))

@@ -7,9 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import forgetting_curves
 
-COMMAND = (
-    "python -m tl_taskneurons.experiments.table5 --out runs/table5 --csv figures/table5_mini.csv"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only table5 --csv figures"
 
 if __name__ == "__main__":
-    raise SystemExit(main("figure4", "table5_*_curves.csv", forgetting_curves, COMMAND))
+    raise SystemExit(main("figure4", "figure4_*.csv", forgetting_curves, COMMAND))

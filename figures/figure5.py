@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.plots import deactivation_heatmap, training_heatmap
 
-COMMAND = (
-    "python -m tl_taskneurons.experiments.table2 --out runs/table2 --csv figures/table2_mini.csv"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only figure5 --csv figures"
 CELL = ("model", "ablation", "selection", "fraction")
 
 
@@ -23,4 +21,4 @@ def draw(matrix: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("figure5", "*_matrix.csv", draw, COMMAND, split=CELL))
+    raise SystemExit(main("figure5", "figure5_*.csv", draw, COMMAND, split=CELL))

@@ -9,10 +9,7 @@ from drawing import main
 
 from tl_taskneurons.plots import share_curves
 
-COMMAND = (
-    "python -m tl_taskneurons.experiments.figure2 --alone --out runs/figure6 "
-    "--csv figures/figure6_mini.csv"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only figure6 --csv figures"
 
 if __name__ == "__main__":
     draw = partial(share_curves, panel="task", line=None)

@@ -7,7 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import overlap_heatmap
 
-COMMAND = "overlap(sets).to_csv('figures/overlap_mini.csv', index=False)"
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only table8 --csv figures"
 
 if __name__ == "__main__":
     raise SystemExit(main("overlap", "overlap_*.csv", overlap_heatmap, COMMAND))

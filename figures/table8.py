@@ -7,9 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import overlap_curves
 
-COMMAND = (
-    "overlap_by_fraction(scores, fractions, groups).to_csv('figures/table8_mini.csv', index=False)"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only table8 --csv figures"
 
 if __name__ == "__main__":
     raise SystemExit(main("table8", "table8_*.csv", overlap_curves, COMMAND))

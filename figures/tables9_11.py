@@ -7,10 +7,7 @@ from drawing import main
 
 from tl_taskneurons.plots import controlled_overlap_curves
 
-COMMAND = (
-    "python -m tl_taskneurons.experiments.tables9_11 --out runs/tables9_11 "
-    "--csv figures/tables9_11_mini.csv"
-)
+COMMAND = "tl-taskneurons reproduce --model mini-llama --only tables9_11 --csv figures"
 
 if __name__ == "__main__":
     raise SystemExit(main("tables9_11", "tables9_11_*.csv", controlled_overlap_curves, COMMAND))

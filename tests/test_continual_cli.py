@@ -104,7 +104,7 @@ def test_table_5_runs_and_goes_on(
     table = pd.read_csv(tmp_path / "table5.csv")
     assert table["method"].unique().tolist() == methods.split(",")
     assert table["order"].unique().tolist() == ["parity+size", "all"]
-    curves = pd.read_csv(tmp_path / "table5_curves.csv")
+    curves = pd.read_csv(tmp_path / "figure4.csv")
     assert set(curves["stage"]) == {2}
     claims = pd.read_csv(tmp_path / "table5_claims.csv")
     assert claims["claim"].tolist() == ["C9"] * 4 + ["C10"] * 2

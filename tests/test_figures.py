@@ -26,8 +26,8 @@ FOLDER = Path(__file__).parent.parent / "figures"
 SCRIPTS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "figure2": (share_table, "figure2_mini.csv"),
     "figure3": (similarity_table, "figure3_mini.csv"),
-    "figure4": (forgetting_table, "table5_mini_curves.csv"),
-    "figure5": (training_table, "mini_matrix.csv"),
+    "figure4": (forgetting_table, "figure4_mini.csv"),
+    "figure5": (training_table, "figure5_trained_mini.csv"),
     "figure6": (alone_table, "figure6_mini.csv"),
     "table8": (overlap_table, "table8_mini.csv"),
     "tables9_11": (controlled_table, "tables9_11_mini.csv"),

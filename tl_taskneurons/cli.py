@@ -15,6 +15,7 @@ from rich.table import Table
 from tl_taskneurons.attribution import METHODS
 from tl_taskneurons.cli_continual import add_continual_command
 from tl_taskneurons.cli_options import add_sources, names, shots_of
+from tl_taskneurons.cli_reproduce import add_reproduce_command
 from tl_taskneurons.cli_training import add_training_commands
 from tl_taskneurons.html import write_report
 from tl_taskneurons.loading import load_model
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     add_training_commands(commands)
     add_continual_command(commands)
+    add_reproduce_command(commands)
     return parser
 
 

@@ -465,7 +465,8 @@ def _generated(run: _Run, split: str) -> tuple[list[float], list[str]]:
 
         scorer = RougeScorer(["rougeL"], use_stemmer=False)
         scores = [
-            max(scorer.score(reference, text)["rougeL"].fmeasure for reference in accepted)
+            # An answer without a word gives the integer 0.
+            float(max(scorer.score(ref, text)["rougeL"].fmeasure for ref in accepted))
             for text, accepted in zip(said, wanted, strict=True)
         ]
     else:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from tl_taskneurons.neurons import NeuronScores, NeuronSet, require_same_origin
+from tl_taskneurons.summaries import holm
 from tl_taskneurons.tasks import did_you_mean
 
 _SMALLEST = 1e-300
@@ -50,7 +51,7 @@ def overlap(
     members, pairs = pair_up(sets, other)
     rows = [_compare(*members[i], *members[j]) for i, j in pairs]
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=_holm(table["p"].to_numpy()))
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def overlap_matrix(
@@ -202,14 +203,6 @@ def _without_ends(chances: np.ndarray) -> tuple[int, np.ndarray]:
     """Cut off what underflows, with the number cut off below: it would only cost time."""
     kept = (chances > _SMALLEST).nonzero()[0]
     return int(kept[0]), chances[kept[0] : kept[-1] + 1]
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    order = p.argsort(kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty_like(p)
-    corrected[order] = steps.clip(max=1.0)
-    return corrected
 
 
 def _unions(

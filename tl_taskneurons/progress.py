@@ -1,6 +1,6 @@
 """Progress bars for long loops, and silence when nobody asked for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -42,6 +42,15 @@ class Progress:
         for step in range(first, last):
             yield step
             self._bar.update(task, advance=1)
+
+    def weigh(self, total: float) -> Callable[[float], None]:
+        """Open a bar for steps of unequal length; the returned function moves it by an amount."""
+        task = self._bar.add_task(self._title, total=total)
+
+        def move(amount: float) -> None:
+            self._bar.update(task, advance=amount)
+
+        return move
 
     def say(self, title: str) -> None:
         """Change what the bar says."""

@@ -1,12 +1,10 @@
 """From similarities to the curves of Figure 3 and the correlations of Table 4. No torch."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tl_taskneurons.summaries import bootstrap
+from tl_taskneurons.summaries import bootstrap, require_columns
 
 _N_PERMUTATIONS = 9999  # all of them, where there are fewer
 
@@ -31,7 +29,7 @@ def similarity_by_layer(
         ValueError: for a table that lacks a column.
     """
     keys = ["reading", "part", "task_x", "task_y", "layer"]
-    _require(similarities, [*keys, "model", "similarity"], "similarities")
+    require_columns(similarities, [*keys, "model", "similarity"], "similarities")
     curves = similarities.assign(task_x="trained task")
     if not per_task:
         curves = curves.assign(task_y="test tasks")
@@ -74,8 +72,8 @@ def similarity_transfer(
             with several.
     """
     groups = ["reading", "part", "task_y"]
-    _require(similarities, [*groups, "model", "similarity"], "similarities")
-    _require(scores, ["model", "task", "value"], "scores")
+    require_columns(similarities, [*groups, "model", "similarity"], "similarities")
+    require_columns(scores, ["model", "task", "value"], "scores")
     twice = scores[scores.duplicated(["model", "task"])]
     if len(twice):
         model, task = twice["model"].iloc[0], twice["task"].iloc[0]
@@ -128,11 +126,3 @@ def _correlate(x: np.ndarray, y: np.ndarray, method: str, seed: int) -> dict[str
         reach = stats.norm.ppf(0.975) * np.sqrt(variance / (n - 3))
         low, high = np.tanh(np.arctanh(r) + np.array([-reach, reach]))
     return {"r": r, "low": float(low), "high": float(high), "p": p}
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise ValueError(
-            f"{name} lacks the columns {missing}; it has {list(map(str, table.columns))}."
-        )

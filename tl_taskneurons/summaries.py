@@ -5,10 +5,12 @@ with and without an intervention); where there are several random controls, cont
 as well, so an interval over them covers both seeds and items.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 N_BOOT = 2000
 
@@ -158,6 +160,25 @@ def bootstrap(
         means = per_seed[:, 0]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Correct p values for their number by Holm's method; in the order they were given."""
+    given = np.asarray(p, dtype=float)
+    order = given.argsort(kind="stable")
+    steps = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    corrected = np.empty_like(given)
+    corrected[order] = steps.clip(max=1.0)
+    return corrected
+
+
+def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Raise ValueError when a table, called ``name`` in the message, lacks a column."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{name} lacks the columns {missing}; it has {list(map(str, table.columns))}."
+        )
 
 
 def _original(items: pd.DataFrame) -> pd.DataFrame:

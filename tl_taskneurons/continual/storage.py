@@ -60,18 +60,8 @@ class Store:
 def save_piece(folder: Path, piece: Piece) -> None:
     """Write a piece to a folder; ``piece.json`` comes last, and with it the piece is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    delta = piece.delta
-    kind = type(delta).__name__
-    path = folder / "delta.safetensors"
-    header = {"fingerprint": delta.fingerprint, "name": delta.name, "info": dict(delta.info)}
-    if isinstance(delta, NeuronDelta):
-        delta.save(path)
-    elif isinstance(delta, WeightDelta):
-        save_tensors(path, kind, delta.trained, header)
-    else:
-        tensors = {f"down/{name}": down for name, (down, _) in delta.factors.items()}
-        tensors |= {f"up/{name}": up for name, (_, up) in delta.factors.items()}
-        save_tensors(path, kind, tensors, {**header, "scaling": delta.scaling})
+    save_delta(folder / "delta.safetensors", piece.delta)
+    kind = type(piece.delta).__name__
     if piece.relevance is not None:
         save_tensor(folder / "relevance.safetensors", "Relevance", piece.relevance, {})
     facts = {"task": piece.task, "kind": kind, "seconds": piece.seconds, "peak_mib": piece.peak_mib}
@@ -86,10 +76,33 @@ def load_piece(folder: Path) -> Piece:
         ValueError: for a damaged file.
     """
     facts = read_json(folder / "piece.json")
-    delta = _LOADERS[facts["kind"]](folder / "delta.safetensors")
+    delta = load_delta(folder / "delta.safetensors", facts["kind"])
     scores = folder / "relevance.safetensors"
     relevance = load_tensor(scores, "Relevance")[0] if scores.exists() else None
     return Piece(facts["task"], delta, relevance, facts["seconds"], facts["peak_mib"])
+
+
+def save_delta(path: Path, delta: Delta) -> None:
+    """Write what training left: changed neurons, a whole model's weights, or an adapter."""
+    header = {"fingerprint": delta.fingerprint, "name": delta.name, "info": dict(delta.info)}
+    if isinstance(delta, NeuronDelta):
+        delta.save(path)
+    elif isinstance(delta, WeightDelta):
+        save_tensors(path, "WeightDelta", delta.trained, header)
+    else:
+        tensors = {f"down/{name}": down for name, (down, _) in delta.factors.items()}
+        tensors |= {f"up/{name}": up for name, (_, up) in delta.factors.items()}
+        save_tensors(path, "LoraDelta", tensors, {**header, "scaling": delta.scaling})
+
+
+def load_delta(path: Path, kind: str) -> Delta:
+    """Read what ``save_delta`` wrote; ``kind`` is the name of its class.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file, or another kind.
+    """
+    return _LOADERS[kind](path)
 
 
 def _load_weights(path: Path) -> WeightDelta:

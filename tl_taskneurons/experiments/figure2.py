@@ -1,114 +1,85 @@
-"""The paper's Figures 2 and 6: more and more of the neurons are trained.
+"""The paper's Figure 2: three tasks trained together in a growing share of their neurons.
 
-Figure 2 trains the first task of every family together, classification and generation apart, in
-the top share of the neurons by their scores on these tasks, and tests on the same tasks
-(specialization) and on their siblings (generalization, within and across the two types).
-``--alone`` trains one task at a time instead (Figure 6).
-
-    python -m tl_taskneurons.experiments.figure2 --model mini-llama-base --out runs/figure2
-    python -m tl_taskneurons.experiments.figure2 --alone --out runs/figure6
+The first task of every family is trained, classification and generation apart, in the top share of
+the neurons by their scores on these tasks together, and tested on the same tasks (specialization)
+and on their siblings (generalization, within and across the two types).
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-
 import pandas as pd
+from matplotlib.figure import Figure
 
-from tl_taskneurons.experiments.trained import (
-    Experiment,
-    groups_of,
-    interval,
-    open_experiment,
-    publish,
-    union_scores,
-)
-
-FRACTIONS = (0.1, 0.3, 0.5, 0.7, 1.0)
+from tl_taskneurons.experiments.experiment import Experiment, Tables
+from tl_taskneurons.experiments.groups import groups_of, interval, union_scores
+from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.store import Cell
+from tl_taskneurons.plots import share_curves
 
 
-def run_groups(experiment: Experiment, fractions: Sequence[float] = FRACTIONS) -> pd.DataFrame:
-    """Train each group at each share; one row per group, tested group, kind and share."""
-    groups = groups_of(experiment.tasks)
-    scores = experiment.scores()
-    cells = []
+def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+    """Every trained state with the tasks that are tested in it and what describes it."""
+    groups, scores = groups_of(lab.tasks), lab.scores()
+    found = []
     for name, group in groups.items():
         union = union_scores(scores, group["train"])
-        tested = [
-            *group["train"], *(task for other in groups.values() for task in other["test"])
-        ]  # fmt: skip
-        for fraction in fractions:
-            for seed in experiment.plan.seeds:
-
-                def cell(
-                    name=name, group=group, union=union, tested=tested, fraction=fraction, seed=seed
-                ) -> pd.DataFrame:
-                    unit = f"{name}/{fraction:g}-{seed}"
-                    neurons = union.top(fraction=fraction)
-                    frame = experiment.cell(unit, neurons, group["train"], tested, seed)
-                    return frame.assign(train_group=name, fraction=fraction)
-
-                cells.append(cell)
-    items = experiment.over("figure 2", cells)
-    rows = []
-    for key, part in items.groupby(["train_group", "fraction"], sort=False):
-        name, fraction = str(key[0]), key[1]
-        sides = [(name, "in-domain", groups[name]["train"])]
-        sides += [(other, "out-of-domain", group["test"]) for other, group in groups.items()]
-        for other, kind, tasks in sides:
-            chosen = part[part["task"].isin(tasks)]
-            rows.append(
-                {"train_group": name, "test_group": other, "kind": kind, "fraction": fraction,
-                 "metric": chosen["metric"].iloc[0], **interval(chosen),
-                 "loss": chosen["loss"].mean()}
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+        siblings = tuple(task for other in groups.values() for task in other["test"])
+        for fraction in lab.plan.shares:
+            for seed in lab.plan.seeds:
+                state = lab.trained(group["train"], union.top(fraction=fraction), seed)
+                about = {"train_group": name, "fraction": fraction, "seed": seed}
+                found.append((state, (*group["train"], *siblings), about))
+    return found
 
 
-def run_alone(experiment: Experiment, fractions: Sequence[float] = FRACTIONS) -> pd.DataFrame:
-    """Train the first task of each family alone; test it and its sibling."""
-    scores = experiment.scores()
-    pairs = [
-        pair
-        for group in groups_of(experiment.tasks).values()
-        for pair in zip(group["train"], group["test"], strict=True)
-    ]
-    cells = []
-    for trained, sibling in pairs:
-        for fraction in fractions:
-            for seed in experiment.plan.seeds:
+def cells(lab: Lab) -> list[Cell]:
+    """One cell per trained state."""
+    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
 
-                def cell(
-                    trained=trained, sibling=sibling, fraction=fraction, seed=seed
-                ) -> pd.DataFrame:
-                    unit = f"{trained}/{fraction:g}-{seed}"
-                    neurons = scores[trained].top(fraction=fraction)
-                    frame = experiment.cell(unit, neurons, [trained], [trained, sibling], seed)
-                    return frame.assign(trained=trained, fraction=fraction)
 
-                cells.append(cell)
-    items = experiment.over("figure 6", cells)
-    rows = [
-        {"task": trained, "tested": task, "fraction": fraction,
-         "kind": "in-domain" if task == trained else "out-of-domain",
-         "metric": part["metric"].iloc[0], **interval(part), "loss": part["loss"].mean()}
-        for (trained, fraction, task), part in items.groupby(
-            ["trained", "fraction", "task"], sort=False
+def items(lab: Lab) -> pd.DataFrame:
+    """All answers: with ``train_group, test_group, kind, fraction`` and ``seed``."""
+    groups = groups_of(lab.tasks)
+    group_of = {
+        task: name for name, group in groups.items() for side in group.values() for task in side
+    }
+    frames = []
+    for state, tested, columns in conditions(lab):
+        frame = lab.items(state, tested, **columns)
+        trained = frame["task"].isin(groups[str(columns["train_group"])]["train"])
+        frames.append(
+            frame.assign(
+                test_group=frame["task"].map(group_of),
+                kind=trained.map({True: "in-domain", False: "out-of-domain"}),
+            )
         )
+    return pd.concat(frames, ignore_index=True)
+
+
+def table(items: pd.DataFrame) -> pd.DataFrame:
+    """One row per trained group, tested group, kind and share."""
+    keys = ["train_group", "test_group", "kind", "fraction"]
+    rows = [
+        {**dict(zip(keys, key, strict=True)), "metric": part["metric"].iloc[0], **interval(part),
+         "loss": part["loss"].mean()}
+        for key, part in items.groupby(keys, sort=False)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment from the command line."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--alone", action="store_true")
-    chosen, rest = first.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    name = "figure6" if chosen.alone else "figure2"
-    experiment, given = open_experiment(name, __doc__, rest)
-    run = run_alone if chosen.alone else run_groups
-    publish(experiment, given, table=run(experiment))
+def tables(lab: Lab) -> Tables:
+    """The table behind the figure."""
+    return {"figure2": table(items(lab)).assign(lr=lab.lr())}
 
 
-if __name__ == "__main__":
-    main()
+def evidence(lab: Lab) -> Tables:
+    """For C4."""
+    return {"together": items(lab)}
+
+
+def draw(found: Tables) -> dict[str, Figure]:
+    """Draw the curves."""
+    return {"figure2": share_curves(found["figure2"])}
+
+
+EXPERIMENT = Experiment(
+    "figure2", "a growing share of neurons, tasks trained together", cells, tables, evidence, draw
+)

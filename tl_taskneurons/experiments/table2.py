@@ -1,48 +1,48 @@
-r"""The paper's Table 2 and Figure 5 (c, d): zero-shot, random or task neurons trained.
+"""The paper's Table 2 (and 7): zero-shot, random neurons trained, task neurons trained.
 
 Every task is trained alone, in its own top neurons and in random ones (as many in each layer), and
-tested on itself; after training its own neurons it is tested on all tasks, for the matrix.
-
-    python -m tl_taskneurons.experiments.table2 --model mini-llama-base --out runs/table2
-    python -m tl_taskneurons.experiments.table2 --model smollm2-135m --data DATA \
-        --tasks sst2,agnews,sciq --steps 30 --batch-size 8 --out runs/table2-smollm2
+tested on itself; with its own neurons also on all others, for the matrix of Figure 5 (c, d).
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 
-from tl_taskneurons.experiments.trained import (
-    Experiment,
-    interval,
-    open_experiment,
-    publish,
-    seed_rows,
-)
+from tl_taskneurons.experiments.experiment import Experiment, Tables
+from tl_taskneurons.experiments.groups import interval, seed_rows
+from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.summaries import bootstrap
 
 
-def run(experiment: Experiment) -> pd.DataFrame:
-    """Train and test; rows per example, with ``trained``, ``neurons`` and ``seed``."""
-    plan, tasks = experiment.plan, experiment.tasks.names
-    sets = {name: s.top(fraction=plan.fraction) for name, s in experiment.scores().items()}
-    cells = []
-    for seed in plan.seeds:
-        for name in tasks:
-            for kind in ("task", "random"):
-                neurons = sets[name] if kind == "task" else sets[name].random_like(seed)
-                tested = tasks if kind == "task" else (name,)
+def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+    """Every trained state with the tasks that are tested in it and what describes it."""
+    names, sets = lab.tasks.names, lab.sets()
+    found = []
+    for seed in lab.plan.seeds:
+        for name in names:
+            about = {"trained": name, "seed": seed}
+            own, random = sets[name], sets[name].random_like(seed)
+            state = lab.trained([name], own, seed)
+            found.append((state, names, {**about, "neurons": "task"}))
+            state = lab.trained([name], random, seed)
+            found.append((state, (name,), {**about, "neurons": "random"}))
+    return found
 
-                def cell(
-                    name=name, kind=kind, neurons=neurons, tested=tested, seed=seed
-                ) -> pd.DataFrame:
-                    unit = f"{kind}/{name}-{seed}"
-                    frame = experiment.cell(unit, neurons, [name], tested, seed)
-                    return frame.assign(trained=name, neurons=kind)
 
-                cells.append(cell)
-    return experiment.over("table 2", cells)
+def cells(lab: Lab) -> list[Cell]:
+    """One cell per trained state, and the base model."""
+    trained = [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+    return [lab.cell(lab.plain(), lab.tasks.names), *trained]
+
+
+def items(lab: Lab) -> pd.DataFrame:
+    """All answers after training: with ``trained``, ``neurons`` and ``seed``."""
+    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions(lab)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def plain(lab: Lab) -> pd.DataFrame:
+    """The base model's answers."""
+    return lab.items(lab.plain(), lab.tasks.names)
 
 
 def table(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -73,36 +73,16 @@ def table(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matrix(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Change on every task when each task's neurons are trained: rows ``trained``, ``task``.
-
-    ``change`` (of the metric, 0 to 1) and ``loss_change`` (nats per token) are trained minus
-    zero-shot, averaged over seeds and items.
-    """
-    base = {str(task): part.sort_values("item") for task, part in plain.groupby("task")}
-    rows = []
-    own = items[items["neurons"] == "task"]
-    for key, group in own.groupby(["trained", "task"], sort=False):
-        trained, task = (str(name) for name in key)
-        row = {"trained": trained, "task": task, "metric": group["metric"].iloc[0]}
-        for column, prefix in (("score", ""), ("loss", "loss_")):
-            before = base[task][column].to_numpy()
-            change = seed_rows(group, column) - before
-            low, high = bootstrap(change)
-            row |= {
-                f"{prefix}change": float(np.mean(change)), f"{prefix}low": low,
-                f"{prefix}high": high,
-            }  # fmt: skip
-        rows.append(row | {"n": len(base[task])})
-    return pd.DataFrame(rows)
+def tables(lab: Lab) -> Tables:
+    """The table, one row per task."""
+    return {"table2": table(plain(lab), items(lab)).assign(lr=lab.lr())}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment from the command line."""
-    experiment, given = open_experiment("table2", __doc__, arguments)
-    plain, items = experiment.plain(), run(experiment)
-    publish(experiment, given, table=table(plain, items), matrix=matrix(plain, items))
+def evidence(lab: Lab) -> Tables:
+    """For C2 and C3."""
+    return {"trained": items(lab), "plain": plain(lab)}
 
 
-if __name__ == "__main__":
-    main()
+EXPERIMENT = Experiment(
+    "table2", "task neurons trained, against random ones", cells, tables, evidence
+)

@@ -37,9 +37,9 @@ from tl_taskneurons.training_loop import Training
 
 # What is tried for each kind of learner; neurons and adapters take larger steps than all weights.
 LEARNING_RATES = {
-    "NeuronLearner": (1e-3, 3e-3, 1e-2),
-    "LoraLearner": (1e-3, 3e-3, 1e-2),
-    "OrthogonalLearner": (1e-3, 3e-3, 1e-2),
+    "NeuronLearner": (1e-3, 3e-3, 1e-2, 3e-2),
+    "LoraLearner": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "OrthogonalLearner": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "WeightLearner": (3e-4, 1e-3, 3e-3),
     "JointLearner": (3e-4, 1e-3, 3e-3),
 }
@@ -107,31 +107,45 @@ class Experiment:
 
     def row(self, method: str, order: str, seed: int, lr: float) -> SequenceResult:
         """Run a method on an order."""
-        plan = self.plan
-        return run_sequence(
-            self.model, plan.tasks(order, seed), method, plan.training(lr),
-            fraction=plan.fraction, seed=seed, prompt=Prompt(shots=plan.shots),
-            limit=plan.n_train, test_limit=plan.n_test,
+        return run_row(
+            self.model, self.plan, method, order, seed, lr, store=self.folder.file("pieces"),
             folder=self.folder.file("rows", f"{method}-{order}-{seed}"),
-            store=self.folder.file("pieces"),
         )  # fmt: skip
 
     def _held_out(self, name: str, lr: float) -> float:
-        """The mean score of all tasks after the last stage, on held-out training examples."""
-        plan, method = self.plan, find_method(name, self.plan.fraction)
-        tasks = [
-            replace(task, train=task.train[: -plan.n_test], test=task.train[-plan.n_test :])
-            for task in plan.tasks(plan.orders[0], plan.seeds[0])
-        ]
-        training = replace(plan.training(lr), seed=plan.seeds[0])
-        setting = Setting(view(self.model), Tasks(tasks), training, Prompt(shots=plan.shots))
-        store = Store(self.folder.file("pieces"))
-        history: list[Piece] = []
-        for task in tasks:
-            before = method.before(history)
-            history.append(store.learn(setting, method.learner, before, task.name))
-        scores = score_history(setting, method, history, setting.tasks.names)
-        return float(scores["value"].mean())
+        return held_out_score(self.model, self.plan, name, lr, self.folder.file("pieces"))
+
+
+def run_row(
+    model: Any, plan: Plan, method: str, order: str, seed: int, lr: float, *, store: Path,
+    folder: Path | None = None,
+) -> SequenceResult:  # fmt: skip
+    """Run a method on an order with a seed; stages that ``store`` has are taken from there."""
+    return run_sequence(
+        model, plan.tasks(order, seed), method, plan.training(lr), fraction=plan.fraction,
+        seed=seed, prompt=Prompt(shots=plan.shots), limit=plan.n_train, test_limit=plan.n_test,
+        folder=folder, store=store,
+    )  # fmt: skip
+
+
+def held_out_score(model: Any, plan: Plan, name: str, lr: float, store: Path) -> float:
+    """The mean score of all tasks after the last stage, on held-out training examples.
+
+    It is that of the first order with the first seed.
+    """
+    method = find_method(name, plan.fraction)
+    tasks = [
+        replace(task, train=task.train[: -plan.n_test], test=task.train[-plan.n_test :])
+        for task in plan.tasks(plan.orders[0], plan.seeds[0])
+    ]
+    training = replace(plan.training(lr), seed=plan.seeds[0])
+    setting = Setting(view(model), Tasks(tasks), training, Prompt(shots=plan.shots))
+    pieces = Store(store)
+    history: list[Piece] = []
+    for task in tasks:
+        history.append(pieces.learn(setting, method.learner, method.before(history), task.name))
+    scores = score_history(setting, method, history, setting.tasks.names)
+    return float(scores["value"].mean())
 
 
 def run(experiment: Experiment, progress: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -168,7 +182,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                 low, high = bootstrap(group[name].to_numpy()[None])
                 line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
             for name in ("bwt", "fwt", "alone", "seconds"):
-                line[name] = group[name].mean()
+                if name in group:
+                    line[name] = group[name].mean()
             found.append(line)
     return pd.DataFrame(found)
 
@@ -181,7 +196,7 @@ def curves(stages: pd.DataFrame) -> pd.DataFrame:
         low, high = bootstrap(group["fg"].to_numpy()[None])
         mean = group["fg"].mean()
         found.append({"method": method, "stage": stage, "fg": mean, "low": low, "high": high})
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=["method", "stage", "fg", "low", "high"])
 
 
 def claims(rows: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
@@ -238,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--csv",
         type=Path,
-        help="also write the table here, and NAME_curves.csv and NAME_claims.csv beside it",
+        help="also write the table here (table5_NAME.csv), and figure4_NAME.csv and "
+        "table5_claims_NAME.csv beside it",
     )
     given = parser.parse_args(arguments)
     plan = Plan(
@@ -262,9 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_table(folder.file(f"{name}.parquet"), frame.assign(model=given.model))
         if given.csv is not None:
             for name in ("table", "curves", "claims"):
-                end = "" if name == "table" else f"_{name}"
+                stem = given.csv.stem.removeprefix("table5")
+                start = {"table": "table5", "curves": "figure4", "claims": "table5_claims"}[name]
                 stamped = tables[name].assign(model=given.model).round(4)
-                stamped.to_csv(given.csv.with_stem(given.csv.stem + end), index=False)
+                stamped.to_csv(given.csv.with_stem(start + stem), index=False)
         folder.finish()
 
 

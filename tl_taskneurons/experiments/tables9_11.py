@@ -3,27 +3,18 @@
 The trained set is drawn at random, partly from the test tasks' neurons and partly from the rest, so
 that its size stays the same while its overlap with them goes from low to full. Overlap here is the
 part of the trained set that lies in the test tasks' set (of the same size).
-
-    python -m tl_taskneurons.experiments.tables9_11 --model mini-llama-base --out runs/tables9_11
 """
-
-from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
-from tl_taskneurons.experiments.trained import (
-    Experiment,
-    groups_of,
-    interval,
-    open_experiment,
-    publish,
-    union_scores,
-)
+from tl_taskneurons.experiments.experiment import Experiment, Tables
+from tl_taskneurons.experiments.groups import groups_of, interval, union_scores
+from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.neurons import NeuronSet
-
-SHARES = (0.1, 0.3, 0.5)
-OVERLAPS = (0.1, 0.4, 0.7, 1.0)
+from tl_taskneurons.plots import controlled_overlap_curves
 
 
 def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
@@ -60,31 +51,36 @@ def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
     )
 
 
-def run(
-    experiment: Experiment,
-    shares: Sequence[float] = SHARES,
-    overlaps: Sequence[float] = OVERLAPS,
-) -> pd.DataFrame:
-    """Train drawn sets on each group's training tasks and test on its siblings."""
-    scores = experiment.scores()
-    cells = []
-    for name, group in groups_of(experiment.tasks).items():
+def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+    """Every drawn set trained on a group's tasks, with the siblings that are tested."""
+    scores = lab.scores()
+    found = []
+    for name, group in groups_of(lab.tasks).items():
         wanted = union_scores(scores, group["test"])
-        for share in shares:
-            for overlap in overlaps:
-                for seed in experiment.plan.seeds:
+        for share in lab.plan.fixed_shares:
+            target = wanted.top(fraction=share)
+            for overlap in lab.plan.overlaps:
+                for seed in lab.plan.seeds:
+                    neurons = draw_overlapping(target, overlap, seed)
+                    state = lab.trained(group["train"], neurons, seed)
+                    about = {"group": name, "fraction": share, "overlap": overlap, "seed": seed}
+                    found.append((state, group["test"], about))
+    return found
 
-                    def cell(
-                        name=name, group=group, wanted=wanted, share=share, overlap=overlap,
-                        seed=seed,
-                    ) -> pd.DataFrame:  # fmt: skip
-                        unit = f"{name}/{share:g}-{overlap:g}-{seed}"
-                        neurons = draw_overlapping(wanted.top(fraction=share), overlap, seed)
-                        frame = experiment.cell(unit, neurons, group["train"], group["test"], seed)
-                        return frame.assign(group=name, fraction=share, overlap=overlap)
 
-                    cells.append(cell)
-    items = experiment.over("tables 9-11", cells)
+def cells(lab: Lab) -> list[Cell]:
+    """One cell per trained state."""
+    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+
+
+def items(lab: Lab) -> pd.DataFrame:
+    """All answers: with ``group, fraction, overlap`` and ``seed``."""
+    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions(lab)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def table(items: pd.DataFrame) -> pd.DataFrame:
+    """One row per group, share and overlap."""
     rows = [
         {"train_group": name, "test_group": name, "fraction": share, "overlap": overlap,
          "metric": part["metric"].iloc[0], **interval(part), "loss": part["loss"].mean()}
@@ -95,11 +91,21 @@ def run(
     return pd.DataFrame(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment from the command line."""
-    experiment, given = open_experiment("tables9_11", __doc__, arguments)
-    publish(experiment, given, table=run(experiment))
+def tables(lab: Lab) -> Tables:
+    """The table, all shares together."""
+    return {"tables9_11": table(items(lab)).assign(lr=lab.lr())}
 
 
-if __name__ == "__main__":
-    main()
+def evidence(lab: Lab) -> Tables:
+    """For C6."""
+    return {"controlled": items(lab)}
+
+
+def draw(found: Tables) -> dict[str, Figure]:
+    """Draw the curves."""
+    return {"tables9_11": controlled_overlap_curves(found["tables9_11"])}
+
+
+EXPERIMENT = Experiment(
+    "tables9_11", "transfer against overlap at a fixed share", cells, tables, evidence, draw
+)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tl_taskneurons.evaluation import evaluate_condition
-from tl_taskneurons.experiments import table1
+from tl_taskneurons.experiments import selections
 from tl_taskneurons.task_sources import load_tasks
 
 SIZES = (
@@ -29,8 +29,8 @@ def test_the_table_has_every_cell_and_a_stopped_run_goes_on(command, tmp_path, m
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(table1, "evaluate_condition", stopping)
-        table1.main(command)
-    table1.main(command)
+        selections.main(command)
+    selections.main(command)
     table = pd.read_parquet(tmp_path / "run" / "table.parquet")
     assert len(table) == 2 * 1 * 2 * 2  # ablations x fractions x selections x tasks
     assert set(table["ablation"]) == {"zero", "mean"}
@@ -42,7 +42,7 @@ def test_the_table_has_every_cell_and_a_stopped_run_goes_on(command, tmp_path, m
     assert set(matrix.loc[~own, "n"]) == {2}
 
     again = [*command[:-1], str(tmp_path / "unbroken")]
-    table1.main(again)
+    selections.main(again)
     for name in ("table.parquet", "matrix.parquet"):
         stopped, unbroken = (tmp_path / run / name for run in ("run", "unbroken"))
         assert stopped.read_bytes() == unbroken.read_bytes()
@@ -50,11 +50,11 @@ def test_the_table_has_every_cell_and_a_stopped_run_goes_on(command, tmp_path, m
 
 def test_the_selection_is_chosen_on_train_examples_that_detection_did_not_see():
     (task,) = load_tasks("builtin", ["present_past"])
-    held_out = table1._held_out(task, table1.Plan(n_detect=5, n_choose=3))
+    held_out = selections._held_out(task, selections.Plan(n_detect=5, n_choose=3))
     assert held_out.test == task.train[5:8]
     assert not set(held_out.test) & set(task.test)
     with pytest.raises(ValueError, match="more than the 500 used for detection"):
-        table1._held_out(task, table1.Plan(n_detect=500))
+        selections._held_out(task, selections.Plan(n_detect=500))
 
 
 def test_the_best_contrast_has_the_highest_mean_specificity_and_is_never_plain():
@@ -62,7 +62,7 @@ def test_the_best_contrast_has_the_highest_mean_specificity_and_is_never_plain()
         {"selection": ["plain", "plain", "rank", "rank", "exclude", "exclude"],
          "loss_specificity": [9.0, 9.0, 1.0, 2.0, 0.0, 2.5]}
     )  # fmt: skip
-    assert table1.best_contrast(choice) == "rank"
+    assert selections.best_contrast(choice) == "rank"
 
 
 def test_all_tasks_of_a_source_by_one_word(command, tmp_path, monkeypatch):
@@ -75,5 +75,5 @@ def test_all_tasks_of_a_source_by_one_word(command, tmp_path, monkeypatch):
     monkeypatch.setattr(table1, "run", look)
     with pytest.raises(KeyboardInterrupt):
         options = "--data mini --tasks all --max-new-tokens 7 --contrast rank"
-        table1.main([*command, *options.split()])
+        selections.main([*command, *options.split()])
     assert seen == [(load_tasks("mini", limit=1).names, 7, "rank")]

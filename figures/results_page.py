@@ -1,0 +1,220 @@
+"""Write RESULTS.md from the CSV files and pictures beside this script.
+
+python figures/results_page.py
+
+The tables are those that ``tl-taskneurons reproduce --csv figures`` writes, one per model. The
+paper's own numbers stand beside ours where a comparison makes sense.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "RESULTS.md"
+MODELS = {
+    "mini-llama": "tl-taskneurons reproduce --model mini-llama --csv figures",
+    "mini-bloom": "tl-taskneurons reproduce --model mini-bloom --csv figures "
+    "--also runs/reproduce/mini-llama",
+    "smollm2-135m": "",
+}
+# Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
+# Leng & Xiong 2025, Tables 1, 2, 6 and 7.
+PAPER_TABLE1 = {
+    "Llama-2-7b (paper)": (87.7, 84.8, 76.0, 45.6, 42.3, 32.0),
+    "Bloom-7b1 (paper)": (85.7, 83.9, 76.2, 43.5, 41.1, 30.3),
+}
+PAPER_TABLE2 = {
+    "Llama-2-7b (paper)": (53.3, 54.8, 83.2, 19.8, 22.5, 37.0),
+    "Bloom-7b1 (paper)": (53.6, 55.0, 81.2, 19.4, 21.0, 34.2),
+}
+# Overlap rates in percent (Table 8) by share of neurons.
+PAPER_TABLE8 = {
+    "CLS - CLS": (20.8, 53.9, 84.5, 96.2, 100.0),
+    "CLS - GEN": (12.9, 41.6, 71.5, 83.5, 100.0),
+    "GEN - CLS": (11.8, 40.2, 69.3, 81.8, 100.0),
+    "GEN - GEN": (21.6, 52.5, 82.0, 94.3, 100.0),
+}
+# Mean score after the last stage in percent, orders 1-3 (Table 5).
+PAPER_TABLE5 = {
+    "seq-ft": 47.1, "seq-lora": 53.8, "epi": 48.4, "o-lora": 76.1, "ncft": 71.3, "w-ncft": 73.3,
+    "per-task": 77.2,
+}  # fmt: skip
+PICTURES = {
+    "table1": "Table 1: neurons silenced in the model trained on all tasks",
+    "figure5_silenced": "Figure 5 (a, b): silenced against tested",
+    "figure5_trained": "Figure 5 (c, d): trained against tested",
+    "figure2": "Figure 2: a growing share trained, three tasks together",
+    "figure6": "Figure 6: a growing share trained, one task alone",
+    "table8": "Table 8: overlap of groups",
+    "tables9_11": "Tables 9-11: transfer against overlap at a fixed share",
+    "figure3": "Figure 3: similarity by layer",
+    "figure4": "Figure 4: what is kept of earlier tasks",
+}
+
+
+def page() -> str:
+    """Return the whole page."""
+    models = [name for name in MODELS if (HERE / f"claims_{name}.csv").exists()]
+    parts = [_head(models), _claims(models)]
+    for make in (_table1, _table2, _table8, _table4, _table5):
+        parts.append(make(models))
+    parts += [_pictures(name) for name in models]
+    return "\n".join(part for part in parts if part)
+
+
+def _head(models: list[str]) -> str:
+    commands = "\n".join(MODELS[name] for name in models if MODELS[name])
+    text = (HERE / "results_text.md").read_text(encoding="utf-8")
+    return text.replace("COMMANDS", commands)
+
+
+def _claims(models: list[str]) -> str:
+    tables = {name: _read("claims", name).set_index("claim") for name in models}
+    first = tables[models[0]]
+    lines = [
+        "## The claims\n",
+        "| claim | says | " + " | ".join(models) + " |",
+        "|---" * (2 + len(models)) + "|",
+    ]
+    for claim in first.index:
+        cells = []
+        for name in models:
+            row = tables[name].loc[claim]
+            if row["verdict"] == "not tested":
+                cells.append(f"not tested: {row['note']}")
+            elif pd.isna(row["low"]):
+                cells.append(f"**{row['verdict']}**, {row['n_hold']} of {row['n']}")
+            else:
+                cells.append(
+                    f"**{row['verdict']}**, {row['n_hold']} of {row['n']}; {row['effect']:+.3f} "
+                    f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+                )
+        lines.append(f"| {claim} | {first.loc[claim, 'statement']} | {' | '.join(cells)} |")
+    units = [f"{claim}: {unit}" for claim, unit in first["unit"].items() if isinstance(unit, str)]
+    return "\n".join(lines) + "\n\nEffects are in: " + "; ".join(dict.fromkeys(units)) + ".\n"
+
+
+def _table1(models: list[str]) -> str:
+    states = ("original", "random", "silenced")
+    return _averages(
+        models, "table1", states, PAPER_TABLE1,
+        "## Table 1 (6): task neurons silenced, 10%\n",
+        ("original", "random silenced", "task silenced"),
+    )  # fmt: skip
+
+
+def _table2(models: list[str]) -> str:
+    states = ("zero_shot", "train_random", "train_task")
+    return _averages(
+        models, "table2", states, PAPER_TABLE2, "## Table 2 (7): task neurons trained, 10%\n",
+        ("zero-shot", "random trained", "task trained"),
+    )  # fmt: skip
+
+
+def _averages(
+    models: list[str], table: str, states: tuple[str, ...], paper: dict[str, tuple[float, ...]],
+    title: str, names: tuple[str, ...],
+) -> str:  # fmt: skip
+    headings = [f"{kind} {name}" for kind in ("classification:", "generation:") for name in names]
+    lines = [title, "| model | " + " | ".join(headings) + " |", "|---" * 7 + "|"]
+    for model, values in paper.items():
+        lines.append(f"| {model} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    for model in models:
+        found = _read(table, model)
+        if found is None:
+            continue
+        classes = found["metric"] == "accuracy"
+        means = [100 * found.loc[kind, state].mean() for kind in (classes, ~classes)
+                 for state in states]  # fmt: skip
+        lines.append(f"| {model} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _table8(models: list[str]) -> str:
+    shares = (0.1, 0.3, 0.5, 0.7, 1.0)
+    lines = [
+        "## Table 8: overlap of the trained tasks' neurons with the unseen tasks' (%)\n",
+        "| model | groups | " + " | ".join(f"{share:.0%}" for share in shares) + " |",
+        "|---" * 7 + "|",
+    ]
+    for pair, values in PAPER_TABLE8.items():
+        lines.append(
+            f"| Llama-2-7b (paper) | {pair} | " + " | ".join(f"{v:.1f}" for v in values) + " |"
+        )
+    for model in models:
+        found = _read("table8", model)
+        if found is None:
+            continue
+        for key, part in found.groupby(["task_x", "task_y"], sort=False):
+            by_share = part.set_index("fraction")
+            cells = [
+                f"{100 * by_share.loc[s, 'iou']:.1f} ({100 * by_share.loc[s, 'expected_iou']:.1f})"
+                if s in by_share.index else "" for s in shares
+            ]  # fmt: skip
+            lines.append(f"| {model} | {key[0]} - {key[1]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\nIn brackets: what chance gives for sets of these sizes.\n"
+
+
+def _table4(models: list[str]) -> str:
+    lines = [
+        "## Table 4: similarity of parameters against transfer, over the tuned models\n",
+        "The paper: Pearson .79 to .97, Spearman .71 to .83 (six models).\n",
+        "| model | unseen task | Pearson [95%] | Spearman [95%] | models |", "|---" * 5 + "|",
+    ]  # fmt: skip
+    for model in models:
+        found = _read("table4", model)
+        if found is None:
+            continue
+        found = found[(found["reading"] == "masked") & (found["part"] == "all")]
+        for task, part in found.groupby("task", sort=False):
+            rows = part.set_index("method")
+            cells = [
+                f"{rows.loc[m, 'r']:+.2f} [{rows.loc[m, 'low']:+.2f}, {rows.loc[m, 'high']:+.2f}]"
+                for m in ("pearson", "spearman")
+            ]
+            lines.append(f"| {model} | {task} | {' | '.join(cells)} | {part['n'].iloc[0]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table5(models: list[str]) -> str:
+    lines = [
+        "## Table 5: tasks in a row, mean score after the last stage (%)\n",
+        "| method | Llama-2-7b (paper, orders 1-3) | " + " | ".join(models) + " |",
+        "|---" * (2 + len(models)) + "|",
+    ]
+    tables = {name: _read("table5", name) for name in models}
+    for method, value in PAPER_TABLE5.items():
+        cells = []
+        for table in tables.values():
+            part = None
+            if table is not None:
+                part = table[(table["method"] == method) & (table["order"] == "all")]
+            if part is None or part.empty:
+                cells.append("")
+                continue
+            row = part.iloc[0]
+            cells.append(
+                f"{100 * row['cl']:.1f} [{100 * row['cl_low']:.1f}, {100 * row['cl_high']:.1f}]"
+            )
+        lines.append(f"| {method} | {value:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pictures(model: str) -> str:
+    found = {n: text for n, text in PICTURES.items() if (HERE / f"{n}_{model}.png").exists()}
+    if not found:
+        return ""
+    lines = [f"## Figures: {model}\n"]
+    lines += [f"![{text}, {model}](figures/{name}_{model}.png)\n" for name, text in found.items()]
+    return "\n".join(lines)
+
+
+def _read(table: str, model: str) -> pd.DataFrame | None:
+    file = HERE / f"{table}_{model}.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE} is written.")

@@ -1,0 +1,124 @@
+"""What a reproduction will take: pieces of work, what is there already, time and memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from tl_taskneurons.experiments.lab import Lab
+from tl_taskneurons.experiments.reproduce import Job, open_lab, preparations
+from tl_taskneurons.experiments.store import Needs, digest
+from tl_taskneurons.model import view
+from tl_taskneurons.neurons import NeuronScores
+
+# Share of a matrix product's speed that the experiments reach, measured with the mini models and
+# SmolLM2 on two cores.
+EFFICIENCY = 0.35
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of the work: pieces, those that are there, and seconds for the rest."""
+
+    title: str
+    n_cells: int
+    n_done: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a reproduction will take.
+
+    Attributes:
+        title: what it is an estimate of.
+        lines: the parts of the work.
+        seconds: for what is left, with all processes at work.
+        memory: bytes that a process needs, weights included.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    seconds: float
+    memory: float
+
+
+class DryLab(Lab):
+    """A lab that computes nothing: what the store lacks is made up, so that work can be listed.
+
+    The pieces of work are as many and as large as the real ones, which need the neurons and the
+    learning rates that are not known yet; of those pieces none counts as there.
+    """
+
+    def stored_scores(
+        self, kind: str, needs: Needs, compute: Callable[[], NeuronScores]
+    ) -> NeuronScores:
+        """Return scores from the store, or random ones."""
+        if self.store.has(kind, needs):
+            return super().stored_scores(kind, needs, compute)
+        shape = self.once("shape", lambda: view(self.base).shape)
+        generator = torch.Generator().manual_seed(int(digest(dict(needs))[:8], 16))
+        values = torch.rand(shape, generator=generator)
+        return NeuronScores(values, self.fingerprint, "unknown", "random")
+
+    def stored_table(
+        self, kind: str, needs: Needs, compute: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return a table from the store, or one in which all learning rates are as good."""
+        if self.store.has(kind, needs):
+            return super().stored_table(kind, needs, compute)
+        return pd.DataFrame({"lr": [needs.get("lr", 0.0)], "loss": [0.0], "cl": [0.0]})
+
+
+def estimate(job: Job, workers: int = 1) -> Estimate:
+    """Say what a job will do and about how long it takes; models are loaded, nothing is run."""
+    real = open_lab(job)
+    lab = DryLab(real.base, real.tuned, real.tasks, real.plan, real.store, real.data)
+    work = list(preparations(lab, job.experiments))
+    work += [(experiment.name, experiment.cells(lab)) for experiment in job.experiments]
+    speed = _speed(lab)
+    lines, known = [], set()
+    for title, cells in work:
+        new = {cell.lock: cell for cell in cells if cell.lock not in known}
+        known |= new.keys()
+        left = [cell for cell in new.values() if cell.missing()]
+        seconds = sum(cell.flops for cell in left) / speed
+        lines.append(Line(title, len(new), len(new) - len(left), seconds))
+    total = sum(line.seconds for line in lines) / workers
+    title = f"{job.subject.base}, preset {job.plan.preset}, {len(lab.tasks)} tasks"
+    return Estimate(title, tuple(lines), total, _memory(lab))
+
+
+def _speed(lab: Lab) -> float:
+    """Operations per second to expect, from products of matrices on the model's device."""
+    device, dtype = view(lab.base).device, view(lab.base).dtype
+    size = 512 if device.type == "cpu" else 4096
+    matrix = torch.rand(size, size, device=device).to(dtype)
+    for timed in (False, True):
+        start, n = time.perf_counter(), 0
+        while time.perf_counter() - start < 0.2 * (1 + timed):
+            matrix @ matrix
+            n += 1
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    return EFFICIENCY * 2 * size**3 * n / seconds
+
+
+def _memory(lab: Lab) -> float:
+    """Bytes for weights, AdamW's state for what is trained, and activations of a batch."""
+    model_view = view(lab.base)
+    n_weights = lab.n_parameters
+    size = next(model_view.model.parameters()).element_size()
+    models = 2 if not isinstance(lab.tuned, str) else 1
+    # Gradient and two moments; and masters where weights are smaller than float32.
+    state = n_weights * (12 + (4 if size < 4 else 0))
+    tokens = max(map(lab.tokens, lab.tasks.names)) * lab.plan.batch_size
+    layers, d_mlp = model_view.shape
+    d_model = model_view.layers[0].d_model
+    # About 16 vectors of d_model and 4 of d_mlp a layer are kept for the backward pass.
+    activations = tokens * layers * (16 * d_model + 4 * d_mlp) * size
+    logits = tokens * len(lab.base.tokenizer) * 8
+    return n_weights * size * models + state + activations + logits

@@ -1,0 +1,222 @@
+"""Every table and figure of the paper, and which of its claims hold: one run over one store.
+
+The work is a list of cells in phases: neurons of the base model, learning rates, neurons of the
+tuned model, everything else. Each process of a run goes through the same list and does what no
+other has done or is doing; the first one then makes the tables, all of whose parts are there.
+"""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tl_taskneurons.experiments import (
+    claims,
+    figure2,
+    figure3,
+    figure5,
+    figure6,
+    rows,
+    table1,
+    table2,
+    table4,
+    table8,
+    tables9_11,
+)
+from tl_taskneurons.experiments.experiment import Experiment
+from tl_taskneurons.experiments.lab import BASE, TUNED, Lab
+from tl_taskneurons.experiments.presets import Plan, Subject
+from tl_taskneurons.experiments.store import Cell, Store
+from tl_taskneurons.html import write_report
+from tl_taskneurons.loading import load_model
+from tl_taskneurons.plots import save
+from tl_taskneurons.results import RunFolder, read_json, write_json, write_table
+from tl_taskneurons.task_sources import load_tasks
+from tl_taskneurons.tasks import did_you_mean
+
+# In the order of the paper's sections.
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        table1, table2, figure5, figure2, figure6, table8, tables9_11, figure3, table4, rows,
+    )
+}  # fmt: skip
+_MADE_OF_BASE = ("all", "lora")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know to take part in a reproduction.
+
+    Attributes:
+        subject: the models, and where tasks come from.
+        plan: the sizes.
+        names: the experiments.
+        folder: the run's folder.
+        options: for ``load_model``: kind, dtype, device.
+        threads: of torch in each process; None leaves them as they are. Results are the same
+            bytes only with the same number.
+    """
+
+    subject: Subject
+    plan: Plan
+    names: tuple[str, ...]
+    folder: Path
+    options: tuple[tuple[str, Any], ...] = ()
+    threads: int | None = None
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """The experiments, in the order of the paper."""
+        return [experiment for name, experiment in EXPERIMENTS.items() if name in self.names]
+
+
+def find_experiments(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return names of experiments; None means all.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest.
+    """
+    for name in names or ():
+        if name not in EXPERIMENTS:
+            raise ValueError(f"Unknown experiment {name!r}{did_you_mean(name, tuple(EXPERIMENTS))}")
+    return tuple(EXPERIMENTS) if names is None else tuple(names)
+
+
+def open_lab(job: Job) -> Lab:
+    """Load models and tasks.
+
+    Raises:
+        ValueError: as ``load_model`` and ``load_tasks`` do, and for a subject without data.
+    """
+    subject, options = job.subject, dict(job.options)
+    if not subject.data:
+        raise ValueError(
+            f"There are no tasks to reproduce with on {subject.base!r}; give --data with a folder "
+            "of tasks, 'mini' or 'hub'."
+        )
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    tasks = load_tasks(subject.data, job.plan.tasks)
+    base = load_model(subject.base, **options)
+    tuned = subject.tuned
+    if tuned not in (BASE, *_MADE_OF_BASE):
+        tuned = load_model(tuned, **options)
+    return Lab(base, tuned, tasks, job.plan, Store(job.folder / "store"), subject.data)
+
+
+def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[str, list[Cell]]]:
+    """What experiments need first, phase by phase.
+
+    A phase's cells can be listed once those before are done.
+    """
+    samples = lab.plan.detections if any(e.detections for e in experiments) else 1
+    yield "neurons", lab.score_cells(BASE, samples)
+    rates = []
+    together = lab.tuned in _MADE_OF_BASE and any(e.tuned for e in experiments)
+    if together or any(e.trains for e in experiments):
+        rates += lab.rate_cells()
+    if rows.EXPERIMENT in experiments:
+        rates += rows.rate_cells(lab)
+    yield "learning rates", rates
+    if together:
+        yield "the tuned model", lab.tuned_cells()
+    if any(e.tuned for e in experiments):
+        yield "neurons of the tuned model", lab.score_cells(TUNED)
+
+
+def work(job: Job, *, shown: bool = False) -> Lab:
+    """Do what is missing, together with other processes that work on the same job."""
+    lab = open_lab(job)
+    for title, cells in preparations(lab, job.experiments):
+        lab.store.work(cells, title, shown=shown)
+    cells = [cell for experiment in job.experiments for cell in experiment.cells(lab)]
+    lab.store.work(cells, "experiments", shown=shown)
+    return lab
+
+
+def reproduce(
+    job: Job, *, workers: int = 1, also: Sequence[Path] = (), progress: bool = False
+) -> list[claims.Verdict]:
+    """Run experiments and test the claims; what is in the folder already is not done again.
+
+    The folder gets a table (parquet) and the figures (PNG) of each experiment, ``claims.json``,
+    ``claims.parquet``, ``comparisons.parquet``, ``report.html``, and the store.
+
+    Args:
+        job: what to run.
+        workers: processes.
+        also: folders of reproductions with other models, for claim C11.
+        progress: show progress with an estimate of the time left.
+
+    Returns:
+        The verdicts on C1 to C11.
+
+    Raises:
+        ValueError: for a folder of another model, workers below 1, and as ``open_lab`` does.
+        FileNotFoundError: for a folder in ``also`` without ``claims.json``.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1.")
+    others = [claims.from_json(read_json(folder / "claims.json")) for folder in also]
+    about = {"experiment": "reproduce", "model": job.subject.base, "tuned": job.subject.tuned}
+    with RunFolder.open(job.folder, about) as folder:
+        helpers = [_helper(job) for _ in range(workers - 1)]
+        try:
+            lab = work(job, shown=progress)
+            for helper in helpers:  # nothing is left to do, so they end by themselves
+                helper.join(timeout=60)
+        finally:
+            for helper in helpers:
+                helper.terminate()
+                helper.join()
+        verdicts = _publish(lab, job, folder, others)
+        folder.finish()
+    write_report(job.folder, texts=False)
+    return verdicts
+
+
+def _publish(
+    lab: Lab, job: Job, folder: RunFolder, others: Sequence[Sequence[claims.Verdict]]
+) -> list[claims.Verdict]:
+    evidence: dict[str, pd.DataFrame] = {}
+    for experiment in job.experiments:
+        tables = experiment.tables(lab)
+        for name, table in tables.items():
+            write_table(folder.file(f"{name}.parquet"), table.assign(model=job.subject.base))
+        for name, figure in experiment.draw(tables).items():
+            save(figure, folder.file(f"{name}.png"))
+        evidence |= experiment.evidence(lab)
+    verdicts = claims.claims(evidence)
+    verdicts.append(claims.c11(verdicts, *others))
+    write_json(folder.file("plan.json"), asdict(job.plan))
+    write_json(folder.file("claims.json"), claims.to_json(verdicts))
+    write_table(folder.file("claims.parquet"), claims.frame(verdicts))
+    write_table(folder.file("comparisons.parquet"), claims.comparisons_frame(verdicts))
+    return verdicts
+
+
+def _helper(job: Job) -> Any:
+    """A further process at work on the job; an error in it comes up in the first process too."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work_along, args=(job, os.getpid()), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _work_along(job: Job, parent: int) -> None:
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    work(job)

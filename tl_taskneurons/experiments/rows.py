@@ -1,0 +1,195 @@
+"""Table 5 and Figure 4 as part of a reproduction: tasks in a row, with the sizes of its preset.
+
+How long stages take is not among the tables, which must be the same bytes in every run; ``table5``
+as a command of its own reports it, with more methods.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tl_taskneurons.continual.methods import find_method
+from tl_taskneurons.continual.orders import order as tasks_of_order
+from tl_taskneurons.experiments import table5
+from tl_taskneurons.experiments.experiment import Experiment, Tables
+from tl_taskneurons.experiments.lab import Lab
+from tl_taskneurons.experiments.store import Cell, digest
+from tl_taskneurons.plots import forgetting_curves
+from tl_taskneurons.runs import tasks_digest
+
+# All weights take smaller steps than neurons and adapters.
+_WEIGHTS = ("WeightLearner", "JointLearner")
+
+
+def sizes(lab: Lab) -> table5.Plan:
+    """The sizes of the rows, as ``table5`` takes them."""
+    plan, rows = lab.plan, lab.plan.rows
+    return table5.Plan(
+        lab.data, rows.orders, rows.methods, plan.seeds, plan.fraction, rows.steps,
+        rows.batch_size, rows.n_train, rows.n_test, plan.shots,
+    )  # fmt: skip
+
+
+def cells(lab: Lab) -> list[Cell]:
+    """One cell per method, order and seed. Methods that learn the same share a lock."""
+    made = []
+    for method, order, seed in _conditions(lab):
+        needs = _row_needs(lab, method, order, seed, chosen_rate(lab, method))
+
+        def missing(needs=needs) -> bool:
+            return not lab.store.has("rows", needs)
+
+        def run(method=method, order=order, seed=seed) -> None:
+            _row(lab, method, order, seed)
+
+        learner = repr(find_method(method, lab.plan.fraction).learner)
+        lock = digest([learner, order, seed])
+        flops = _stage_flops(lab, order) * len(tasks_of_order(order))
+        made.append(Cell(f"{method} on {order}", lock, missing, run, flops))
+    return made
+
+
+def rate_cells(lab: Lab) -> list[Cell]:
+    """The work of choosing each method's learning rate on the first order with the first seed."""
+    order, cells_ = lab.plan.rows.orders[0], []
+    for method in lab.plan.rows.methods:
+        learner = repr(find_method(method, lab.plan.fraction).learner)
+        for lr in _rates(lab, method):
+            kind, needs, compute = _held_out(lab, method, lr)
+
+            def missing(kind=kind, needs=needs) -> bool:
+                return not lab.store.has(kind, needs)
+
+            def run(kind=kind, needs=needs, compute=compute) -> None:
+                lab.stored_table(kind, needs, compute)
+
+            flops = 4 * _stage_flops(lab, order)
+            lock = digest([learner, "rate", lr])
+            cells_.append(Cell(f"learning rate of {method}", lock, missing, run, flops))
+    return cells_
+
+
+def chosen_rate(lab: Lab, method: str) -> float:
+    """The learning rate with the highest held-out score; without a choice, the only one."""
+    rates = _rates(lab, method)
+    if len(rates) == 1:
+        return rates[0]
+    values = [lab.stored_table(*_held_out(lab, method, lr))["cl"].iloc[0] for lr in rates]
+    return rates[values.index(max(values))]
+
+
+def stages(lab: Lab) -> pd.DataFrame:
+    """All rows by stage: ``method, order, seed, lr, stage, task, cl, fg, bwt, fwt, alone``."""
+    frames = [_row(lab, method, order, seed) for method, order, seed in _conditions(lab)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def rows(found: pd.DataFrame) -> pd.DataFrame:
+    """The last stage of every row."""
+    return found.loc[found.groupby(["method", "order", "seed"], sort=False)["stage"].idxmax()]
+
+
+def tables(lab: Lab) -> Tables:
+    """Table 5, and the curves of Figure 4."""
+    found = stages(lab)
+    return {"table5": table5.table(rows(found)), "figure4": table5.curves(_comparable(found))}
+
+
+def evidence(lab: Lab) -> Tables:
+    """For C9 and C10."""
+    found = stages(lab)
+    return {"rows": rows(found), "stages": _comparable(found)}
+
+
+def draw(found: Tables) -> dict[str, Figure]:
+    """Draw the curves, where a row has two tasks or more."""
+    return {"figure4": forgetting_curves(found["figure4"])} if len(found["figure4"]) else {}
+
+
+def _comparable(found: pd.DataFrame) -> pd.DataFrame:
+    """The stages at which every method has something to forget.
+
+    FG is a share of what a task alone reaches, so there is none at the first stage, nor where a
+    task alone scores 0, as after the few updates of the preset ``smoke``.
+    """
+    empty = found["fg"].isna().groupby([found["order"], found["seed"], found["stage"]])
+    return found[~empty.transform("any")].reset_index(drop=True)
+
+
+def _conditions(lab: Lab) -> list[tuple[str, str, int]]:
+    plan = lab.plan
+    return [
+        (method, order, seed)
+        for seed in plan.seeds
+        for order in plan.rows.orders
+        for method in plan.rows.methods
+    ]
+
+
+def _rates(lab: Lab, method: str) -> list[float]:
+    learner = type(find_method(method, lab.plan.fraction).learner).__name__
+    factor = 1 / 3 if learner in _WEIGHTS else 1.0
+    return [rate * factor for rate in lab.plan.rows.rates]
+
+
+def _row(lab: Lab, method: str, order: str, seed: int) -> pd.DataFrame:
+    lr = chosen_rate(lab, method)
+
+    def compute() -> pd.DataFrame:
+        result = table5.run_row(
+            lab.base, sizes(lab), method, order, seed, lr, store=lab.store.folder / "pieces"
+        )
+        last = result.summary.iloc[0]
+        # How long it took differs from run to run, so it is no part of a result.
+        found = result.stages.drop(columns=["seconds", "peak_mib"])
+        return found.assign(bwt=last["bwt"], fwt=last["fwt"], alone=last["alone"])
+
+    found = lab.stored_table("rows", _row_needs(lab, method, order, seed, lr), compute)
+    return found.assign(method=method, order=order, seed=seed, lr=lr)
+
+
+def _row_needs(lab: Lab, method: str, order: str, seed: int, lr: float) -> dict[str, Any]:
+    plan = sizes(lab)
+    found = find_method(method, plan.fraction)
+    return {
+        "model": lab.fingerprint, "method": repr(found), "seed": seed,
+        "on": _digest_of(lab, order, seed), "training": asdict(plan.training(lr)),
+        "shots": plan.shots,
+    }  # fmt: skip
+
+
+def _held_out(
+    lab: Lab, method: str, lr: float
+) -> tuple[str, dict[str, Any], Callable[[], pd.DataFrame]]:
+    plan = sizes(lab)
+
+    def compute() -> pd.DataFrame:
+        value = table5.held_out_score(lab.base, plan, method, lr, lab.store.folder / "pieces")
+        return pd.DataFrame({"method": [method], "lr": [lr], "cl": [value]})
+
+    needs = _row_needs(lab, method, plan.orders[0], plan.seeds[0], lr)
+    return "row_rates", {**needs, "held out": plan.n_test}, compute
+
+
+def _digest_of(lab: Lab, order: str, seed: int) -> str:
+    return lab.once(("row", order, seed), lambda: tasks_digest(sizes(lab).tasks(order, seed)))
+
+
+def _stage_flops(lab: Lab, order: str) -> float:
+    plan = lab.plan.rows
+    tokens = lab.once(
+        ("row tokens", order),
+        lambda: [lab.tokens_of(task) for task in sizes(lab).tasks(order, lab.plan.seeds[0])],
+    )
+    mean = sum(tokens) / len(tokens)
+    training = 6 * plan.steps * plan.batch_size
+    testing = 2 * plan.n_test * (len(tokens) + 1) * 5  # every task, some labels each
+    return lab.n_parameters * mean * (training + testing)
+
+
+EXPERIMENT = Experiment(
+    "table5", "tasks in a row, with Figure 4", cells, tables, evidence, draw, trains=False
+)
