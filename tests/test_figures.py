@@ -62,7 +62,8 @@ def test_a_script_draws_the_tables_beside_it(run: Callable[..., object], name: s
     make, file = SCRIPTS[name]
     make().to_csv(tmp_path / "figures" / file, index=False)
     assert run(name) == 0
-    assert pictures(tmp_path / "figures") == [f"{name}_mini.pdf", f"{name}_mini.png"]
+    stem = "figure5_trained_mini" if name == "figure5" else f"{name}_mini"
+    assert pictures(tmp_path / "figures") == [f"{stem}.pdf", f"{stem}.png"]
 
 
 def test_a_script_without_its_table_names_the_command(
@@ -71,7 +72,7 @@ def test_a_script_without_its_table_names_the_command(
     assert run("figure2") == 0
     shown = capsys.readouterr().out
     assert "skipped, there is no figures/figure2_*.csv" in shown
-    assert "python -m tl_taskneurons.experiments.figure2" in shown
+    assert "tl-taskneurons reproduce --model mini-llama --only figure2" in shown
     assert pictures(tmp_path / "figures") == []
 
 

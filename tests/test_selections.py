@@ -28,7 +28,7 @@ def test_the_table_has_every_cell_and_a_stopped_run_goes_on(command, tmp_path, m
         return evaluate_condition(*args, **kwargs)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(table1, "evaluate_condition", stopping)
+        patched.setattr(selections, "evaluate_condition", stopping)
         selections.main(command)
     selections.main(command)
     table = pd.read_parquet(tmp_path / "run" / "table.parquet")
@@ -72,7 +72,7 @@ def test_all_tasks_of_a_source_by_one_word(command, tmp_path, monkeypatch):
         seen.append((tasks.names, plan.max_new_tokens, plan.contrast))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table1, "run", look)
+    monkeypatch.setattr(selections, "run", look)
     with pytest.raises(KeyboardInterrupt):
         options = "--data mini --tasks all --max-new-tokens 7 --contrast rank"
         selections.main([*command, *options.split()])
