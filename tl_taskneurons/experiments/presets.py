@@ -37,10 +37,10 @@ class Rows:
 
     orders: tuple[str, ...] = ("mini1", "mini2", "mini3")
     methods: tuple[str, ...] = PAPER_METHODS
-    steps: int = 40
+    steps: int = 60
     batch_size: int = 8
-    n_train: int = 320
-    n_test: int = 30
+    n_train: int = 480
+    n_test: int = 20
     rates: tuple[float, ...] = (3e-3, 1e-2)
 
 
@@ -80,10 +80,10 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     detections: int = 5
     controls: int = 5
-    steps: int = 24
-    group_steps: int = 12
-    batch_size: int = 12
-    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    steps: int = 32
+    group_steps: int = 16
+    batch_size: int = 8
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     n_detect: int = 100
     n_train: int = 600
     n_test: int = 40
@@ -114,9 +114,9 @@ PRESETS = {
     "mini": _MINI,
     "small": replace(
         _MINI, preset="small", seeds=(0,), shares=(0.1, 0.5, 1.0), fixed_shares=(0.1,),
-        overlaps=(0.1, 1.0), steps=20, group_steps=10, batch_size=8, rates=(3e-3,), n_detect=48,
-        n_train=200, n_test=30, max_new_tokens=48,
-        rows=Rows(("order1",), PAPER_METHODS, 40, 8, 320, 40, (3e-3,)),
+        overlaps=(0.1, 1.0), steps=16, group_steps=8, rates=(3e-4, 1e-3), n_detect=32,
+        n_train=128, n_test=24, max_new_tokens=32,
+        rows=Rows(("order1",), PAPER_METHODS, 24, 8, 192, 20, (1e-3,)),
     ),
     "paper": replace(
         _MINI, preset="paper", tasks=PAPER_TASKS,
