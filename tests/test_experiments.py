@@ -148,7 +148,7 @@ def test_table8_has_the_spread_over_samples(lab):
     assert set(found["detection_seed"]) == {0, 1}
     table = table8.tables(lab)["table8"]
     assert len(table) == 2 * 4  # shares; two groups against two
-    assert (table["low"] <= table["iou"]).all() and (table["iou"] <= table["high"]).all()
+    assert (table["least"] <= table["iou"]).all() and (table["iou"] <= table["most"]).all()
     assert (table.query("fraction == 1.0")["iou"] == 1.0).all()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tl_taskneurons.experiments import store as stores
-from tl_taskneurons.experiments.store import Cell, Store, digest
+from tl_taskneurons.experiments.store import Cell, Recipe, Store, digest
 from tl_taskneurons.neurons import NeuronScores
 
 TABLE = pd.DataFrame({"a": [1, 2]})
@@ -20,7 +20,7 @@ def cell(store: Store, name: str, done: list[str], **options) -> Cell:
     needs = {"name": name}
 
     def run():
-        store.table("cells", needs, lambda: TABLE)
+        store.table(Recipe("cells", needs, lambda: TABLE))
         done.append(name)
 
     return Cell(
@@ -30,8 +30,10 @@ def cell(store: Store, name: str, done: list[str], **options) -> Cell:
 
 def test_a_result_is_found_by_all_that_it_needs_and_only_by_that(tmp_path):
     store = Store(tmp_path)
-    pd.testing.assert_frame_equal(store.table("kind", {"a": 1, "b": "x"}, lambda: TABLE), TABLE)
-    same = Store(tmp_path).table("kind", {"b": "x", "a": 1}, forbidden)
+    pd.testing.assert_frame_equal(
+        store.table(Recipe("kind", {"a": 1, "b": "x"}, lambda: TABLE)), TABLE
+    )
+    same = Store(tmp_path).table(Recipe("kind", {"b": "x", "a": 1}, forbidden))
     pd.testing.assert_frame_equal(same, TABLE)
     for needs in ({"a": 2, "b": "x"}, {"a": 1}, {"a": 1, "b": "x", "c": None}):
         assert not store.has("kind", needs)
@@ -49,8 +51,8 @@ def test_a_new_recipe_makes_all_results_old(tmp_path, monkeypatch):
 def test_scores_are_kept_too(tmp_path):
     scores = NeuronScores(torch.rand(2, 3), "f", "task", "grad_act")
     store = Store(tmp_path)
-    store.scores("scores", {"a": 1}, lambda: scores)
-    assert torch.equal(store.scores("scores", {"a": 1}, forbidden).values, scores.values)
+    store.scores(Recipe("scores", {"a": 1}, lambda: scores))
+    assert torch.equal(store.scores(Recipe("scores", {"a": 1}, forbidden)).values, scores.values)
 
 
 def test_how_long_it_took_lies_beside_the_result(tmp_path):

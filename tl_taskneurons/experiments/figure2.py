@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments.experiment import Experiment, Tables
 from tl_taskneurons.experiments.groups import groups_of, interval, union_scores
-from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.lab import Condition, Lab, cells_of
 from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.plots import share_curves
 
 
-def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+def conditions(lab: Lab) -> list[Condition]:
     """Every trained state with the tasks that are tested in it and what describes it."""
     groups, scores = groups_of(lab.tasks), lab.scores()
     found = []
@@ -32,7 +32,7 @@ def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]
 
 def cells(lab: Lab) -> list[Cell]:
     """One cell per trained state."""
-    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+    return cells_of(lab, conditions(lab))
 
 
 def items(lab: Lab) -> pd.DataFrame:

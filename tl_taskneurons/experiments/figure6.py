@@ -5,12 +5,12 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments.experiment import Experiment, Tables
 from tl_taskneurons.experiments.groups import groups_of, interval
-from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.lab import Condition, Lab, cells_of, items_of
 from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.plots import share_curves
 
 
-def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+def conditions(lab: Lab) -> list[Condition]:
     """Every trained state with the task and its sibling, and what describes it."""
     scores = lab.scores()
     pairs = [
@@ -32,13 +32,12 @@ def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]
 
 def cells(lab: Lab) -> list[Cell]:
     """One cell per trained state."""
-    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+    return cells_of(lab, conditions(lab))
 
 
 def items(lab: Lab) -> pd.DataFrame:
     """All answers: with ``trained, fraction`` and ``seed``."""
-    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions(lab)]
-    return pd.concat(frames, ignore_index=True)
+    return items_of(lab, conditions(lab))
 
 
 def table(items: pd.DataFrame) -> pd.DataFrame:

@@ -7,11 +7,11 @@ diagonal of Figure 5 and the first point of Figure 6, say) compute them once.
 
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -19,19 +19,15 @@ from tl_taskneurons.attribution import score_neurons
 from tl_taskneurons.comparisons import finetune_all, finetune_lora
 from tl_taskneurons.continual.storage import load_delta, save_delta
 from tl_taskneurons.evaluation import evaluate_items
-from tl_taskneurons.experiments.presets import Plan
-from tl_taskneurons.experiments.store import Cell, Needs, Store, digest
+from tl_taskneurons.experiments.records import Records
+from tl_taskneurons.experiments.store import Cell, Needs, Recipe, digest
 from tl_taskneurons.interventions import deactivate
 from tl_taskneurons.model import view
 from tl_taskneurons.neurons import NeuronScores, NeuronSet
-from tl_taskneurons.prompts import encode
-from tl_taskneurons.runs import tasks_digest
-from tl_taskneurons.tasks import Task, Tasks
 from tl_taskneurons.training import finetune
 from tl_taskneurons.training_settings import Training
 
 BASE, TUNED = "base", "tuned"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,38 +48,8 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Lab:
-    """A model with its tasks, the sizes of a reproduction, and the store.
-
-    Attributes:
-        base: the model whose neurons are trained: a HookedTransformer or TransformerBridge.
-        tuned: the model after training on all tasks, or ``"base"``, ``"all"`` or ``"lora"`` (see
-            ``presets.Subject``).
-        tasks: the tasks.
-        plan: the sizes.
-        store: where results are.
-        data: the source of the tasks; orders of tasks in a row are loaded from it too.
-    """
-
-    base: Any
-    tuned: Any
-    tasks: Tasks
-    plan: Plan
-    store: Store
-    data: str
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of weights of the base model."""
-        return self.once(
-            "size", lambda: sum(parameter.numel() for parameter in self.base.parameters())
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """The base model's fingerprint; taken once, as nothing here changes the model for good."""
-        return self.once("fingerprint", lambda: view(self.base).fingerprint)
+class Lab(Records):
+    """Where experiments get their results: states of the model, and answers in them."""
 
     def plain(self, which: str = BASE) -> State:
         """The base or the tuned model as it is."""
@@ -143,7 +109,7 @@ class Lab:
         return self.once(
             "rates",
             lambda: pd.concat(
-                [self.stored_table(*rate) for rate in self._rates()], ignore_index=True
+                [self.stored_table(rate) for rate in self._rates()], ignore_index=True
             ),
         )
 
@@ -157,23 +123,16 @@ class Lab:
         """
         cost = 6 * self.n_parameters * self.plan.steps * self.plan.batch_size
         return [
-            Cell(
-                f"learning rate {needs['lr']:g}", digest(needs),
-                lambda kind=kind, needs=needs: not self.store.has(kind, needs),
-                lambda kind=kind, needs=needs, compute=compute: _drop(
-                    self.store.table(kind, needs, compute)
-                ),
-                cost * self.tokens(needs["task"]),
-            )
-            for kind, needs, compute in self._rates()
-        ]  # fmt: skip
+            self.store.cell("learning rate", rate, cost * self.tokens(rate.needs["task"]))
+            for rate in self._rates()
+        ]
 
     def scores(self, which: str = BASE, sample: int = 0) -> dict[str, NeuronScores]:
         """Each task's scores of neurons, on one sample of its training examples."""
         return self.once(
             ("scores", which, sample),
             lambda: {
-                name: self.stored_scores(*self._score(which, name, sample))
+                name: self.stored_scores(self._score(which, name, sample))
                 for name in self.tasks.names
             },
         )
@@ -185,21 +144,14 @@ class Lab:
 
     def score_cells(self, which: str, samples: int = 1) -> list[Cell]:
         """The work of finding neurons."""
-        cells = []
-        for sample in range(samples):
-            for name in self.tasks.names:
-                kind, needs, compute = self._score(which, name, sample)
-                cells.append(
-                    Cell(
-                        f"find {name}", digest(needs),
-                        lambda kind=kind, needs=needs: not self.store.has(kind, needs),
-                        lambda kind=kind, needs=needs, compute=compute: _drop(
-                            self.store.scores(kind, needs, compute)
-                        ),
-                        4 * self.n_parameters * self.tokens(name) * self.plan.n_detect,
-                    )
-                )  # fmt: skip
-        return cells
+        cost = 4 * self.n_parameters * self.plan.n_detect
+        return [
+            self.store.cell(
+                f"find {name}", self._score(which, name, sample), cost * self.tokens(name)
+            )
+            for sample in range(samples)
+            for name in self.tasks.names
+        ]
 
     def cell(
         self, state: State, tested: Sequence[str], tables: Mapping[str, Callable] | None = None
@@ -253,54 +205,6 @@ class Lab:
         """A further table of a state, which its cell has made."""
         return self.store.get("states", {**state.needs, "table": name})
 
-    def facts(
-        self, name: str, *, n_train: int | None = None, n_test: int | None = None, sample: int = 0
-    ) -> str:
-        """A digest of the examples of a task that something depends on."""
-
-        def compute() -> str:
-            task = self._sample(name, sample) if n_train else self.tasks[name]
-            # Demonstrations are drawn from all training examples.
-            train = task.train if self.plan.shots else task.train[: n_train or 0]
-            return tasks_digest([replace(task, train=train, test=task.test[: n_test or 0])])
-
-        return self.once(("facts", name, n_train, n_test, sample), compute)
-
-    def tokens(self, name: str) -> float:
-        """Mean number of tokens of a task's examples, from a few of them."""
-        return self.once(("tokens", name), lambda: self.tokens_of(self.tasks[name]))
-
-    def tokens_of(self, task: Task) -> float:
-        """Mean number of tokens of a task's examples, from a few of them."""
-        items = encode(
-            task, self.base.tokenizer, split="train", prompt=self.plan.prompt, limit=16
-        ).items
-        return sum(map(len, items)) / len(items)
-
-    def stored_table(
-        self, kind: str, needs: Needs, compute: Callable[[], pd.DataFrame]
-    ) -> pd.DataFrame:
-        """Return a table from the store; compute it where it is missing."""
-        return self.store.table(kind, needs, compute)
-
-    def stored_scores(
-        self, kind: str, needs: Needs, compute: Callable[[], NeuronScores]
-    ) -> NeuronScores:
-        """Return scores from the store; compute them where they are missing."""
-        return self.store.scores(kind, needs, compute)
-
-    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return what ``compute`` gave the first time that the key was asked for."""
-        if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
-
-    def _sample(self, name: str, sample: int) -> Task:
-        """The task with its training examples turned so that another sample comes first."""
-        task = self.tasks[name]
-        start = sample * self.plan.n_detect % len(task.train)
-        return replace(task, train=task.train[start:] + task.train[:start])
-
     def _answers(self, state: State, name: str) -> dict[str, Any]:
         return {
             **state.needs, "answers": self.facts(name, n_test=self.plan.n_test),
@@ -312,24 +216,22 @@ class Lab:
         passes = max(1, len(task.labels)) if task.is_classification else 2
         return 2 * self.n_parameters * self.tokens(name) * self.plan.n_test * passes
 
-    def _score(
-        self, which: str, name: str, sample: int
-    ) -> tuple[str, dict[str, Any], Callable[[], NeuronScores]]:
+    def _score(self, which: str, name: str, sample: int) -> Recipe[NeuronScores]:
         plain, limit = self.plain(which), self.plan.n_detect
 
         def compute() -> NeuronScores:
             with plain.enter() as model:
                 return score_neurons(
-                    model, self._sample(name, sample), prompt=self.plan.prompt, limit=limit
+                    model, self.sampled(name, sample), prompt=self.plan.prompt, limit=limit
                 )
 
         needs = {
             **plain.needs, "found on": self.facts(name, n_train=limit, sample=sample),
             "asked": asdict(self.plan.prompt), "method": "grad_act",
         }  # fmt: skip
-        return "scores", needs, compute
+        return Recipe("scores", needs, compute)
 
-    def _rates(self) -> list[tuple[str, dict[str, Any], Callable[[], pd.DataFrame]]]:
+    def _rates(self) -> list[Recipe[pd.DataFrame]]:
         found = []
         firsts = {task.is_classification: task for task in reversed(self.tasks)}
         for task in firsts.values():
@@ -359,7 +261,7 @@ class Lab:
                         "on": self.facts(task.name, n_train=self.plan.n_train),
                         "training": asdict(training), "asked": asdict(self.plan.prompt),
                     }  # fmt: skip
-                    found.append(("rates", needs, compute))
+                    found.append(Recipe("rates", needs, compute))
         return found
 
     def tuned_cells(self) -> list[Cell]:
@@ -420,5 +322,16 @@ def _name_of(neurons: NeuronSet) -> str:
     return hashlib.sha256(neurons.mask.numpy().tobytes()).hexdigest()[:20]
 
 
-def _drop(_: Any) -> None:
-    """A cell stores what it computes and returns nothing."""
+Condition = tuple[State, Sequence[str], Mapping[str, Any]]
+"""A state, the tasks to test in it, and columns that describe it."""
+
+
+def cells_of(lab: Lab, conditions: Sequence[Condition]) -> list[Cell]:
+    """One cell per state."""
+    return [lab.cell(state, tested) for state, tested, _ in conditions]
+
+
+def items_of(lab: Lab, conditions: Sequence[Condition]) -> pd.DataFrame:
+    """All answers, with the columns that describe the states."""
+    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions]
+    return pd.concat(frames, ignore_index=True)

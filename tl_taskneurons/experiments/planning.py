@@ -1,7 +1,6 @@
 """What a reproduction will take: pieces of work, what is there already, time and memory."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,7 +8,7 @@ import torch
 
 from tl_taskneurons.experiments.lab import Lab
 from tl_taskneurons.experiments.reproduce import Job, open_lab, preparations
-from tl_taskneurons.experiments.store import Needs, digest
+from tl_taskneurons.experiments.store import Recipe, digest
 from tl_taskneurons.model import view
 from tl_taskneurons.neurons import NeuronScores
 
@@ -52,24 +51,20 @@ class DryLab(Lab):
     learning rates that are not known yet; of those pieces none counts as there.
     """
 
-    def stored_scores(
-        self, kind: str, needs: Needs, compute: Callable[[], NeuronScores]
-    ) -> NeuronScores:
+    def stored_scores(self, recipe: Recipe[NeuronScores]) -> NeuronScores:
         """Return scores from the store, or random ones."""
-        if self.store.has(kind, needs):
-            return super().stored_scores(kind, needs, compute)
+        if self.store.has(recipe.kind, recipe.needs):
+            return super().stored_scores(recipe)
         shape = self.once("shape", lambda: view(self.base).shape)
-        generator = torch.Generator().manual_seed(int(digest(dict(needs))[:8], 16))
+        generator = torch.Generator().manual_seed(int(digest(dict(recipe.needs))[:8], 16))
         values = torch.rand(shape, generator=generator)
         return NeuronScores(values, self.fingerprint, "unknown", "random")
 
-    def stored_table(
-        self, kind: str, needs: Needs, compute: Callable[[], pd.DataFrame]
-    ) -> pd.DataFrame:
+    def stored_table(self, recipe: Recipe[pd.DataFrame]) -> pd.DataFrame:
         """Return a table from the store, or one in which all learning rates are as good."""
-        if self.store.has(kind, needs):
-            return super().stored_table(kind, needs, compute)
-        return pd.DataFrame({"lr": [needs.get("lr", 0.0)], "loss": [0.0], "cl": [0.0]})
+        if self.store.has(recipe.kind, recipe.needs):
+            return super().stored_table(recipe)
+        return pd.DataFrame({"lr": [recipe.needs.get("lr", 0.0)], "loss": [0.0], "cl": [0.0]})
 
 
 def estimate(job: Job, workers: int = 1) -> Estimate:
@@ -99,7 +94,7 @@ def _speed(lab: Lab) -> float:
     for timed in (False, True):
         start, n = time.perf_counter(), 0
         while time.perf_counter() - start < 0.2 * (1 + timed):
-            matrix @ matrix
+            torch.mm(matrix, matrix)
             n += 1
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

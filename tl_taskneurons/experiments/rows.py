@@ -4,7 +4,6 @@ How long stages take is not among the tables, which must be the same bytes in ev
 as a command of its own reports it, with more methods.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +15,7 @@ from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.experiments import table5
 from tl_taskneurons.experiments.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab import Lab
-from tl_taskneurons.experiments.store import Cell, digest
+from tl_taskneurons.experiments.store import Cell, Recipe, digest
 from tl_taskneurons.plots import forgetting_curves
 from tl_taskneurons.runs import tasks_digest
 
@@ -37,39 +36,24 @@ def cells(lab: Lab) -> list[Cell]:
     """One cell per method, order and seed. Methods that learn the same share a lock."""
     made = []
     for method, order, seed in _conditions(lab):
-        needs = _row_needs(lab, method, order, seed, chosen_rate(lab, method))
-
-        def missing(needs=needs) -> bool:
-            return not lab.store.has("rows", needs)
-
-        def run(method=method, order=order, seed=seed) -> None:
-            _row(lab, method, order, seed)
-
-        learner = repr(find_method(method, lab.plan.fraction).learner)
-        lock = digest([learner, order, seed])
+        lock = digest([_learner(lab, method), order, seed])
         flops = _stage_flops(lab, order) * len(tasks_of_order(order))
-        made.append(Cell(f"{method} on {order}", lock, missing, run, flops))
+        recipe = _row(lab, method, order, seed)
+        made.append(lab.store.cell(f"{method} on {order}", recipe, flops, lock=lock))
     return made
 
 
 def rate_cells(lab: Lab) -> list[Cell]:
     """The work of choosing each method's learning rate on the first order with the first seed."""
-    order, cells_ = lab.plan.rows.orders[0], []
-    for method in lab.plan.rows.methods:
-        learner = repr(find_method(method, lab.plan.fraction).learner)
-        for lr in _rates(lab, method):
-            kind, needs, compute = _held_out(lab, method, lr)
-
-            def missing(kind=kind, needs=needs) -> bool:
-                return not lab.store.has(kind, needs)
-
-            def run(kind=kind, needs=needs, compute=compute) -> None:
-                lab.stored_table(kind, needs, compute)
-
-            flops = 4 * _stage_flops(lab, order)
-            lock = digest([learner, "rate", lr])
-            cells_.append(Cell(f"learning rate of {method}", lock, missing, run, flops))
-    return cells_
+    flops = 4 * _stage_flops(lab, lab.plan.rows.orders[0])
+    return [
+        lab.store.cell(
+            f"learning rate of {method}", _held_out(lab, method, lr), flops,
+            lock=digest([_learner(lab, method), "rate", lr]),
+        )
+        for method in lab.plan.rows.methods
+        for lr in _rates(lab, method)
+    ]  # fmt: skip
 
 
 def chosen_rate(lab: Lab, method: str) -> float:
@@ -77,13 +61,18 @@ def chosen_rate(lab: Lab, method: str) -> float:
     rates = _rates(lab, method)
     if len(rates) == 1:
         return rates[0]
-    values = [lab.stored_table(*_held_out(lab, method, lr))["cl"].iloc[0] for lr in rates]
+    values = [lab.stored_table(_held_out(lab, method, lr))["cl"].iloc[0] for lr in rates]
     return rates[values.index(max(values))]
 
 
 def stages(lab: Lab) -> pd.DataFrame:
     """All rows by stage: ``method, order, seed, lr, stage, task, cl, fg, bwt, fwt, alone``."""
-    frames = [_row(lab, method, order, seed) for method, order, seed in _conditions(lab)]
+    frames = [
+        lab.stored_table(_row(lab, method, order, seed)).assign(
+            method=method, order=order, seed=seed, lr=chosen_rate(lab, method)
+        )
+        for method, order, seed in _conditions(lab)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -135,7 +124,11 @@ def _rates(lab: Lab, method: str) -> list[float]:
     return [rate * factor for rate in lab.plan.rows.rates]
 
 
-def _row(lab: Lab, method: str, order: str, seed: int) -> pd.DataFrame:
+def _learner(lab: Lab, method: str) -> str:
+    return repr(find_method(method, lab.plan.fraction).learner)
+
+
+def _row(lab: Lab, method: str, order: str, seed: int) -> Recipe[pd.DataFrame]:
     lr = chosen_rate(lab, method)
 
     def compute() -> pd.DataFrame:
@@ -147,8 +140,7 @@ def _row(lab: Lab, method: str, order: str, seed: int) -> pd.DataFrame:
         found = result.stages.drop(columns=["seconds", "peak_mib"])
         return found.assign(bwt=last["bwt"], fwt=last["fwt"], alone=last["alone"])
 
-    found = lab.stored_table("rows", _row_needs(lab, method, order, seed, lr), compute)
-    return found.assign(method=method, order=order, seed=seed, lr=lr)
+    return Recipe("rows", _row_needs(lab, method, order, seed, lr), compute)
 
 
 def _row_needs(lab: Lab, method: str, order: str, seed: int, lr: float) -> dict[str, Any]:
@@ -161,9 +153,7 @@ def _row_needs(lab: Lab, method: str, order: str, seed: int, lr: float) -> dict[
     }  # fmt: skip
 
 
-def _held_out(
-    lab: Lab, method: str, lr: float
-) -> tuple[str, dict[str, Any], Callable[[], pd.DataFrame]]:
+def _held_out(lab: Lab, method: str, lr: float) -> Recipe[pd.DataFrame]:
     plan = sizes(lab)
 
     def compute() -> pd.DataFrame:
@@ -171,7 +161,7 @@ def _held_out(
         return pd.DataFrame({"method": [method], "lr": [lr], "cl": [value]})
 
     needs = _row_needs(lab, method, plan.orders[0], plan.seeds[0], lr)
-    return "row_rates", {**needs, "held out": plan.n_test}, compute
+    return Recipe("row_rates", {**needs, "held out": plan.n_test}, compute)
 
 
 def _digest_of(lab: Lab, order: str, seed: int) -> str:

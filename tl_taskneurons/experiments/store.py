@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
@@ -26,6 +26,7 @@ except ImportError:  # Windows: two processes in one store may compute the same 
     fcntl = None
 
 Needs = Mapping[str, Any]
+T = TypeVar("T")
 # Part of every digest. Raise it when a change of the code changes results.
 RECIPE = 1
 
@@ -34,6 +35,15 @@ def digest(content: Any) -> str:
     """Return a short name for JSON content."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[T]):
+    """How a result is found and made: its kind, all that it depends on, and what computes it."""
+
+    kind: str
+    needs: Needs
+    compute: Callable[[], T]
 
 
 @dataclass(frozen=True)
@@ -88,16 +98,24 @@ class Store:
         """
         return read_table(self._file(kind, needs, "parquet"))
 
-    def table(self, kind: str, needs: Needs, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def table(self, recipe: Recipe[pd.DataFrame]) -> pd.DataFrame:
         """Return a table; compute and store it where it is missing."""
-        self._fill(kind, needs, compute)
+        self._fill(recipe)
         # Read back also what was just written: a stopped run then sees the same column types.
-        return self.get(kind, needs)
+        return self.get(recipe.kind, recipe.needs)
 
-    def scores(self, kind: str, needs: Needs, compute: Callable[[], NeuronScores]) -> NeuronScores:
+    def scores(self, recipe: Recipe[NeuronScores]) -> NeuronScores:
         """Return scores; compute and store them where they are missing."""
-        self._fill(kind, needs, compute)
-        return NeuronScores.load(self._file(kind, needs, "safetensors"))
+        self._fill(recipe)
+        return NeuronScores.load(self._file(recipe.kind, recipe.needs, "safetensors"))
+
+    def cell(self, label: str, recipe: Recipe[Any], flops: float, *, lock: str = "") -> Cell:
+        """The work of one result; the lock is by default its own."""
+        kind, needs = recipe.kind, recipe.needs
+        return Cell(
+            label, lock or digest(dict(needs)), lambda: not self.has(kind, needs),
+            lambda: self._fill(recipe), flops,
+        )  # fmt: skip
 
     def seconds(self, kind: str, needs: Needs) -> float:
         """Return how long a result took to compute."""
@@ -149,14 +167,15 @@ class Store:
                 return
             yield True
 
-    def _fill(self, kind: str, needs: Needs, compute: Callable[[], Any]) -> None:
+    def _fill(self, recipe: Recipe[Any]) -> None:
+        kind, needs = recipe.kind, recipe.needs
         if self.has(kind, needs):
             return
         with self.locked(f"{kind}-{digest(dict(needs))}"):
             if self.has(kind, needs):  # another process has made it while this one waited
                 return
             start = time.perf_counter()
-            result = compute()
+            result = recipe.compute()
             self.put(kind, needs, result, time.perf_counter() - start)
 
     def _file(self, kind: str, needs: Needs, end: str) -> Path:

@@ -8,22 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments.experiment import Experiment, Tables
-from tl_taskneurons.experiments.lab import TUNED, Lab, State
+from tl_taskneurons.experiments.lab import TUNED, Condition, Lab, cells_of, items_of
 from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.plots import deactivation_bars
 from tl_taskneurons.summaries import deactivation_table
 
 
-def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+def conditions(lab: Lab) -> list[Condition]:
     """Every state with the tasks that are tested in it and the columns that describe it.
 
     Random controls, as many neurons in each layer as the task's, are tested on the task alone.
     """
     names = lab.tasks.names
     plain = {"silenced": "", "kind": "none", "seed": -1, "n_neurons": 0}
-    found: list[tuple[State, tuple[str, ...], dict[str, object]]] = [
-        (lab.plain(TUNED), names, plain)
-    ]
+    found: list[Condition] = [(lab.plain(TUNED), names, plain)]
     for name, neurons in lab.sets(TUNED).items():
         about = {"silenced": name, "n_neurons": len(neurons)}
         found.append((lab.silenced(TUNED, neurons), names, {**about, "kind": "task", "seed": -1}))
@@ -35,16 +33,12 @@ def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]
 
 def cells(lab: Lab) -> list[Cell]:
     """One cell per state."""
-    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+    return cells_of(lab, conditions(lab))
 
 
 def items(lab: Lab) -> pd.DataFrame:
     """All answers, the rows of ``evaluation.deactivation_items``."""
-    frames = [
-        lab.items(state, tested, ablation="zero", **columns)
-        for state, tested, columns in conditions(lab)
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return items_of(lab, conditions(lab)).assign(ablation="zero")
 
 
 def tables(lab: Lab) -> Tables:

@@ -8,12 +8,12 @@ import pandas as pd
 
 from tl_taskneurons.experiments.experiment import Experiment, Tables
 from tl_taskneurons.experiments.groups import interval, seed_rows
-from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.lab import Condition, Lab, cells_of, items_of
 from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.summaries import bootstrap
 
 
-def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+def conditions(lab: Lab) -> list[Condition]:
     """Every trained state with the tasks that are tested in it and what describes it."""
     names, sets = lab.tasks.names, lab.sets()
     found = []
@@ -30,14 +30,12 @@ def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]
 
 def cells(lab: Lab) -> list[Cell]:
     """One cell per trained state, and the base model."""
-    trained = [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
-    return [lab.cell(lab.plain(), lab.tasks.names), *trained]
+    return [lab.cell(lab.plain(), lab.tasks.names), *cells_of(lab, conditions(lab))]
 
 
 def items(lab: Lab) -> pd.DataFrame:
     """All answers after training: with ``trained``, ``neurons`` and ``seed``."""
-    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions(lab)]
-    return pd.concat(frames, ignore_index=True)
+    return items_of(lab, conditions(lab))
 
 
 def plain(lab: Lab) -> pd.DataFrame:

@@ -15,8 +15,8 @@ def transfer(lab: Lab) -> pd.DataFrame:
         for state, name, seed in figure3.conditions(lab)
     ]
     items = pd.concat(frames, ignore_index=True)
-    means = items.groupby(["model", "task"], as_index=False, sort=False)["score"].mean()
-    return means.rename(columns={"score": "value"})
+    means = items.groupby(["model", "task"], sort=False)["score"].mean()
+    return means.rename("value").reset_index()
 
 
 def similarities(lab: Lab) -> pd.DataFrame:

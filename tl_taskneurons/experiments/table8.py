@@ -36,7 +36,7 @@ def tables(lab: Lab) -> Tables:
     found = rates(lab)
     keys = ["fraction", "task_x", "task_y"]
     by_group = found.groupby(keys, sort=False).agg(
-        iou=("iou", "mean"), low=("iou", "min"), high=("iou", "max"),
+        iou=("iou", "mean"), least=("iou", "min"), most=("iou", "max"),
         expected_iou=("expected_iou", "mean"), samples=("sample", "nunique"),
     )  # fmt: skip
     by_task = overlap(lab.sets()).assign(fraction=lab.plan.fraction)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments.experiment import Experiment, Tables
 from tl_taskneurons.experiments.groups import groups_of, interval, union_scores
-from tl_taskneurons.experiments.lab import Lab, State
+from tl_taskneurons.experiments.lab import Condition, Lab, cells_of, items_of
 from tl_taskneurons.experiments.store import Cell
 from tl_taskneurons.neurons import NeuronSet
 from tl_taskneurons.plots import controlled_overlap_curves
@@ -51,7 +51,7 @@ def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
     )
 
 
-def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]]]:
+def conditions(lab: Lab) -> list[Condition]:
     """Every drawn set trained on a group's tasks, with the siblings that are tested."""
     scores = lab.scores()
     found = []
@@ -70,13 +70,12 @@ def conditions(lab: Lab) -> list[tuple[State, tuple[str, ...], dict[str, object]
 
 def cells(lab: Lab) -> list[Cell]:
     """One cell per trained state."""
-    return [lab.cell(state, tested) for state, tested, _ in conditions(lab)]
+    return cells_of(lab, conditions(lab))
 
 
 def items(lab: Lab) -> pd.DataFrame:
     """All answers: with ``group, fraction, overlap`` and ``seed``."""
-    frames = [lab.items(state, tested, **columns) for state, tested, columns in conditions(lab)]
-    return pd.concat(frames, ignore_index=True)
+    return items_of(lab, conditions(lab))
 
 
 def table(items: pd.DataFrame) -> pd.DataFrame:
