@@ -100,6 +100,8 @@ class Lab(Records):
 
     def lr(self, *, all_weights: bool = False) -> float:
         """The learning rate chosen on held-out examples; all weights take a third of it."""
+        if len(self.plan.rates) == 1:
+            return self.plan.rates[0] / (3 if all_weights else 1)
         chosen = self.rate_table().groupby("lr", as_index=False)["loss"].mean()
         rate = float(chosen["lr"].to_numpy()[chosen["loss"].to_numpy().argmin()])
         return rate / 3 if all_weights else rate
@@ -119,8 +121,10 @@ class Lab(Records):
         One quarter of the examples of the first classification and the first generation task is
         held out; the rate of lowest mean loss over the task's neurons, as many random ones and all
         neurons wins, so that no share of Figure 2 has a rate chosen for another. Test
-        examples are never seen.
+        examples are never seen. A plan with a single rate leaves nothing to choose.
         """
+        if len(self.plan.rates) == 1:
+            return []
         cost = 6 * self.n_parameters * self.plan.steps * self.plan.batch_size
         return [
             self.store.cell("learning rate", rate, cost * self.tokens(rate.needs["task"]))
