@@ -133,6 +133,21 @@ def test_the_command_shows_the_claims_and_writes_tables(tmp_path, capsys):
     assert set(table["fraction"]) == {0.1, 1.0} and set(table["model"]) == {"mini-llama-base"}
 
 
+@pytest.mark.slow
+def test_the_smoke_preset_runs_everything_with_two_processes(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["reproduce", "--model", "mini-llama", "--preset", "smoke", "--out", str(out)]
+    assert main([*arguments, "--workers", "2"]) == 0
+    assert "C10" in capsys.readouterr().out
+    for name, experiment in EXPERIMENTS.items():
+        assert (out / f"{name}.parquet").exists() or name == "figure5", experiment.title
+    pictures = {file.stem for file in out.glob("*.png")}
+    assert pictures >= {
+        "table1", "figure2", "figure3", "figure5_silenced", "figure5_trained", "figure6", "table8",
+        "tables9_11",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
