@@ -41,7 +41,6 @@ PAPER_TABLE5 = {
     "per-task": 77.2,
 }  # fmt: skip
 PICTURES = {
-    "table1": "Table 1: neurons silenced in the model trained on all tasks",
     "figure5_silenced": "Figure 5 (a, b): silenced against tested",
     "figure5_trained": "Figure 5 (c, d): trained against tested",
     "figure2": "Figure 2: a growing share trained, three tasks together",
