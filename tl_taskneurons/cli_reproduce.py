@@ -187,7 +187,7 @@ def _show_plan(found: Estimate, workers: int, console: Console) -> None:
     console.print(
         f"About {_duration(found.seconds)} with {workers} "
         f"{'process' if workers == 1 else 'processes'} and {found.memory / 2**30:.1f} GiB of "
-        "memory each, weights included. Nothing was run.",
+        "memory each for weights, optimiser and activations. Nothing was run.",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
 

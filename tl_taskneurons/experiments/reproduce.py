@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments import (
     claims,
@@ -147,7 +148,7 @@ def reproduce(
 ) -> list[claims.Verdict]:
     """Run experiments and test the claims; what is in the folder already is not done again.
 
-    The folder gets a table (parquet) and the figures (PNG) of each experiment, ``claims.json``,
+    The folder gets the tables (parquet) and figures (PNG) of these experiments and no others, ``claims.json``,
     ``claims.parquet``, ``comparisons.parquet``, ``report.html``, and the store.
 
     Args:
@@ -187,19 +188,28 @@ def _publish(
     lab: Lab, job: Job, folder: RunFolder, others: Sequence[Sequence[claims.Verdict]]
 ) -> list[claims.Verdict]:
     evidence: dict[str, pd.DataFrame] = {}
+    published: dict[str, pd.DataFrame] = {}
+    figures: dict[str, Figure] = {}
     for experiment in job.experiments:
         tables = experiment.tables(lab)
-        for name, table in tables.items():
-            write_table(folder.file(f"{name}.parquet"), table.assign(model=job.subject.base))
-        for name, figure in experiment.draw(tables).items():
-            save(figure, folder.file(f"{name}.png"))
+        published |= {name: t.assign(model=job.subject.base) for name, t in tables.items()}
+        figures |= experiment.draw(tables)
         evidence |= experiment.evidence(lab)
     verdicts = claims.claims(evidence)
     verdicts.append(claims.c11(verdicts, *others))
+    published |= {
+        "claims": claims.frame(verdicts), "comparisons": claims.comparisons_frame(verdicts)
+    }  # fmt: skip
+    # What an earlier call left here with other sizes or experiments is not this call's result.
+    for pattern in ("*.parquet", "*.png"):
+        for file in folder.path.glob(pattern):
+            file.unlink()
+    for name, table in published.items():
+        write_table(folder.file(f"{name}.parquet"), table)
+    for name, figure in figures.items():
+        save(figure, folder.file(f"{name}.png"))
     write_json(folder.file("plan.json"), asdict(job.plan))
     write_json(folder.file("claims.json"), claims.to_json(verdicts))
-    write_table(folder.file("claims.parquet"), claims.frame(verdicts))
-    write_table(folder.file("comparisons.parquet"), claims.comparisons_frame(verdicts))
     return verdicts
 
 

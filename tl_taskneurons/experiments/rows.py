@@ -93,25 +93,12 @@ def tables(lab: Lab) -> Tables:
 def evidence(lab: Lab) -> Tables:
     """For C9 and C10."""
     found = stages(lab)
-    return {"rows": rows(found), "stages": _comparable(found)}
+    return {"rows": rows(found), "stages": table5.comparable(found)}
 
 
 def draw(found: Tables) -> dict[str, Figure]:
     """Draw the curves, where a row has two tasks or more."""
     return {"figure4": forgetting_curves(found["figure4"])} if len(found["figure4"]) else {}
-
-
-def _comparable(found: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tasks in which the methods of C10 have something to forget at every stage.
-
-    FG is a share of what a task alone reaches, so there is none at the first stage, nor where a
-    task alone scores 0, as after few updates of an adapter; a row with such a task is left out for
-    all methods.
-    """
-    asked = {name for pair in table5.C10 for name in pair}
-    later = found[(found["stage"] > 1) & found["method"].isin(asked)]
-    undefined = later["fg"].isna().groupby([later["order"], later["seed"]]).transform("any")
-    return later[~undefined].reset_index(drop=True)
 
 
 def _conditions(lab: Lab) -> list[tuple[str, str, int]]:

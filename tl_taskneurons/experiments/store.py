@@ -18,7 +18,7 @@ import pandas as pd
 
 from tl_taskneurons.neurons import NeuronScores
 from tl_taskneurons.progress import Progress
-from tl_taskneurons.results import read_json, read_table, write_json, write_table
+from tl_taskneurons.results import read_table, write_json, write_table
 
 try:
     import fcntl
@@ -116,10 +116,6 @@ class Store:
             label, lock or digest(dict(needs)), lambda: not self.has(kind, needs),
             lambda: self._fill(recipe), flops,
         )  # fmt: skip
-
-    def seconds(self, kind: str, needs: Needs) -> float:
-        """Return how long a result took to compute."""
-        return float(read_json(self._file(kind, needs, "json"))["seconds"])
 
     def work(self, cells: Sequence[Cell], title: str = "", *, shown: bool = False) -> None:
         """Run the cells that are missing; with other processes in the same store, share them.
