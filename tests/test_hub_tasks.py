@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from tl_taskneurons.hub_tasks import HUB_TASKS, hub_task, hub_task_names
+from tl_taskneurons.task_sources import load_tasks
 from tl_taskneurons.tasks import METRICS
 
 Row = dict[str, Any]
@@ -285,3 +286,17 @@ def test_instructions_name_every_label():
         spec = HUB_TASKS[name]
         assert all(label in spec.instruction for label in spec.labels), name
         assert spec.instruction.endswith("." if not spec.labels else f"{spec.labels[-1]}.")
+
+
+def test_a_folder_stands_in_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = [MAKERS["gptnli"](i) for i in range(60)]
+    (tmp_path / "gptnli.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    local("rte", 40, 20).save_to_disk(tmp_path / "rte")
+    monkeypatch.setattr(datasets, "load_dataset", None)  # nothing is asked of the hub
+    nli, rte = load_tasks(f"hub+{tmp_path}", ["gptnli", "rte"], limit=12)
+    assert nli == hub_task("gptnli", dataset={"train": rows}, n_train=12, n_test=12)
+    assert (len(rte.train), len(rte.test)) == (12, 12)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_tasks(f"hub+{tmp_path / 'none'}", ["gptnli"])
+    with pytest.raises(ValueError, match=r"FOLDER/gptnli.jsonl and name the source 'hub\+FOLDER'"):
+        load_tasks("hub", ["gptnli"])

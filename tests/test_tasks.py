@@ -65,3 +65,13 @@ def test_plain_text_is_all_answer():
 def test_did_you_mean_lists_near_names_first():
     assert did_you_mean("zero", ("zeros", "mean")) == "; did you mean 'zeros'? Known: zeros, mean."
     assert did_you_mean("xyz", ("zeros",)) == ". Known: zeros."
+
+
+def test_longer_inputs_can_be_left_out():
+    examples = tuple(Example("x" * n, "yes") for n in (3, 9, 5))
+    task = Task("t", examples, examples[:1], metric="exact_match")
+    short = task.shorter(5)
+    assert [len(e.input) for e in short.train] == [3, 5] and len(short.test) == 1
+    assert task.shorter(None) is task
+    with pytest.raises(ValueError, match="at most 2 characters; the shortest has 3"):
+        task.shorter(2)

@@ -44,6 +44,7 @@ _COUNTS = {
     "n_test": "test examples",
     "shots": "demonstrations in a prompt",
     "max_new_tokens": "the longest generated answer",
+    "max_chars": "leave out examples with a longer input",
 }
 _ROW_COUNTS = {
     "steps": "updates of a stage", "n_train": "training examples of a stage",

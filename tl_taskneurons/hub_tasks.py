@@ -198,7 +198,8 @@ class _Reader:
 def _load(name: str, spec: HubTask) -> Mapping[Any, Any]:
     if spec.path is None:
         raise ValueError(
-            f"Task {name!r} is not on the Hugging Face hub; get its files and give their rows: "
+            f"Task {name!r} is not on the Hugging Face hub; get its files, write their rows to "
+            f"FOLDER/{name}.jsonl and name the source 'hub+FOLDER', or call "
             f"hub_task({name!r}, dataset={{'train': [{{...}}, ...]}})."
         )
     import datasets
@@ -214,8 +215,9 @@ def _load(name: str, spec: HubTask) -> Mapping[Any, Any]:
             f"Task {name!r} needs the dataset {spec.path!r} of the Hugging Face hub, which could "
             f"not be loaded ({type(error).__name__}: {cause}). Go online (and unset "
             "HF_HUB_OFFLINE), or fetch it on another machine with "
-            f"datasets.load_dataset({call}).save_to_disk(FOLDER), copy the folder, and call "
-            f"hub_task({name!r}, dataset=datasets.load_from_disk(FOLDER))."
+            f"datasets.load_dataset({call}).save_to_disk('FOLDER/{name}'), copy FOLDER, and name "
+            f"the source 'hub+FOLDER' (or call "
+            f"hub_task({name!r}, dataset=datasets.load_from_disk('FOLDER/{name}')))."
         ) from error
 
 

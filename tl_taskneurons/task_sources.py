@@ -41,11 +41,13 @@ def load_tasks(
             tasks of the mini models); a folder with
             ``tasks.json`` and, for each task, ``NAME/train.jsonl`` and ``NAME/test.jsonl``; one
             JSONL file, which becomes a task named after the file; a list of dicts with the same
-            fields; ``"hub"`` with names, or ``"hub:NAME"``, for the Hugging Face hub.
+            fields; ``"hub"`` with names, or ``"hub:NAME"``, for the Hugging Face hub;
+            ``"hub+FOLDER"`` with names, where ``FOLDER/NAME.jsonl`` (rows with the data set's own
+            columns) or ``FOLDER/NAME`` (made by ``save_to_disk``) stands in for the hub.
         names: which tasks; None means all of a folder, all built-in word lists, or the twelve
             mini tasks that the mini models were fine-tuned on. For a file or a list it is the
             name to give the task.
-        limit: at most so many examples in each split.
+        limit: at most so many examples in each split; without it the hub gives 2,000 and 500.
         instruction: replaces the instruction of the source.
         labels: replaces the labels of the source; makes a file or list a classification task.
         metric: replaces the metric of the source.
@@ -80,7 +82,7 @@ def load_tasks(
         tasks = [_given(_builtin(n, limit, test_fraction, seed), given) for n in found]
     elif source == "mini":
         tasks = [_given(task, given) for task in _mini(wanted, limit, seed)]
-    elif isinstance(source, str) and (source == "hub" or source.startswith("hub:")):
+    elif isinstance(source, str) and (source == "hub" or source.startswith(("hub:", "hub+"))):
         tasks = [_given(task, given) for task in _hub(source, wanted, limit, seed)]
     elif Path(source).is_dir():
         tasks = _folder(Path(source), wanted, given)
@@ -358,16 +360,38 @@ def _mini(wanted: Sequence[str] | None, limit: int | None, seed: int) -> list[Ta
 def _hub(source: str, wanted: Sequence[str] | None, limit: int | None, seed: int) -> list[Task]:
     from tl_taskneurons.hub_tasks import hub_task, hub_task_names
 
-    one = source.removeprefix("hub").removeprefix(":")
+    hub, _, here = source.partition("+")
+    one = hub.removeprefix("hub").removeprefix(":")
     if bool(one) == (wanted is not None):
         raise ValueError(
             f"source is {source!r} and names is {wanted}: write 'hub' and names, or 'hub:NAME'. "
             f"Known: {', '.join(hub_task_names())}."
         )
-    most = 2000 if limit is None else min(limit, 2000)
+    if here and not Path(here).is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {here!r}, which {source!r} names; make it, or write 'hub'."
+        )
+    n_train, n_test = limit or 2000, min(limit or 500, 500)
     return [
-        hub_task(name, n_train=most, n_test=min(most, 500), seed=seed) for name in wanted or (one,)
-    ]
+        hub_task(
+            name, dataset=_local_splits(Path(here), name) if here else None, n_train=n_train,
+            n_test=n_test, seed=seed,
+        )
+        for name in wanted or (one,)
+    ]  # fmt: skip
+
+
+def _local_splits(folder: Path, name: str) -> Mapping[Any, Any] | None:
+    """A data set's splits from a folder; None where it isn't there."""
+    file = folder / f"{name}.jsonl"
+    if file.is_file():
+        return {"train": [dict(row.fields) for row in _read(file)]}
+    if (folder / name).is_dir():
+        import datasets
+
+        loaded: Any = datasets.load_from_disk(str(folder / name))
+        return loaded
+    return None
 
 
 def _given(task: Task, given: Mapping[str, Any]) -> Task:

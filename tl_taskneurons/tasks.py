@@ -106,6 +106,25 @@ class Task:
         """Return the task with at most the first ``n_train`` and ``n_test`` examples."""
         return replace(self, train=self.train[:n_train], test=self.test[:n_test])
 
+    def shorter(self, max_chars: int | None) -> "Task":
+        """Return the task without examples whose input is longer; None keeps all.
+
+        Raises:
+            ValueError: when no example of a split is left.
+        """
+        if max_chars is None:
+            return self
+        kept = {}
+        for split, examples in (("train", self.train), ("test", self.test)):
+            kept[split] = tuple(e for e in examples if len(e.input) <= max_chars)
+            if examples and not kept[split]:
+                shortest = min(len(example.input) for example in examples)
+                raise ValueError(
+                    f"No {split} example of task {self.name!r} has at most {max_chars} characters; "
+                    f"the shortest has {shortest}. Allow longer inputs."
+                )
+        return replace(self, train=kept["train"], test=kept["test"])
+
     @staticmethod
     def from_texts(name: str, texts: Iterable[str]) -> "Task":
         """Make a task of plain texts, whose every token counts as the answer.

@@ -68,6 +68,7 @@ class Plan:
         n_test: test examples.
         shots: demonstrations in a prompt.
         max_new_tokens: the longest generated answer.
+        max_chars: examples with a longer input are left out; None keeps all.
         rows: sizes of the tasks in a row.
     """
 
@@ -89,6 +90,7 @@ class Plan:
     n_test: int = 40
     shots: int = 0
     max_new_tokens: int = 20
+    max_chars: int | None = None
     rows: Rows = Rows()
 
     @property

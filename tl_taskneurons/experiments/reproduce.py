@@ -40,7 +40,7 @@ from tl_taskneurons.loading import load_model
 from tl_taskneurons.plots import save
 from tl_taskneurons.results import RunFolder, read_json, write_json, write_table
 from tl_taskneurons.task_sources import load_tasks
-from tl_taskneurons.tasks import did_you_mean
+from tl_taskneurons.tasks import Tasks, did_you_mean
 
 # In the order of the paper's sections.
 EXPERIMENTS: dict[str, Experiment] = {
@@ -105,12 +105,18 @@ def open_lab(job: Job) -> Lab:
         )
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    tasks = load_tasks(subject.data, job.plan.tasks)
+    loaded = load_tasks(subject.data, job.plan.tasks, limit=hub_limit(subject.data, job.plan))
+    tasks = Tasks(task.shorter(job.plan.max_chars) for task in loaded)
     base = load_model(subject.base, **options)
     tuned = subject.tuned
     if tuned not in (BASE, *_MADE_OF_BASE):
         tuned = load_model(tuned, **options)
     return Lab(base, tuned, tasks, job.plan, Store(job.folder / "store"), subject.data)
+
+
+def hub_limit(data: str, plan: Plan) -> int | None:
+    """How many examples to take from the hub, whose data sets are large: what the plan needs."""
+    return max(plan.n_train, plan.n_test, plan.n_detect) if data.startswith("hub") else None
 
 
 def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[str, list[Cell]]]:
@@ -148,7 +154,7 @@ def reproduce(
 ) -> list[claims.Verdict]:
     """Run experiments and test the claims; what is in the folder already is not done again.
 
-    The folder gets the tables (parquet) and figures (PNG) of these experiments and no others, ``claims.json``,
+    The folder gets the tables (parquet) and figures (PNG) of these experiments, ``claims.json``,
     ``claims.parquet``, ``comparisons.parquet``, ``report.html``, and the store.
 
     Args:

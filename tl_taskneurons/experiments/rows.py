@@ -28,7 +28,7 @@ def sizes(lab: Lab) -> table5.Plan:
     plan, rows = lab.plan, lab.plan.rows
     return table5.Plan(
         lab.data, rows.orders, rows.methods, plan.seeds, plan.fraction, rows.steps,
-        rows.batch_size, rows.n_train, rows.n_test, plan.shots,
+        rows.batch_size, rows.n_train, rows.n_test, plan.shots, plan.max_chars,
     )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def cells(lab: Lab) -> list[Cell]:
 
 def rate_cells(lab: Lab) -> list[Cell]:
     """The work of choosing each method's learning rate on the first order with the first seed."""
+    if len(lab.plan.rows.rates) == 1:
+        return []
     flops = 4 * _stage_flops(lab, lab.plan.rows.orders[0])
     return [
         lab.store.cell(
