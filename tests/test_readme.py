@@ -48,6 +48,14 @@ def test_training_and_learning_in_a_row_run_as_written(monkeypatch, tmp_path, ca
     assert list(scope["result"].order) == ["mini_press4", "mini_stars5", "mini_forum10"]
 
 
+def test_the_lines_for_large_models_run(tokenizer):
+    (code,) = [block for block in BLOCKS if "score_tasks" in block]
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    scope: dict = {"tn": tn, "model": model, "tasks": [helpers.toy_task(4)]}
+    exec(code.replace("range(20, 30)", "range(1, 2)"), scope)
+    assert scope["scores"].values.any()
+
+
 @pytest.mark.needs("hooked")
 def test_the_hooked_line_runs_as_written(tmp_path):
     lines = [line for block in BLOCKS for line in block.splitlines() if "load_model(" in line]

@@ -5,7 +5,13 @@ A plugin for TransformerLens: every function takes a ``HookedTransformer`` or a
 it.
 """
 
-from tl_taskneurons.attribution import METHODS, activation_mean, score_items, score_neurons
+from tl_taskneurons.attribution import (
+    METHODS,
+    activation_mean,
+    score_items,
+    score_neurons,
+    score_tasks,
+)
 from tl_taskneurons.comparisons import (
     TRAINERS,
     finetune_all,
@@ -33,7 +39,9 @@ from tl_taskneurons.model import ModelView, view
 from tl_taskneurons.neurons import NeuronScores, NeuronSet, common, exclusive
 from tl_taskneurons.overlap import group_overlap, overlap, overlap_by_fraction, overlap_matrix
 from tl_taskneurons.prompts import Prompt
+from tl_taskneurons.recompute import gradient_checkpointing
 from tl_taskneurons.selection import SELECTIONS, layer_table, select
+from tl_taskneurons.sharing import share_work
 from tl_taskneurons.similarity import READINGS, similarity_over_models, weight_similarity
 from tl_taskneurons.similarity_tables import similarity_by_layer, similarity_transfer
 from tl_taskneurons.summaries import deactivation_matrix, deactivation_table, diagonal_wins
@@ -83,6 +91,7 @@ __all__ = [
     "finetune_lora",
     "finetune_random",
     "finetune_top",
+    "gradient_checkpointing",
     "group_overlap",
     "layer_table",
     "load_model",
@@ -96,7 +105,9 @@ __all__ = [
     "scale",
     "score_items",
     "score_neurons",
+    "score_tasks",
     "select",
+    "share_work",
     "similarity_by_layer",
     "similarity_over_models",
     "similarity_transfer",

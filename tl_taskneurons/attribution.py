@@ -6,7 +6,7 @@ effect on one example is ``|sum over positions of g*w|``, and the task's score i
 examples. That is the default, ``"grad_act"``; the other methods are there to compare with.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_taskneurons.capture import Add, activations, first_order, integrated
 from tl_taskneurons.forward import answer_losses, frozen
+from tl_taskneurons.memory import halves, in_memory, token_budget_for
 from tl_taskneurons.model import ModelView, require_same_model, view
 from tl_taskneurons.neurons import NeuronScores, NeuronSet
 from tl_taskneurons.progress import Progress
-from tl_taskneurons.prompts import Batch, Item, Prompt, encode, make_batches, pad_id_of
-from tl_taskneurons.tasks import Task, did_you_mean
+from tl_taskneurons.prompts import Batch, Encoded, Item, Prompt, encode, make_batches, pad_id_of
+from tl_taskneurons.sharing import Team, current_team
+from tl_taskneurons.tasks import Task, Tasks, did_you_mean
 
-Hook = Callable[[Tensor, Any], Tensor]
 PerLayer = Float[Tensor, "layer d_mlp"]
 
 METHODS = {
@@ -35,6 +37,8 @@ METHODS = {
     "weight_norm": "norm of the input weights times norm of the output weights; no data",
     "random": "uniform random numbers; no data",
 }
+# Means over tokens; the others are means over examples.
+_BY_TOKEN = ("activation", "frequency", "activation_mean")
 ITEM_METHODS = tuple(m for m in METHODS if m not in ("exact", "weight_norm", "random"))
 
 
@@ -48,8 +52,9 @@ def score_neurons(
     prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
     limit: int | None = None,
     neurons: NeuronSet | None = None,
+    layers: Sequence[int] | None = None,
     steps: int = 8,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> NeuronScores:
@@ -67,14 +72,18 @@ def score_neurons(
         prompt: how examples become text.
         limit: at most the first ``limit`` examples.
         neurons: which neurons to ablate, for ``"exact"`` only; the others score 0.
+        layers: score these layers only, for the methods that take gradients or activations; the
+            others score 0, and layers below the lowest take no part in the backward pass.
         steps: points on the path, for ``"integrated_gradients"``.
-        token_budget: the most tokens in a batch.
+        token_budget: the most tokens in a batch; None suits the device. Where memory runs out,
+            batches are cut in halves, with a warning.
         seed: for ``"random"``.
         progress: show a progress bar.
 
     Raises:
         ValueError: for an unknown method, an empty split, a loss that is not finite (naming the
-            example), ``"exact"`` without ``neurons``, or neurons of another model.
+            example), ``"exact"`` without ``neurons``, neurons of another model, or a layer that
+            isn't there.
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}{did_you_mean(method, tuple(METHODS))}")
@@ -86,6 +95,11 @@ def score_neurons(
     if steps < 1:
         raise ValueError(f"steps is {steps}; integrated gradients needs at least 1.")
     model_view = view(model)
+    if layers is not None and method not in ITEM_METHODS:
+        raise ValueError(
+            f"layers={list(layers)} with method {method!r}: only {', '.join(ITEM_METHODS)} can "
+            "score some layers alone."
+        )
     info: dict[str, Any] = {"model": model_view.name, "task": task.name}
     if method == "random":
         generator = torch.Generator().manual_seed(seed)
@@ -97,30 +111,52 @@ def score_neurons(
         return NeuronScores(
             _weight_norms(model_view), model_view.fingerprint, task.name, method, info
         )
+    encoded = _encode(model_view, task, split, prompt, limit)
+    budget = token_budget_for(model_view.device, token_budget)
+    pad_id = pad_id_of(model_view.model.tokenizer)
+    values = score_batches(
+        model_view, list(make_batches(encoded.items, token_budget=budget, pad_id=pad_id)), method,
+        neurons=neurons, steps=steps, layers=layers,
+        progress=Progress(f"{method} {task.name}", shown=progress),
+    )  # fmt: skip
+    info = _info(model_view, task, encoded, split, prompt, method, steps, layers)
+    return NeuronScores(values, model_view.fingerprint, task.name, method, info)
+
+
+def _encode(
+    model_view: ModelView, task: Task, split: str, prompt: Prompt, limit: int | None
+) -> Encoded:
     tokenizer = getattr(model_view.model, "tokenizer", None)
-    encoded = encode(
+    return encode(
         task, tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
     )
-    info |= {
+
+
+def _info(
+    model_view: ModelView, task: Task, encoded: Encoded, split: str, prompt: Prompt, method: str,
+    steps: int, layers: Sequence[int] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the scores were made of."""
+    info = {
+        "model": model_view.name, "task": task.name,
         "split": split, "n_examples": len(encoded.items), "n_truncated": encoded.n_truncated,
         "n_tokens": sum(map(len, encoded.items)), "shots": prompt.shots, "chat": prompt.chat,
         "prompt_seed": prompt.seed, "dtype": str(model_view.dtype).removeprefix("torch."),
     }  # fmt: skip
     if method == "integrated_gradients":
         info["steps"] = steps
-    batches = list(
-        make_batches(encoded.items, token_budget=token_budget, pad_id=pad_id_of(tokenizer))
-    )
-    values = score_batches(
-        model_view, batches, method, neurons=neurons, steps=steps,
-        progress=Progress(f"{method} {task.name}", shown=progress),
-    )  # fmt: skip
-    return NeuronScores(values, model_view.fingerprint, task.name, method, info)
+    if layers is not None:
+        info["layers"] = list(layers)
+    return info
 
 
 @torch.inference_mode(False)
 def score_items(
-    model: Any, items: Sequence[Item], method: str = "grad_act", *, token_budget: int = 2048
+    model: Any,
+    items: Sequence[Item],
+    method: str = "grad_act",
+    *,
+    token_budget: int | None = None,
 ) -> PerLayer:
     """Score neurons on tokenised examples of your own, without a ``Task``.
 
@@ -128,7 +164,7 @@ def score_items(
         model: a HookedTransformer or TransformerBridge.
         items: prompt and answer ids; only the answer counts in the loss.
         method: a method of ``METHODS`` that needs data and no neurons.
-        token_budget: the most tokens in a batch.
+        token_budget: the most tokens in a batch; see ``score_neurons``.
 
     Raises:
         ValueError: for another method, no items, an item without prompt or answer (naming it), or
@@ -142,7 +178,78 @@ def score_items(
                 f"Item {i} has {len(item.prompt)} prompt and {len(item.answer)} answer tokens; it "
                 "needs at least one of each (a BOS will do as prompt)."
             )
-    return score_batches(view(model), list(make_batches(items, token_budget=token_budget)), method)
+    model_view = view(model)
+    budget = token_budget_for(model_view.device, token_budget)
+    return score_batches(model_view, list(make_batches(items, token_budget=budget)), method)
+
+
+@torch.inference_mode(False)
+def score_tasks(
+    model: Any,
+    tasks: Iterable[Task],
+    method: str = "grad_act",
+    *,
+    split: str = "train",
+    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    limit: int | None = None,
+    layers: Sequence[int] | None = None,
+    steps: int = 8,
+    token_budget: int | None = None,
+    progress: bool = False,
+) -> dict[str, NeuronScores]:
+    """Score the neurons for several tasks in one pass; the scores are those of ``score_neurons``.
+
+    Batches hold examples of all tasks together, so that few small tasks fill them, and an example
+    (prompt and answer) that several tasks have runs once.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with a tokenizer.
+        tasks: the tasks.
+        method: a method of ``METHODS`` that needs data and no neurons.
+        split: which examples to use.
+        prompt: how examples become text.
+        limit: at most the first ``limit`` examples of each task.
+        layers: score these layers only; see ``score_neurons``.
+        steps: points on the path, for ``"integrated_gradients"``.
+        token_budget: the most tokens in a batch; see ``score_neurons``.
+        progress: show a progress bar.
+
+    Returns:
+        Task name to scores.
+
+    Raises:
+        ValueError: as ``score_neurons``, for another method, or without tasks.
+    """
+    if method not in ITEM_METHODS:
+        raise ValueError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
+    listed, model_view = Tasks(tasks), view(model)
+    if not listed:
+        raise ValueError("There are no tasks to score neurons for; give at least one.")
+    found = [_encode(model_view, task, split, prompt, limit) for task in listed]
+    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    for encoded in found:
+        for item in encoded.items:
+            places.setdefault((item.prompt, item.answer), len(places))
+    # How often each task has each example.
+    owners = torch.zeros(len(listed), len(places))
+    for row, encoded in enumerate(found):
+        for item in encoded.items:
+            owners[row, places[item.prompt, item.answer]] += 1
+    items = [Item(place, *ids, ()) for ids, place in places.items()]
+    pad_id = pad_id_of(model_view.model.tokenizer)
+    budget = token_budget_for(model_view.device, token_budget)
+    values = score_batches(
+        model_view, list(make_batches(items, token_budget=budget, pad_id=pad_id)), method,
+        steps=steps, layers=layers, owners=owners,
+        progress=Progress(f"{method} of {len(listed)} tasks", shown=progress),
+    )  # fmt: skip
+    return {
+        task.name: NeuronScores(
+            values[row], model_view.fingerprint, task.name, method,
+            _info(model_view, task, found[row], split, prompt, method, steps, layers),
+        )
+        for row, task in enumerate(listed)
+    }  # fmt: skip
 
 
 def score_batches(
@@ -152,37 +259,116 @@ def score_batches(
     *,
     neurons: NeuronSet | None = None,
     steps: int = 8,
+    layers: Sequence[int] | None = None,
+    owners: Float[Tensor, "task item"] | None = None,
     progress: Progress | None = None,
-) -> PerLayer:
+) -> Float[Tensor, "*task layer d_mlp"]:
     """Run a method that needs data over batches; see ``score_neurons``.
 
     Besides the methods, ``"signed"`` gives the mean over examples of the signed sum of
     gradient * activation. It adds up over neurons: minus its sum over a set is the first-order
-    change of the loss when the whole set is silenced.
+    change of the loss when the whole set is silenced. ``"activation_mean"`` gives each neuron's
+    mean activation over tokens.
+
+    Args:
+        model_view: the model.
+        batches: the examples; ``index`` says where in ``owners`` a row stands.
+        method: the method.
+        neurons: for ``"exact"``.
+        steps: for ``"integrated_gradients"``.
+        layers: the layers to score; None scores all.
+        owners: how often each task has each example, to score several tasks at once.
+        progress: a progress bar.
     """
     progress = progress or Progress("", shown=False)
-    n_examples = sum(len(batch.index) for batch in batches)
-    if not n_examples:
+    if not sum(len(batch.index) for batch in batches):
         raise ValueError("There are no examples to score neurons on.")
-    with frozen(model_view.model):
+    scored = _layers(model_view, layers)
+    team = current_team()
+    team.require_same(
+        "score_batches",
+        lambda: {
+            "model": model_view.fingerprint, "method": method, "steps": steps, "layers": scored,
+            "examples": [(batch.tokens, batch.answer_mask) for batch in batches],
+            "neurons": None if neurons is None else neurons.mask, "owners": owners,
+        },
+    )  # fmt: skip
+    n_tasks = [] if owners is None else [len(owners)]
+    totals = torch.zeros(*n_tasks, *model_view.shape, device=model_view.device)
+
+    def run(batch: Batch) -> None:
+        # A sum of its own: when memory runs out in the middle, nothing is counted twice.
+        part = torch.zeros_like(totals)
+        weights = None if owners is None else owners[:, list(batch.index)]
+
+        def add(layer: int, values: Float[Tensor, "batch d_mlp"]) -> None:
+            if weights is None:
+                part[layer] += values.sum(0).to(part.device)
+            else:
+                part[:, layer] += (weights.to(values.device) @ values).to(part.device)
+
+        _measure(model_view, batch.to(model_view.device), method, steps, scored, add)
+        totals.add_(part)
+
+    with frozen(model_view.model), team.together():
         if method == "exact":
             assert neurons is not None
-            return _exact(model_view, batches, neurons, progress)
-        totals = torch.zeros(model_view.shape, dtype=torch.float32, device=model_view.device)
-        n_tokens = 0
-        with progress:
-            for batch in progress.track(batches):
-                batch = batch.to(model_view.device)
-                n_tokens += int(batch.attention_mask.sum())
-                if method in ("activation", "frequency"):
-                    _add_activations(model_view, batch, method, totals)
-                elif method == "integrated_gradients":
-                    _add_integrated(model_view, batch, steps, totals)
-                else:
-                    _add_first_order(model_view, batch, method, totals)
-    divisor = n_tokens if method in ("activation", "frequency") else n_examples
-    result = totals / divisor
-    return (result.abs() if method == "grad_act_mean" else result).cpu()
+            totals = _exact(model_view, batches, neurons, team, progress)
+        else:
+            with progress:
+                in_memory(progress.track(_share(batches, team)), run)
+    result = team.total(totals).cpu() / _count(batches, owners, by_token=method in _BY_TOKEN)
+    return result.abs() if method == "grad_act_mean" else result
+
+
+def _measure(
+    model_view: ModelView, batch: Batch, method: str, steps: int, layers: Sequence[int], add: Add
+) -> None:
+    if method in _BY_TOKEN:
+        activations(model_view, batch, method, layers, add)
+    elif method == "integrated_gradients":
+        integrated(model_view, batch, steps, layers, add)
+    else:
+        first_order(model_view, batch, method, layers, add)
+
+
+def _layers(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
+    if layers is None:
+        return list(range(model_view.n_layers))
+    chosen = sorted(set(layers))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= model_view.n_layers:
+        raise ValueError(
+            f"layers is {list(layers)}, but {model_view.name} has the layers 0 to "
+            f"{model_view.n_layers - 1}; give at least one of them."
+        )
+    return chosen
+
+
+def _count(
+    batches: Sequence[Batch], owners: Tensor | None, *, by_token: bool
+) -> float | Float[Tensor, "task 1 1"]:
+    """The examples or tokens that sums are divided by, of each task where there are several."""
+    if owners is None:
+        rows = [batch.attention_mask if by_token else batch.attention_mask[:, :1]
+                for batch in batches]  # fmt: skip
+        return float(sum(int(row.sum()) for row in rows))
+    sizes = torch.zeros(owners.shape[1])
+    for batch in batches:
+        sizes[list(batch.index)] = batch.attention_mask.sum(1).float() if by_token else 1.0
+    return (owners @ sizes)[:, None, None]
+
+
+def _share(batches: Sequence[Batch], team: Team) -> list[Batch]:
+    """This process's share of batches, which are cut where whole ones can't be shared evenly."""
+    waiting, pieces = list(reversed(batches)), []
+    most = sum(batch.tokens.numel() for batch in batches) / team.size / 2
+    while waiting:
+        batch = waiting.pop()
+        if team.size > 1 and batch.tokens.numel() > most and len(batch.index) > 1:
+            waiting += reversed(halves(batch))
+        else:
+            pieces.append(batch)
+    return [pieces[i] for i in team.own([batch.tokens.numel() for batch in pieces])]
 
 
 @torch.inference_mode(False)
@@ -193,140 +379,44 @@ def activation_mean(
     split: str = "train",
     prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
     limit: int | None = None,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
 ) -> PerLayer:
     """Return each neuron's mean activation over all tokens of a task's examples.
 
     For mean ablation: pass it to ``tl_taskneurons.mean_ablate``.
     """
     model_view = view(model)
-    tokenizer = getattr(model_view.model, "tokenizer", None)
-    encoded = encode(
-        task, tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
-    )
-    totals = torch.zeros(model_view.shape, dtype=torch.float32, device=model_view.device)
-    n_tokens = 0
-    with frozen(model_view.model):
-        for batch in make_batches(encoded.items, token_budget=token_budget):
-            batch = batch.to(model_view.device)
-            _add_activations(model_view, batch, "sum", totals)
-            n_tokens += int(batch.attention_mask.sum())
-    return (totals / n_tokens).cpu()
-
-
-def _add_first_order(model_view: ModelView, batch: Batch, method: str, totals: PerLayer) -> None:
-    """Add gradient * activation of a batch; each layer is reduced when its gradient arrives."""
-
-    def reduce(layer: int, gradient: Tensor, activation: Tensor) -> None:
-        product = gradient.float() * activation.float()
-        summed = (product.abs() if method == "grad_act_abs" else product).sum(1)
-        if method == "grad_act":
-            summed = summed.abs()
-        totals[layer] += summed.sum(0).to(totals.device)
-
-    backward(model_view, batch, reduce)
-
-
-def backward(
-    model_view: ModelView,
-    batch: Batch,
-    reduce: Callable[[int, Tensor, Tensor], None],
-    scale: tuple[int, float] | None = None,
-    lowest: int = 0,
-) -> None:
-    """Run forward and backward; hand each layer's gradient and activation to ``reduce``.
-
-    Args:
-        model_view: the model, frozen.
-        batch: tokens on the model's device.
-        reduce: called with layer, gradient and (unscaled) activation ``[batch, pos, d_mlp]``.
-        scale: a layer whose activations are multiplied by a factor first.
-        lowest: layers below it take no part in the backward pass.
-    """
-    fired: set[int] = set()
-
-    def hook(layer: int) -> Hook:
-        def capture(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens)
-            fired.add(layer)
-            value = activation.detach()
-            if scale is not None and scale[0] == layer:
-                activation = activation.detach() * scale[1]
-            if not activation.requires_grad:
-                activation = activation.detach().requires_grad_()
-
-            def on_gradient(gradient: Tensor) -> None:
-                reduce(layer, gradient, value)
-
-            activation.register_hook(on_gradient)
-            return activation
-
-        return capture
-
-    hooks = [(layer.hook, hook(layer.index)) for layer in model_view.layers[lowest:]]
-    with torch.enable_grad(), model_view.model.hooks(fwd_hooks=hooks):
-        losses = answer_losses(model_view, batch)
-        require_fired(model_view, fired, lowest)
-        losses.sum().backward()
-
-
-def _add_integrated(model_view: ModelView, batch: Batch, steps: int, totals: PerLayer) -> None:
-    """Integrate gradients along ``alpha * w``, alpha from 0 to 1, scaling one layer as a whole.
-
-    The midpoint rule; ``activation * mean gradient`` summed over positions.
-    """
-    for layer in range(model_view.n_layers):
-        sums = torch.zeros(len(batch.index), model_view.d_mlp, device=totals.device)
-
-        def reduce(
-            at: int, gradient: Tensor, activation: Tensor, layer: int = layer, sums: Tensor = sums
-        ) -> None:
-            if at == layer:
-                sums += (gradient.float() * activation.float()).sum(1).to(sums.device)
-
-        for step in range(steps):
-            backward(model_view, batch, reduce, (layer, (step + 0.5) / steps), lowest=layer)
-        totals[layer] += (sums / steps).abs().sum(0)
-
-
-def _add_activations(model_view: ModelView, batch: Batch, method: str, totals: PerLayer) -> None:
-    fired: set[int] = set()
-    real = batch.attention_mask.unsqueeze(-1)
-
-    def hook(layer: int) -> Hook:
-        def capture(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens)
-            fired.add(layer)
-            value = activation.float()
-            if method == "activation":
-                value = value.abs()
-            elif method == "frequency":
-                value = (value > 0).float()
-            totals[layer] += (value * real.to(value.device)).sum((0, 1)).to(totals.device)
-            return activation
-
-        return capture
-
-    hooks = [(layer.hook, hook(layer.index)) for layer in model_view.layers]
-    with torch.no_grad(), model_view.model.hooks(fwd_hooks=hooks):
-        answer_losses(model_view, batch)
-    require_fired(model_view, fired)
+    encoded = _encode(model_view, task, split, prompt, limit)
+    budget = token_budget_for(model_view.device, token_budget)
+    batches = list(make_batches(encoded.items, token_budget=budget))
+    return score_batches(model_view, batches, "activation_mean")
 
 
 def _exact(
-    model_view: ModelView, batches: Sequence[Batch], neurons: NeuronSet, progress: Progress
+    model_view: ModelView,
+    batches: Sequence[Batch],
+    neurons: NeuronSet,
+    team: Team,
+    progress: Progress,
 ) -> PerLayer:
-    """Silence one neuron at a time: mean over examples of |L(w=0) - L| (paper, section 2)."""
+    """Silence one neuron at a time: sum over examples of |L(w=0) - L| (paper, section 2).
+
+    Processes share the neurons, not the examples: in other batches losses round differently, and
+    their differences show it.
+    """
     require_same_model(repr(neurons), neurons.fingerprint, model_view)
     values = torch.zeros(model_view.shape, dtype=torch.float32)
-    n_examples = sum(len(batch.index) for batch in batches)
     batches = [batch.to(model_view.device) for batch in batches]
     with torch.no_grad(), progress:
         plain = [answer_losses(model_view, batch) for batch in batches]
-        for layer, j in progress.track(neurons.mask.nonzero().tolist()):
+        pairs = neurons.mask.nonzero().tolist()
+        own = [pairs[i] for i in team.own([1] * len(pairs))]
+        for layer, j in progress.track(own):
             with _silenced(model_view, layer, j):
                 for batch, before in zip(batches, plain, strict=True):
                     change = (answer_losses(model_view, batch) - before).abs().sum()
                     values[layer, j] += change.cpu()
-    return values / n_examples
+    return values
 
 
 @contextmanager
@@ -352,13 +442,3 @@ def _weight_norms(model_view: ModelView) -> PerLayer:
         outgoing = parts["W_out"].oriented.float().square().sum(1)
         rows.append((incoming * outgoing).sqrt().cpu())
     return torch.stack(rows)
-
-
-def require_fired(model_view: ModelView, fired: set[int], lowest: int = 0) -> None:
-    """Raise RuntimeError when a layer's hook did not fire in a forward pass."""
-    silent = set(range(lowest, model_view.n_layers)) - fired
-    if silent:
-        raise RuntimeError(
-            f"The hook {model_view.layers[min(silent)].hook} of {model_view.name} never fired, so "
-            "its neurons were not seen; this version of TransformerLens names it otherwise."
-        )

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from tl_taskneurons.attribution import METHODS
 from tl_taskneurons.cli_continual import add_continual_command
-from tl_taskneurons.cli_options import add_sources, names, shots_of
+from tl_taskneurons.cli_options import add_sources, names, shared, shots_of
+from tl_taskneurons.cli_plan import add_plan_command
 from tl_taskneurons.cli_reproduce import add_reproduce_command
 from tl_taskneurons.cli_training import add_training_commands
 from tl_taskneurons.html import write_report
@@ -22,6 +23,7 @@ from tl_taskneurons.loading import load_model
 from tl_taskneurons.model import ModelView, view
 from tl_taskneurons.report import deactivation_report, detection_report, draw
 from tl_taskneurons.results import read_table
+from tl_taskneurons.roles import current_role
 from tl_taskneurons.runs import Settings, Study, deactivate, detect, open_study
 from tl_taskneurons.selection import SELECTIONS
 from tl_taskneurons.task_sources import load_tasks
@@ -75,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = None
     try:
         options = _parser().parse_args(given)
-        return options.command(options)
+        with shared(options):
+            return options.command(options)
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
         where = f" What is finished is in {out}." if out else ""
@@ -89,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _detect(options: argparse.Namespace) -> int:
     with _study(options, deactivating=False) as study:
         detect(study)
+        current_role().wait()
         layers = read_table(study.run.file("layers.parquet"))
         files = draw(study.run, layers, {})
         study.run.finish()
@@ -99,6 +103,7 @@ def _detect(options: argparse.Namespace) -> int:
 def _deactivate(options: argparse.Namespace) -> int:
     with _study(options, deactivating=True) as study:
         tables = deactivate(study, detect(study))
+        current_role().wait()
         layers = read_table(study.run.file("layers.parquet"))
         files = draw(study.run, layers, tables)
         study.run.finish()
@@ -143,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tl-taskneurons",
         description="Find the MLP neurons of a language model that carry a task, and silence them.",
     )
-    parser.set_defaults(out=None)
+    parser.set_defaults(out=None, shares=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     parts = (
         ("detect", _detect, "find each task's neurons", _DETECT_EXAMPLE),
@@ -155,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=about, description=about.capitalize() + ".", epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, shares=name != "info")
         add_sources(sub, required=name != "info")
         if name != "info":
             _add_detection(sub)
@@ -166,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add_training_commands(commands)
     add_continual_command(commands)
     add_reproduce_command(commands)
+    add_plan_command(commands)
     return parser
 
 

@@ -40,7 +40,7 @@ def add_continual_command(commands: Any) -> None:
         "continual", help=about, description=about.capitalize() + ".", epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    sub.set_defaults(command=_continual)
+    sub.set_defaults(command=_continual, shares=True)
     sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_sources(sub, required=True, tasks_required=False)
     sub.add_argument(

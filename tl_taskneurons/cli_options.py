@@ -1,8 +1,13 @@
-"""Arguments that several commands of the command line share."""
+"""What several commands of the command line have in common."""
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 
 from tl_taskneurons.mini_models import mini_model_names
+from tl_taskneurons.sharing import is_launched, share_work
 
 
 def add_sources(
@@ -50,3 +55,21 @@ def shots_of(options: argparse.Namespace) -> int:
     if options.shots is not None:
         return options.shots
     return 0 if options.model.lower() in mini_model_names() else 4
+
+
+@contextmanager
+def shared(options: argparse.Namespace) -> Iterator[None]:
+    """Work with the other processes where torchrun started several; the first one prints."""
+    if not is_launched():
+        yield
+        return
+    if not options.shares:
+        raise ValueError(
+            "this command works in one process; call it without torchrun (detect, deactivate, "
+            "finetune, apply and continual share their work)."
+        )
+    with share_work(options.device) as team, ExitStack() as stack:
+        if not team.leads:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nowhere))
+        yield

@@ -20,6 +20,7 @@ from tl_taskneurons.evaluation import evaluate
 from tl_taskneurons.loading import load_model
 from tl_taskneurons.neurons import NeuronSet
 from tl_taskneurons.prompts import Prompt
+from tl_taskneurons.roles import current_role
 from tl_taskneurons.runs import file_name
 from tl_taskneurons.selection import SELECTIONS, select
 from tl_taskneurons.task_sources import load_tasks
@@ -61,6 +62,7 @@ Writes the trained model as a Hugging Face folder, which transformers and load_m
 def add_training_commands(commands: Any) -> None:
     """Add the three commands to the command line's parser."""
     sub = _command(commands, "finetune", _finetune, "train chosen neurons", _FINETUNE_EXAMPLE)
+    sub.set_defaults(shares=True)
     add_sources(sub, required=True)
     _add_neurons(sub)
     _add_settings(sub)
@@ -75,6 +77,7 @@ def add_training_commands(commands: Any) -> None:
     _add_test_limit(sub)
 
     sub = _command(commands, "apply", _apply, "score a model with trained neurons", _APPLY_EXAMPLE)
+    sub.set_defaults(shares=True)
     add_sources(sub, required=True, tasks_required=False)
     _add_deltas(sub)
     sub.add_argument(
@@ -201,7 +204,7 @@ def _finetune(options: argparse.Namespace) -> int:
         checkpoint=checkpoint, progress=True,
     )  # fmt: skip
     delta.save(options.file)
-    if options.checkpoint is None:
+    if options.checkpoint is None and current_role().leads:
         checkpoint.unlink(missing_ok=True)
     with delta.applied(model):
         after = evaluate(model, tasks, prompt=prompt, limit=options.test_limit, progress=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,6 +14,7 @@ from tl_taskneurons.forward import answer_logits, before, frozen, require_finite
 from tl_taskneurons.generation import generate
 from tl_taskneurons.interventions import deactivate, mean_ablate
 from tl_taskneurons.kvcache import KVCache
+from tl_taskneurons.memory import in_memory, token_budget_for
 from tl_taskneurons.model import ModelView, view
 from tl_taskneurons.neurons import NeuronSet
 from tl_taskneurons.progress import Progress
@@ -28,6 +29,7 @@ from tl_taskneurons.prompts import (
     pad_id_of,
     stop_ids,
 )
+from tl_taskneurons.sharing import current_team
 from tl_taskneurons.summaries import summarise
 from tl_taskneurons.tasks import Task, Tasks
 
@@ -43,7 +45,7 @@ def evaluate(
     limit: int | None = None,
     generation: bool = False,
     max_new_tokens: int = 64,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     share_prefix: bool = False,
     seed: int = 0,
     progress: bool = False,
@@ -80,7 +82,7 @@ def evaluate_items(
     limit: int | None = None,
     generation: bool = False,
     max_new_tokens: int = 64,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     share_prefix: bool = False,
 ) -> pd.DataFrame:
     """Score a model on each example of a task.
@@ -99,7 +101,8 @@ def evaluate_items(
         generation: also decide accuracy and exact match by generated text (stripped of white
             space and compared as it is, upper and lower case included).
         max_new_tokens: the longest generated answer, in tokens.
-        token_budget: the most tokens in a batch.
+        token_budget: the most tokens in a batch; None suits the device. Where memory runs out,
+            batches are cut in halves, with a warning.
         share_prefix: run the tokens with which all prompts begin (instruction, demonstrations)
             once and reuse their keys and values: several times faster for few-shot prompts.
             The results are the same up to rounding, with this library's interventions or none;
@@ -121,23 +124,38 @@ def evaluate_items(
         task, model.tokenizer, split=split, prompt=prompt, limit=limit,
         max_length=None if n_ctx is None else n_ctx - room,
     )  # fmt: skip
-    with frozen(model_view.model):
+    team = current_team()
+    team.require_same(
+        "evaluate_items",
+        lambda: {
+            "model": model_view.fingerprint, "task": task.name, "metric": task.metric,
+            "labels": task.labels, "generation": generation, "max_new_tokens": max_new_tokens,
+            "share_prefix": share_prefix, "examples": [asdict(item) for item in encoded.items],
+            "references": [example.accepted for example in task.split(split)[:limit]],
+        },
+    )  # fmt: skip
+    own = team.own([len(item) for item in encoded.items])
+    with frozen(model_view.model), team.together():
         prefix = shared_prefix(encoded.items) if share_prefix else ()
         cache = _prefill(model_view, prefix) if prefix else None
+        share = replace(encoded, items=tuple(encoded.items[i] for i in own))
         run = _Run(
-            model_view, task, encoded, prompt, token_budget, max_new_tokens, len(prefix), cache
-        )
+            model_view, task, share, prompt, token_budget_for(model_view.device, token_budget),
+            max_new_tokens, len(prefix), cache,
+        )  # fmt: skip
         if task.metric == "accuracy" and not generation:
             losses, scores, predictions = _rank(run)
         elif task.metric == "exact_match" and not generation:
             losses, scores, predictions = _match(run, split)
         else:
-            losses, _, _ = _teacher_forced(run, encoded.items)
+            losses, _, _ = _teacher_forced(run, share.items)
             scores, predictions = ([float("nan")] * len(losses), [""] * len(losses))
             if task.metric != "loss":
                 scores, predictions = _generated(run, split)
+    rows = team.merge(own, list(zip(losses, scores, predictions, strict=True)))
+    losses, scores, predictions = zip(*rows, strict=True)
     return pd.DataFrame(
-        {"task": task.name, "metric": task.metric, "item": range(len(losses)),
+        {"task": task.name, "metric": task.metric, "item": range(len(rows)),
          "score": scores, "loss": losses, "prediction": predictions,
          "n_truncated": encoded.n_truncated}
     )  # fmt: skip
@@ -226,6 +244,10 @@ def evaluate_condition(
         listed = Tasks([listed[condition.silenced]])
     neurons = condition.neurons
     others = limit if limit_others is None else limit_others
+    current_team().require_same(
+        "evaluate_condition",
+        lambda: {"neurons": neurons and neurons.mask, "ablation": ablation, "means": means},
+    )
     with _silenced(model, neurons, ablation, means):
         frame = pd.concat(
             [
@@ -318,6 +340,11 @@ class _Run:
         ):  # fmt: skip
             yield batch.to(self.model_view.device)
 
+    def require_finite(self, losses: Tensor, batch: Batch, items: Sequence[Item]) -> None:
+        """Raise ValueError naming the first example whose loss is not a finite number."""
+        index = tuple(items[i].index for i in batch.index)
+        require_finite(losses, replace(batch, index=index), self.model_view)
+
     def logits(self, batch: Batch) -> Float[Tensor, "answer_tokens vocab"]:
         """Logits that predict the answer tokens of a batch from ``batches``, in float32."""
         if self.cache is None:
@@ -354,19 +381,22 @@ def _teacher_forced(
     """Mean loss and summed log-probability of each answer, and log-probs of given first tokens."""
     losses, sums = [0.0] * len(items), [0.0] * len(items)
     firsts: list[list[float]] = [[] for _ in items]
-    for batch in run.batches(items):
+
+    def score(batch: Batch) -> None:
         log_probs = run.logits(batch).log_softmax(-1)
         targets = batch.tokens[batch.answer_mask].to(log_probs.device)
         chosen = log_probs.gather(1, targets[:, None])[:, 0]
         counts = batch.answer_mask.sum(1).tolist()
         per_row = chosen.split(counts)
         row_losses = torch.stack([-values.mean() for values in per_row])
-        require_finite(row_losses, batch, run.model_view)
+        run.require_finite(row_losses, batch, items)
         starts = torch.tensor([0, *counts[:-1]]).cumsum(0).to(log_probs.device)
         first = log_probs[starts][:, list(first_ids)].tolist()
         for row, i in enumerate(batch.index):
             losses[i], sums[i] = float(row_losses[row]), float(per_row[row].sum())
             firsts[i] = first[row]
+
+    in_memory(run.batches(items), score)
     return losses, sums, firsts
 
 
@@ -424,7 +454,8 @@ def _match(run: _Run, split: str) -> tuple[list[float], list[float], list[str]]:
     said = [""] * len(run.encoded.items)
     targets = [examples[item.index].target for item in run.encoded.items]
     first_of = {owner: k for k, owner in reversed(list(enumerate(owners)))}
-    for batch in run.batches([replace(v, end=v.end[:1]) for v in variants], with_end=True):
+
+    def score(batch: Batch) -> None:
         logits = run.logits(batch)
         greedy = logits.argmax(-1)
         tokens = batch.tokens[batch.answer_mask].to(greedy.device)
@@ -441,7 +472,9 @@ def _match(run: _Run, split: str) -> tuple[list[float], list[float], list[str]]:
             if first_of[i] == k:
                 losses[i] = float(row_losses[row])
                 said[i] = targets[i] if hit else run.tokenizer.decode(chosen[:n].tolist()).strip()
-        require_finite(row_losses, batch, run.model_view)
+        run.require_finite(row_losses, batch, variants)
+
+    in_memory(run.batches([replace(v, end=v.end[:1]) for v in variants], with_end=True), score)
     return losses, scores, said
 
 

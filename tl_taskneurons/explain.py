@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.attribution import backward
+from tl_taskneurons.capture import backward
 from tl_taskneurons.explanation import ExplainedExample, NeuronExplanation
 from tl_taskneurons.forward import frozen
 from tl_taskneurons.lens import token_effects, token_texts

@@ -5,6 +5,7 @@ from collections.abc import Sequence, Set
 import torch
 
 from tl_taskneurons.kvcache import KVCache
+from tl_taskneurons.memory import pieces_in_memory
 from tl_taskneurons.model import ModelView
 
 
@@ -47,7 +48,7 @@ def generate(
         )
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     results: list[list[int]] = [[] for _ in prompts]
-    start = 0
+    groups, start = [], 0
     while start < len(order):
         end = start + 1
         while end < len(order):
@@ -55,13 +56,20 @@ def generate(
             if (end + 1 - start) * width > token_budget:
                 break
             end += 1
-        group = order[start:end]
+        groups.append(order[start:end])
+        start = end
+
+    def run(group: list[int]) -> None:
         rows = _generate_batch(
             model_view, [prompts[i] for i in group], stops, max_new_tokens, pad_id
         )
         for i, row in zip(group, rows, strict=True):
             results[i] = row
-        start = end
+
+    pieces_in_memory(
+        groups, run, lambda group: (len(group), len(prompts[group[-1]]) + max_new_tokens),
+        lambda group: (group[: len(group) // 2], group[len(group) // 2 :]),
+    )  # fmt: skip
     return results
 
 

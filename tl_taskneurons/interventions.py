@@ -16,6 +16,7 @@ from transformer_lens import ActivationCache
 
 from tl_taskneurons.model import ModelView, pinned_fingerprint, require_same_model, view
 from tl_taskneurons.neurons import NeuronSet
+from tl_taskneurons.roles import current_role
 
 How = Literal["hooks", "weights"]
 Change = Callable[[int, Tensor, Tensor], Tensor]
@@ -177,7 +178,7 @@ def _hooked(model_view: ModelView, neurons: NeuronSet, change: Change) -> Iterat
     with model_view.model.hooks(fwd_hooks=hooks):
         yield
     silent = sorted(set(layers) - fired)
-    if silent:
+    if silent and current_role().leads:  # another process may have no share of the examples
         warnings.warn(
             f"The hook {model_view.layers[silent[0]].hook} never fired in this block: "
             f"{model_view.name} did not run through it, so the intervention had no effect.",

@@ -7,7 +7,7 @@ model of the same source compute the same log-probabilities.
 import copy
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def load_model(
     kind: str = "bridge",
     dtype: torch.dtype | str = torch.float32,
     device: str | torch.device | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
     tokenizer: Any = None,
 ) -> Any:
     """Load a language model as a TransformerLens model with raw (unprocessed) weights.
@@ -51,14 +52,19 @@ def load_model(
             (TransformerLens 3.9 only).
         dtype: of the weights: float32, bfloat16, float16 or float64.
         device: where the model goes; by default the first GPU, else the CPU.
+        device_map: in place of ``device``, for a bridge larger than one GPU: where its layers go,
+            as accelerate understands it (``"auto"``, ``"balanced"`` or module names to GPUs). All
+            weights must find room on GPUs. A model in memory that accelerate has spread over
+            several stays as it is.
         tokenizer: a Hugging Face tokenizer; by default the one that comes with the model.
 
     Returns:
         The model in eval mode, with ``model.tokenizer`` (None where the source has none).
 
     Raises:
-        ValueError: unknown name, kind or dtype, a file or folder that cannot be read as a model,
-            or an architecture that TransformerLens cannot build.
+        ValueError: unknown name, kind or dtype, a device map that does not go with the other
+            arguments or leaves weights outside of the devices, a file or folder that cannot be
+            read as a model, or an architecture that TransformerLens cannot build.
         FileNotFoundError: a path that isn't there, or SmolLM2 found nowhere.
         ConnectionError: the hub is needed and cannot be reached.
         ImportError: ``kind="hooked"`` under TransformerLens 4.
@@ -69,19 +75,26 @@ def load_model(
     if kind == "hooked":
         _hooked_class()  # before minutes of loading, not after
     dtype = _as_dtype(dtype)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    spread = device_map is not None or _is_spread(name_or_path)
+    if spread:
+        _check_spread(name_or_path, kind, device, device_map)
     own_tokenizer = None
     if isinstance(name_or_path, nn.Module):
         source, hf = _take_over(name_or_path, dtype)
     else:
         source = find_source(name_or_path)
-        source, hf, own_tokenizer = read_source(source, dtype, with_tokenizer=tokenizer is None)
+        source, hf, own_tokenizer = read_source(
+            source, dtype, with_tokenizer=tokenizer is None, device_map=device_map
+        )
     hf.eval()
+    if spread:
+        _refuse_offloaded(hf, source)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with nullcontext(own_tokenizer) if tokenizer is None else _reloadable(tokenizer) as tok:
         if kind == "hooked":
-            model = _as_hooked(hf, tok, source, dtype, device)
+            model = _as_hooked(hf, tok, source, dtype, place)
         else:
-            model = _as_bridge(hf, tok, source, device)
+            model = _as_bridge(hf, tok, source, None if spread else place)
     if tokenizer is not None:
         model.tokenizer.name_or_path = source.location or source.name  # the copy's folder is gone
     model.source_revision = source.revision
@@ -106,6 +119,38 @@ def model_name(model: Any) -> str:
 def model_revision(model: Any) -> str:
     """Hub commit, GGUF key or checksum of a model from ``load_model``; empty without one."""
     return str(getattr(model, "source_revision", ""))
+
+
+def _is_spread(model: Any) -> bool:
+    """Whether accelerate has put a model in memory on several devices."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+
+
+def _check_spread(model: Any, kind: str, device: Any, device_map: Any) -> None:
+    """Raise ValueError where several devices don't go with the other arguments."""
+    if kind == "hooked":
+        raise ValueError(
+            "a HookedTransformer can't be spread over devices by accelerate; use kind='bridge'"
+        )
+    if device is not None:
+        raise ValueError(
+            f"device is {str(device)!r}, but the model is spread over devices; leave device out"
+        )
+    if device_map is not None and isinstance(model, nn.Module):
+        raise ValueError(
+            "device_map is for models that are loaded; spread this one with "
+            "accelerate.dispatch_model before, and leave device_map out"
+        )
+
+
+def _refuse_offloaded(hf: nn.Module, source: Source) -> None:
+    outside = [name for name, weight in hf.named_parameters() if weight.device.type == "meta"]
+    if outside:
+        raise ValueError(
+            f"{len(outside)} weights of {source.name!r} found no room on the devices and were "
+            f"offloaded, such as {outside[0]!r}: neurons can't be read or changed there. Use more "
+            "GPUs, or dtype='bfloat16'"
+        )
 
 
 def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -149,10 +194,10 @@ def _reloadable(tokenizer: Any) -> Iterator[Any]:
         yield AutoTokenizer.from_pretrained(folder)
 
 
-def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device) -> Any:
+def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device | None) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-    if getattr(hf.config, "quantization_config", None) is None:
+    if device is not None and getattr(hf.config, "quantization_config", None) is None:
         hf.to(device)
     architecture = type(hf).__name__
     try:

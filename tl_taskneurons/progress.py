@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from tl_taskneurons.roles import current_role
+
 T = TypeVar("T")
 
 
@@ -15,14 +17,15 @@ class Progress:
 
     Args:
         title: what is being done.
-        shown: False shows nothing.
+        shown: False shows nothing, and so do all but the first of several processes.
     """
 
     def __init__(self, title: str, *, shown: bool) -> None:
         self._title = title
         self._bar = Bar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=Console(stderr=True), disable=not shown, transient=True,
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            disable=not (shown and current_role().leads),
         )  # fmt: skip
 
     def __enter__(self) -> "Progress":

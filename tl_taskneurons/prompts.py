@@ -355,5 +355,12 @@ def _continue(tokenizer: Any, text: str, ids: tuple[int, ...], more: str) -> tup
 
 
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return _tokenised(tokenizer, len(tokenizer), text) if text else ()
+
+
+# The same examples are encoded for every training and every evaluation.
+@lru_cache(maxsize=65_536)
+def _tokenised(tokenizer: Any, vocabulary: int, text: str) -> tuple[int, ...]:  # noqa: ARG001
+    """Tokenise a text; ``vocabulary`` is there so that added tokens are not missed."""
     # Without special tokens: the tokenizer TransformerLens holds puts a BOS before every string.
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -12,6 +12,7 @@ from rich.table import Table
 from tl_taskneurons import plots
 from tl_taskneurons.plots import describe
 from tl_taskneurons.results import RunFolder
+from tl_taskneurons.roles import current_role
 
 _MINUS = "\u2212"
 
@@ -109,7 +110,8 @@ def draw(run: RunFolder, layers: pd.DataFrame, tables: Mapping[str, pd.DataFrame
     files = []
     for name, make in figures.items():
         files.append(run.file(f"{name}.png"))
-        plots.save(make(), files[-1])
+        if current_role().leads:
+            plots.save(make(), files[-1])
     return files
 
 

@@ -9,9 +9,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,6 +20,7 @@ from typing import IO, Any
 import pandas as pd
 
 from tl_taskneurons.atomic import write_atomically
+from tl_taskneurons.roles import current_role
 
 try:
     import fcntl
@@ -146,7 +148,15 @@ class RunFolder:
             OSError: for a path that is a file, a folder that holds something else, or a run that
                 another process is busy with.
         """
-        folder = Path(path)
+        role = current_role()
+        with role.together():
+            if role.leads:
+                return cls._open(Path(path), arguments)
+        followed = cls(Path(path), True, StringIO())
+        return replace(followed, resumed=len(followed.read()["sessions"]) > 1)
+
+    @classmethod
+    def _open(cls, folder: Path, arguments: Mapping[str, Any]) -> "RunFolder":
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file; give a folder for the results.")
         file = folder / _RUN_FILE
@@ -191,9 +201,12 @@ class RunFolder:
         Raises:
             ValueError: when an earlier call in this folder noted another value.
         """
-        content = self.read()
-        _require_equal(self.path, content["facts"], facts)
-        self._update(facts={**content["facts"], **facts})
+        role = current_role()
+        with role.together():
+            if role.leads:  # the others may be on other devices
+                content = self.read()
+                _require_equal(self.path, content["facts"], facts)
+                self._update(facts={**content["facts"], **facts})
 
     def unit(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of a unit of work: the stored one, or compute it and store it at once.
@@ -208,6 +221,7 @@ class RunFolder:
             write_table(file, compute())
             seconds = round(time.perf_counter() - start, 3)
             self._update(units={**self.read()["units"], name: {"seconds": seconds}})
+        current_role().wait()
         # Read back also what was just written, so that a run in one go and a continued one see
         # the same column types.
         return read_table(file)

@@ -22,6 +22,7 @@ from tl_taskneurons.neurons import NeuronScores, NeuronSet
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Prompt
 from tl_taskneurons.results import RunFolder, stamp, write_table
+from tl_taskneurons.roles import current_role
 from tl_taskneurons.selection import SELECTIONS, layer_table, select
 from tl_taskneurons.summaries import deactivation_matrix, deactivation_table
 from tl_taskneurons.task_sources import load_tasks
@@ -268,6 +269,7 @@ def _scores(study: Study, task: Task) -> NeuronScores:
             study.model, task, settings.method, prompt=settings.prompt,
             limit=settings.limit, seed=settings.seed, progress=study.progress,
         ).save(file)  # fmt: skip
+    current_role().wait()
     scores = NeuronScores.load(file)
     require_same_model(repr(scores), scores.fingerprint, study.view)
     return scores
@@ -288,6 +290,7 @@ def _means(study: Study) -> Tensor:
             torch.stack(per_task).mean(0),
             {"tasks": list(study.tasks.names)},
         )
+    current_role().wait()
     return load_tensor(file, "ActivationMeans")[0]
 
 

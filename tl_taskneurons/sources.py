@@ -175,9 +175,15 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 
 
 def read_source(
-    source: Source, dtype: torch.dtype, *, with_tokenizer: bool
+    source: Source, dtype: torch.dtype, *, with_tokenizer: bool, device_map: Any = None
 ) -> tuple[Source, Any, Any]:
     """The source with its revision, its Hugging Face model and its tokenizer (or None).
+
+    Args:
+        source: where it is.
+        dtype: of the weights.
+        with_tokenizer: whether to read the tokenizer.
+        device_map: where the parts go, for accelerate.
 
     Raises:
         ValueError: unreadable or incomplete weights, or no such model on the hub.
@@ -191,8 +197,9 @@ def read_source(
     try:
         # Eager attention is what TransformerLens asks for: its hooks see the patterns.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, attn_implementation="eager", output_loading_info=True
-        )
+            source.location, dtype=dtype, attn_implementation="eager", output_loading_info=True,
+            device_map=device_map,
+        )  # fmt: skip
         hf, info = loaded
         tokenizer = None
         if with_tokenizer and (
@@ -208,6 +215,23 @@ def read_source(
         )
     revision = source.revision or getattr(hf.config, "_commit_hash", None) or ""
     return Source(source.name, source.location, revision), hf, tokenizer
+
+
+def read_config(source: Source) -> tuple[Any, Any]:
+    """Read a source's Hugging Face config and tokenizer, and no weights.
+
+    Raises:
+        ValueError, ConnectionError and others: as for reading the model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        return (
+            AutoConfig.from_pretrained(source.location),
+            AutoTokenizer.from_pretrained(source.location),
+        )
+    except Exception as error:
+        raise _reading_error(source, Path(source.location).is_dir(), error) from error
 
 
 def _reading_error(source: Source, local: bool, error: Exception) -> Exception:

@@ -24,6 +24,7 @@ from tl_taskneurons.forward import answer_losses, frozen
 from tl_taskneurons.model import ModelView
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Batch, Item, Prompt, encode, make_batches
+from tl_taskneurons.sharing import current_team
 from tl_taskneurons.tasks import Task
 from tl_taskneurons.training_settings import Training
 from tl_taskneurons.training_state import TrainingState
@@ -119,11 +120,20 @@ def fit(
     steps = training.steps or max(1, math.ceil(training.epochs * len(train) / per_step))
     every = training.evaluate_every or math.ceil(len(train) / per_step)
     optimiser = adamw(trainee.parameters, training)
+    digest = _digest(key, training, steps, items, model_view)
     state = TrainingState(
-        trainee.parameters, optimiser, _digest(key, training, steps, items, model_view),
-        Path(checkpoint) if checkpoint is not None else None,
+        trainee.parameters, optimiser, digest, Path(checkpoint) if checkpoint is not None else None
+    )
+    team = current_team()
+    with team.together():
+        state.resume()
+    team.require_same(
+        "fit",
+        lambda: {
+            "model": model_view.fingerprint, "training": digest,
+            "the checkpoint's step": state.step,
+        },
     )  # fmt: skip
-    state.resume()
     with frozen(model_view.model), Progress(title, shown=progress) as bar:
         trainee.write()
         for step in bar.steps(state.step, steps):
@@ -143,11 +153,17 @@ def fit(
                 raise ValueError(_lost(step, chosen, error)) from error
             bar.say(f"{title}: loss {loss:.3f}")
             if state.step % training.checkpoint_every == 0:
-                state.save()
-        state.save()
+                _save(state)
+        _save(state)
         state.keep_best()
         trainee.write()
     return pd.DataFrame(state.rows, columns=list(HISTORY))
+
+
+def _save(state: TrainingState) -> None:
+    """Write a checkpoint, all processes at once: they go on when the first has written it."""
+    with current_team().together():
+        state.save()
 
 
 def adamw(parameters: Sequence[Tensor], training: Training) -> torch.optim.AdamW:
@@ -188,12 +204,17 @@ def update(
     """
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    for first in range(0, len(examples), training.batch_size):
-        batch = _batch(examples[first : first + training.batch_size], model_view)
-        with trainee.collecting(), torch.enable_grad():
-            loss = _losses(model_view, batch).sum() / len(examples)
-            (loss if penalty is None or first else loss + penalty()).backward()
-        total += loss.item()
+    team = current_team()
+    own = [examples[i] for i in team.own([len(item) for item in examples])]
+    with team.together():
+        for first in range(0, len(own), training.batch_size):
+            batch = _batch(own[first : first + training.batch_size], model_view)
+            with trainee.collecting(), torch.enable_grad():
+                loss = _losses(model_view, batch).sum() / len(examples)
+                once = penalty() if penalty is not None and team.leads and not first else 0.0
+                (loss + once).backward()
+            total += loss.item()
+    total = team.add_up(trainee.parameters, total)
     limit = math.inf if training.clip is None else training.clip
     norm = torch.nn.utils.clip_grad_norm_(trainee.parameters, limit).item()
     if not math.isfinite(norm):
@@ -263,10 +284,13 @@ def _batch(items: Sequence[Item], model_view: ModelView) -> Batch:
 @torch.no_grad()
 def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) -> float:
     total = 0.0
-    for i in range(0, len(items), batch_size):
-        batch = _batch(items[i : i + batch_size], model_view)
-        total += _losses(model_view, batch).sum().item()
-    return total / len(items)
+    team = current_team()
+    own = [items[i] for i in team.own([len(item) for item in items])]
+    with team.together():
+        for i in range(0, len(own), batch_size):
+            batch = _batch(own[i : i + batch_size], model_view)
+            total += _losses(model_view, batch).sum().item()
+    return float(team.total(torch.tensor(total, dtype=torch.float64))) / len(items)
 
 
 def _digest(
