@@ -6,6 +6,7 @@ The tables are those that ``tl-taskneurons reproduce --csv figures`` writes, one
 paper's own numbers stand beside ours where a comparison makes sense.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ MODELS = {
     "--also runs/reproduce/mini-llama",
     "smollm2-135m": "",
 }
+# A number in results_text.md that is taken from a table.
+FIGURE = re.compile(r"\{(?P<claim>C\d+) (?P<model>[\w-]+) (?P<column>\w+)\}")
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
 # Leng & Xiong 2025, Tables 1, 2, 6 and 7.
 PAPER_TABLE1 = {
@@ -40,6 +43,25 @@ PAPER_TABLE5 = {
     "seq-ft": 47.1, "seq-lora": 53.8, "epi": 48.4, "o-lora": 76.1, "ncft": 71.3, "w-ncft": 73.3,
     "per-task": 77.2,
 }  # fmt: skip
+METHODS = {
+    "joint": "all weights, all tasks so far mixed (upper bound)",
+    "per-task": "all weights, one model a task, which is told (upper bound)",
+    "replay": "all weights, 20 kept examples of each earlier task",
+    "seq-ft": "all weights",
+    "epi-neurons": "private neurons; the nearest task's answer",
+    "routed": "private neurons, mixed by the input's features",
+    "w-ncft": "NCFT; changes weighted by likeness to the input's task",
+    "ncft": "each task's own neurons (the paper)",
+    "epi": "private LoRAs; the nearest task's answers",
+    "ncft-exclude": "no neuron that is among earlier tasks' top",
+    "w-ncft-literal": "W-NCFT, the paper's formula taken literally",
+    "ncft-strict": "never trains a neuron again",
+    "ncft-soft": "updates scaled down by earlier relevance",
+    "ncft-mass": "as many neurons as hold half of the relevance",
+    "seq-lora": "one LoRA",
+    "w-ncft-delta": "W-NCFT on changes since the base model",
+    "o-lora": "orthogonal LoRAs",
+}
 PICTURES = {
     "figure5_silenced": "Figure 5 (a, b): silenced against tested",
     "figure5_trained": "Figure 5 (c, d): trained against tested",
@@ -58,6 +80,7 @@ def page() -> str:
     parts = [_head(models), _claims(models)]
     for make in (_table1, _table2, _table8, _table4, _table5):
         parts.append(make(models))
+    parts.append(_all_methods())
     parts += [_pictures(name) for name in models]
     return "\n".join(part for part in parts if part)
 
@@ -65,7 +88,17 @@ def page() -> str:
 def _head(models: list[str]) -> str:
     commands = "\n".join(MODELS[name] for name in models if MODELS[name])
     text = (HERE / "results_text.md").read_text(encoding="utf-8")
-    return text.replace("COMMANDS", commands)
+    smollm2 = HERE / "results_smollm2.md"
+    told = smollm2.read_text(encoding="utf-8").strip() if "smollm2-135m" in models else ""
+    text = text.replace("SMOLLM2\n\n", f"{told}\n\n" if told else "")
+    tables = {name: _read("claims", name).set_index("claim") for name in models}
+
+    def figure(match: re.Match[str]) -> str:
+        """A number of the claims' tables: ``{C1 mini-llama effect}``."""
+        value = tables[match["model"]].loc[match["claim"], match["column"]]
+        return f"{value:+.2f}" if isinstance(value, float) else str(value)
+
+    return FIGURE.sub(figure, text.replace("COMMANDS", commands))
 
 
 def _claims(models: list[str]) -> str:
@@ -183,7 +216,12 @@ def _table5(models: list[str]) -> str:
         "|---" * (2 + len(models)) + "|",
     ]
     tables = {name: _read("table5", name) for name in models}
-    for method, value in PAPER_TABLE5.items():
+    others = [
+        method for table in tables.values() if table is not None
+        for method in table["method"].unique() if method not in PAPER_TABLE5
+    ]  # fmt: skip
+    for method in (*PAPER_TABLE5, *dict.fromkeys(others)):
+        value = PAPER_TABLE5.get(method, "")
         cells = []
         for table in tables.values():
             part = None
@@ -192,12 +230,54 @@ def _table5(models: list[str]) -> str:
             if part is None or part.empty:
                 cells.append("")
                 continue
-            row = part.iloc[0]
-            cells.append(
-                f"{100 * row['cl']:.1f} [{100 * row['cl_low']:.1f}, {100 * row['cl_high']:.1f}]"
-            )
-        lines.append(f"| {method} | {value:.1f} | {' | '.join(cells)} |")
+            cells.append(_percent(part.iloc[0], "cl"))
+        lines.append(f"| {method} | {value} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _all_methods() -> str:
+    """Seventeen methods under one budget, on the miniature."""
+    found = pd.read_csv(HERE / "table5_all-methods.csv")
+    means = found[found["order"] == "all"].sort_values("cl", ascending=False, kind="stable")
+    rows = int(means["rows"].max())
+    lines = [
+        "## All methods for tasks in a row, mini-llama-base (%)\n",
+        f"Four topic tasks with 33 classes, 150 updates of 8 examples a stage, {rows} rows of "
+        "tasks (orders and seeds). Each method's learning rate was chosen on held-out training "
+        "examples of the first order and seed. Chance is 15. Seconds are means over rows on a "
+        "busy machine, so compare them roughly.\n",
+        "```\npython -m tl_taskneurons.experiments.table5 --out runs/table5 --csv "
+        "figures/table5_all-methods.csv\n```\n",
+        "| method | trains | learning rate | after the last stage (CL) | kept (FG) | backward "
+        "transfer | the task alone | seconds |",
+        "|---" * 8 + "|",
+    ]
+    for _, row in means.iterrows():
+        lines.append(
+            f"| `{row['method']}` | {METHODS[row['method']]} | {row['lr']:g} | "
+            f"{_percent(row, 'cl')} | {_percent(row, 'fg')} | {100 * row['bwt']:+.1f} | "
+            f"{100 * row['alone']:.1f} | {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines) + "\n\n" + _all_methods_claims()
+
+
+def _all_methods_claims() -> str:
+    claims = pd.read_csv(HERE / "table5_claims_all-methods.csv")
+    lines = []
+    for _, row in claims.iterrows():
+        lines.append(
+            f"{row['claim']} ({row['statement'].rstrip('.')}): **{row['verdict']}**, "
+            f"{row['n_hold']} of {row['n']}; {row['effect']:+.3f} [{row['low']:+.3f}, "
+            f"{row['high']:+.3f}] {row['unit']}."
+        )
+    return "\n\n".join(lines) + "\n"
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    value, low, high = (100 * row[column] for column in (name, f"{name}_low", f"{name}_high"))
+    if pd.isna(value):
+        return ""
+    return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _pictures(model: str) -> str:
