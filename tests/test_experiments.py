@@ -181,7 +181,7 @@ def test_a_tuned_model_is_made_once_and_its_neurons_are_found_in_it(tokenizer, t
 def test_rows_are_the_rows_of_table5(lab, monkeypatch):
     monkeypatch.setattr(
         "tl_taskneurons.experiments.table5.load_tasks",
-        lambda data, names, seed: Tasks(TASKS[name] for name in names),
+        lambda data, names, seed, limit: Tasks(TASKS[name] for name in names),
     )
     lab.store.work([*rows.rate_cells(lab), *rows.cells(lab)])
     found = rows.stages(lab)
