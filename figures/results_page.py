@@ -17,7 +17,12 @@ MODELS = {
     "mini-llama": "tl-taskneurons reproduce --model mini-llama --csv figures",
     "mini-bloom": "tl-taskneurons reproduce --model mini-bloom --csv figures "
     "--also runs/reproduce/mini-llama",
-    "smollm2-135m": "",
+    "smollm2-135m": "tl-taskneurons reproduce --model smollm2-135m --data my_data/ \\\n"
+    "    --tasks qqp,paws,mnli,gptnli,e2e,commongen \\\n"
+    "    --only table1,table2,table8,table4,table5,figure3,figure5 --max-chars 160 --detect 20 \\\n"
+    "    --rates 1e-3 --steps 10 --group-steps 5 --test 16 --row-rates 1e-3 --row-steps 12 \\\n"
+    "    --row-train 96 --row-test 16 --csv figures \\\n"
+    "    --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,routed,per-task",
 }
 # A number in results_text.md that is taken from a table.
 FIGURE = re.compile(r"\{(?P<claim>C\d+) (?P<model>[\w-]+) (?P<column>\w+)\}")
@@ -201,12 +206,14 @@ def _table4(models: list[str]) -> str:
         found = found[(found["reading"] == "masked") & (found["part"] == "all")]
         for task, part in found.groupby("task", sort=False):
             rows = part.set_index("method")
-            cells = [
-                f"{rows.loc[m, 'r']:+.2f} [{rows.loc[m, 'low']:+.2f}, {rows.loc[m, 'high']:+.2f}]"
-                for m in ("pearson", "spearman")
-            ]
+            cells = [_correlation(rows.loc[method]) for method in ("pearson", "spearman")]
             lines.append(f"| {model} | {task} | {' | '.join(cells)} | {part['n'].iloc[0]} |")
     return "\n".join(lines) + "\n"
+
+
+def _correlation(row: pd.Series) -> str:
+    span = "" if pd.isna(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{row['r']:+.2f}{span}"
 
 
 def _table5(models: list[str]) -> str:

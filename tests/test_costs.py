@@ -45,12 +45,12 @@ def test_every_job_is_counted_once():
     assert training.memory == training.weights + training.peak
 
 
-def test_more_layers_and_longer_jobs_cost_more():
+def test_more_layers_need_more_memory():
     small = tiny_hf("llama", num_hidden_layers=4).config
     large = with_layers(small, 40)
     few, many = plan(small, items(), repeats=1), plan(large, items(), repeats=1)
     for low, high in zip(few, many, strict=True):
-        assert low.seconds < high.seconds and low.weights < high.weights
+        assert low.weights < high.weights
     for low, high in zip(few[1:], many[1:], strict=True):
         assert low.peak < high.peak
 

@@ -101,6 +101,9 @@ def test_labels_with_equal_ids_are_refused(tmp_path, tiny_tokenizer):
     class Blind:
         bos_token_id = eos_token_id = None
 
+        def __len__(self):
+            return 8
+
         def __call__(self, words, add_special_tokens):
             return {"input_ids": [7] * len(words.split())}
 
