@@ -224,7 +224,9 @@ def default_names() -> list[str]:
     """All contenders; under TransformerLens 4 only those that 3.9 doesn't have, and the units."""
     if measure.tl_major() < 4:
         return list(CONTENDERS)
-    return [name for name, one in CONTENDERS.items() if one.tl or one.kind == "unit"]
+    return [
+        name for name, one in CONTENDERS.items() if one.tl or one.kind == "unit" or name == OURS
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
