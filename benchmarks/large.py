@@ -130,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     planned = costs.plan(
         config, items, dtype=given.dtype, device=given.device, repeats=given.repeats, **sizes
     )
-    model = costs.random_model(config, given.dtype, given.device)
+    device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = costs.random_model(config, given.dtype, device)
     model_view = view(model)
     jobs = {name: costs.Job(name, items, **sizes) for name in costs.JOBS}
     found = measured(model_view, jobs, given.repeats)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from tl_taskneurons.continual.methods import METHODS
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
 MODELS = {
@@ -48,25 +50,6 @@ PAPER_TABLE5 = {
     "seq-ft": 47.1, "seq-lora": 53.8, "epi": 48.4, "o-lora": 76.1, "ncft": 71.3, "w-ncft": 73.3,
     "per-task": 77.2,
 }  # fmt: skip
-METHODS = {
-    "joint": "all weights, all tasks so far mixed (upper bound)",
-    "per-task": "all weights, one model a task, which is told (upper bound)",
-    "replay": "all weights, 20 kept examples of each earlier task",
-    "seq-ft": "all weights",
-    "epi-neurons": "private neurons; the nearest task's answer",
-    "routed": "private neurons, mixed by the input's features",
-    "w-ncft": "NCFT; changes weighted by likeness to the input's task",
-    "ncft": "each task's own neurons (the paper)",
-    "epi": "private LoRAs; the nearest task's answers",
-    "ncft-exclude": "no neuron that is among earlier tasks' top",
-    "w-ncft-literal": "W-NCFT, the paper's formula taken literally",
-    "ncft-strict": "never trains a neuron again",
-    "ncft-soft": "updates scaled down by earlier relevance",
-    "ncft-mass": "as many neurons as hold half of the relevance",
-    "seq-lora": "one LoRA",
-    "w-ncft-delta": "W-NCFT on changes since the base model",
-    "o-lora": "orthogonal LoRAs",
-}
 PICTURES = {
     "figure5_silenced": "Figure 5 (a, b): silenced against tested",
     "figure5_trained": "Figure 5 (c, d): trained against tested",
@@ -255,7 +238,7 @@ def _all_methods() -> str:
         "busy machine, so compare them roughly.\n",
         "```\npython -m tl_taskneurons.experiments.table5 --out runs/table5 --csv "
         "figures/table5_all-methods.csv\n```\n",
-        "| method | trains | learning rate | after the last stage (CL) | kept (FG) | backward "
+        "| method | what it is | learning rate | after the last stage (CL) | kept (FG) | backward "
         "transfer | the task alone | seconds |",
         "|---" * 8 + "|",
     ]

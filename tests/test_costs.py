@@ -91,6 +91,20 @@ def test_no_examples_are_an_error():
         plan(tiny_hf("llama").config, [])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"token_budget": 0}, "token_budget is 0"),
+        ({"dtype": "bf16"}, "unsupported dtype 'bf16'"),
+    ],
+)
+def test_bad_sizes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        plan(tiny_hf("llama").config, items(), **options)
+
+
 def test_the_command_says_what_a_task_costs(tmp_path, capsys):
     folder = save_tiny("llama", tmp_path / "tiny")
     words = ["plan", "--model", str(folder), "--tasks", "present_past", "--limit", "6"]

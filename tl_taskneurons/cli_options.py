@@ -57,6 +57,13 @@ def shots_of(options: argparse.Namespace) -> int:
     return 0 if options.model.lower() in mini_model_names() else 4
 
 
+def duration(seconds: float) -> str:
+    """Write a time in its own unit."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def shared(options: argparse.Namespace) -> Iterator[None]:
     """Work with the other processes where torchrun started several; the first one prints."""

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tl_taskneurons.cli_options import add_sources, shots_of
+from tl_taskneurons.cli_options import add_sources, duration, shots_of
 from tl_taskneurons.costs import Cost, plan
 from tl_taskneurons.prompts import Prompt, encode
 from tl_taskneurons.sources import find_source, read_config
@@ -41,8 +41,8 @@ def add_plan_command(commands: Any) -> None:
         "--batch-size", type=int, default=8, help="examples in an update (default: %(default)s)"
     )
     sub.add_argument(
-        "--token-budget", type=int, default=2048,
-        help="the most tokens in a batch of detection (default: %(default)s)",
+        "--token-budget", type=int,
+        help="the most tokens in a batch of detection (default: what suits the device)",
     )  # fmt: skip
 
 
@@ -73,20 +73,12 @@ def _table(title: str, costs: list[Cost]) -> Table:
     for cost in costs:
         table.add_row(
             cost.job, f"{cost.n_batches:,}", f"{cost.n_tokens:,}",
-            f"{cost.n_tokens / cost.seconds:,.0f}", duration(cost.seconds), size(cost.weights),
-            size(cost.peak), size(cost.memory),
+            f"{cost.n_tokens / cost.seconds:,.0f}", duration(cost.seconds), _size(cost.weights),
+            _size(cost.peak), _size(cost.memory),
         )  # fmt: skip
     return table
 
 
-def duration(seconds: float) -> str:
-    """Write a time in its own unit."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(n_bytes: int) -> str:
-    """Write a size in MiB or GiB."""
+def _size(n_bytes: int) -> str:
     mib = n_bytes / 2**20
     return f"{mib:.0f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tl_taskneurons.cli_options import names
+from tl_taskneurons.cli_options import duration, names
 from tl_taskneurons.experiments import claims
 from tl_taskneurons.experiments.planning import Estimate, estimate
 from tl_taskneurons.experiments.presets import PRESETS, find_preset, overridden, subject_of
@@ -183,17 +183,11 @@ def _show_plan(found: Estimate, workers: int, console: Console) -> None:
     for heading in ("work", "pieces", "there already", "time left"):
         table.add_column(heading, justify="left" if heading == "work" else "right")
     for line in found.lines:
-        table.add_row(line.title, str(line.n_cells), str(line.n_done), _duration(line.seconds))
+        table.add_row(line.title, str(line.n_cells), str(line.n_done), duration(line.seconds))
     console.print(table)
     console.print(
-        f"About {_duration(found.seconds)} with {workers} "
+        f"About {duration(found.seconds)} with {workers} "
         f"{'process' if workers == 1 else 'processes'} and {found.memory / 2**30:.1f} GiB of "
         "memory each for weights, optimiser and activations. Nothing was run.",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -17,8 +17,8 @@ import torch
 
 from tl_taskneurons.attribution import score_batches
 from tl_taskneurons.forward import answer_losses, frozen
-from tl_taskneurons.loading import load_model
-from tl_taskneurons.memory import peak_memory
+from tl_taskneurons.loading import as_dtype, load_model
+from tl_taskneurons.memory import peak_memory, token_budget_for
 from tl_taskneurons.model import ModelView, view
 from tl_taskneurons.neurons import NeuronScores
 from tl_taskneurons.prompts import Item, make_batches
@@ -61,7 +61,7 @@ def plan(
     config: Any,
     items: Sequence[Item],
     *,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     batch_size: int = 8,
     steps: int = 100,
     fraction: float = 0.10,
@@ -78,7 +78,8 @@ def plan(
     Args:
         config: the model's Hugging Face config.
         items: the tokenised examples of the task.
-        token_budget: the most tokens in a batch of detection and evaluation.
+        token_budget: the most tokens in a batch of detection and evaluation; None suits the
+            device, as in ``score_neurons``.
         batch_size: examples in an update.
         steps: updates of the chosen neurons.
         fraction: share of the neurons that are trained, as many in each layer.
@@ -91,20 +92,26 @@ def plan(
         One entry for each of ``JOBS``.
 
     Raises:
-        ValueError: when there are no items, or the model's class is not supported.
+        ValueError: when there are no items, a number is below 1, the dtype is unknown, or the
+            model's class is not supported.
     """
     if not items:
         raise ValueError("There are no examples to plan for; give the task's items.")
+    for name, number in (("batch_size", batch_size), ("steps", steps), ("repeats", repeats)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; give 1 or more.")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    budget = token_budget_for(where, token_budget)
     n_layers = int(config.num_hidden_layers)
     sizes = sorted({min(size, n_layers) for size in _SIZES})
-    runs = {job: Job(job, items, token_budget, batch_size, steps, fraction) for job in JOBS}
+    runs = {job: Job(job, items, budget, batch_size, steps, fraction) for job in JOBS}
     measured: dict[str, list[tuple[float, int]]] = {job: [] for job in JOBS}
     for size in sizes:
-        model_view = view(random_model(with_layers(config, size), dtype, device, kind))
+        model_view = view(random_model(with_layers(config, size), dtype, where, kind))
         for job, run in runs.items():
             measured[job].append(run.measure(model_view, repeats))
         del model_view
-    weights = n_weights(config) * getattr(torch, dtype).itemsize
+    weights = n_weights(config) * as_dtype(dtype).itemsize
     costs = []
     for job, run in runs.items():
         seconds = _at(n_layers, sizes, [found[0] for found in measured[job]])
@@ -217,23 +224,20 @@ class Job:
         return step
 
 
-def random_model(
-    config: Any, dtype: str = "float32", device: str | None = None, kind: str = "bridge"
-) -> Any:
+def random_model(config: Any, dtype: str, device: torch.device, kind: str = "bridge") -> Any:
     """Make a model of a config's shape with random weights, where it will run.
 
     Args:
         config: a Hugging Face config.
         dtype: of the weights.
-        device: where to make it; by default the first GPU, else the CPU.
+        device: where to make it.
         kind: see ``load_model``.
     """
     from transformers import AutoModelForCausalLM
 
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with torch.random.fork_rng(), where:
-        hf = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    return load_model(hf, kind=kind, dtype=dtype, device=where)
+    with torch.random.fork_rng(), device:
+        hf = AutoModelForCausalLM.from_config(config, dtype=as_dtype(dtype))
+    return load_model(hf, kind=kind, dtype=dtype, device=device)
 
 
 def _length(item: Item) -> int:

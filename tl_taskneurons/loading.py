@@ -74,7 +74,7 @@ def load_model(
         raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
     if kind == "hooked":
         _hooked_class()  # before minutes of loading, not after
-    dtype = _as_dtype(dtype)
+    dtype = as_dtype(dtype)
     spread = device_map is not None or _is_spread(name_or_path)
     if spread:
         _check_spread(name_or_path, kind, device, device_map)
@@ -153,7 +153,8 @@ def _refuse_offloaded(hf: nn.Module, source: Source) -> None:
         )
 
 
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return the dtype of a name; raise ValueError for one that models are not loaded in."""
     found = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if found is None or found not in _DTYPES.values():
         raise ValueError(f"unsupported dtype {dtype!r}; use one of {', '.join(_DTYPES)}")

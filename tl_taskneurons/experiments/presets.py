@@ -161,6 +161,11 @@ SUBJECTS = {
 }
 
 
+def hub_limit(data: str, n: int) -> int | None:
+    """How many examples to take from the hub, whose data sets are large; None of other sources."""
+    return n if data.startswith("hub") else None
+
+
 def find_preset(name: str) -> Plan:
     """Return a preset.
 

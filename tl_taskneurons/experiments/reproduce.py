@@ -33,7 +33,7 @@ from tl_taskneurons.experiments import (
 )
 from tl_taskneurons.experiments.experiment import Experiment
 from tl_taskneurons.experiments.lab import BASE, TUNED, Lab
-from tl_taskneurons.experiments.presets import Plan, Subject
+from tl_taskneurons.experiments.presets import Plan, Subject, hub_limit
 from tl_taskneurons.experiments.store import Cell, Store
 from tl_taskneurons.html import write_report
 from tl_taskneurons.loading import load_model
@@ -105,18 +105,15 @@ def open_lab(job: Job) -> Lab:
         )
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    loaded = load_tasks(subject.data, job.plan.tasks, limit=hub_limit(subject.data, job.plan))
-    tasks = Tasks(task.shorter(job.plan.max_chars) for task in loaded)
+    plan = job.plan
+    most = hub_limit(subject.data, max(plan.n_train, plan.n_test, plan.n_detect))
+    loaded = load_tasks(subject.data, plan.tasks, limit=most)
+    tasks = Tasks(task.shorter(plan.max_chars) for task in loaded)
     base = load_model(subject.base, **options)
     tuned = subject.tuned
     if tuned not in (BASE, *_MADE_OF_BASE):
         tuned = load_model(tuned, **options)
     return Lab(base, tuned, tasks, job.plan, Store(job.folder / "store"), subject.data)
-
-
-def hub_limit(data: str, plan: Plan) -> int | None:
-    """How many examples to take from the hub, whose data sets are large: what the plan needs."""
-    return max(plan.n_train, plan.n_test, plan.n_detect) if data.startswith("hub") else None
 
 
 def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[str, list[Cell]]]:

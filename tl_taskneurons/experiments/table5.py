@@ -26,6 +26,7 @@ from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.sequence import SequenceResult, run_sequence
 from tl_taskneurons.continual.storage import Store
 from tl_taskneurons.experiments.claims_units import C10, c9, c10
+from tl_taskneurons.experiments.presets import hub_limit
 from tl_taskneurons.experiments.verdicts import frame
 from tl_taskneurons.loading import load_model
 from tl_taskneurons.model import view
@@ -83,8 +84,7 @@ class Plan:
 
     def tasks(self, order: str, seed: int) -> Tasks:
         """Load the tasks of an order: training, then test and held-out examples apart from it."""
-        # From the hub's large data sets, as much as is needed.
-        most = self.n_train + self.n_test if self.data.startswith("hub") else None
+        most = hub_limit(self.data, self.n_train + self.n_test)
         tasks = load_tasks(self.data, tasks_of_order(order), seed=seed, limit=most)
         return Tasks(
             task.shorter(self.max_chars).limit(self.n_train + self.n_test, self.n_test)
