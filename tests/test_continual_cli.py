@@ -138,6 +138,29 @@ def test_rates_are_chosen_on_training_examples_alone(
     assert all(text.startswith("train") for inputs in seen for text in inputs)
 
 
+def test_rates_can_be_chosen_on_a_shorter_row(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(ORDERS, "parity+size", ("parity", "size"))
+    seen: list[tuple[table5.Plan, str, float]] = []
+
+    def watched(_model: Any, plan: table5.Plan, name: str, lr: float, _store: Path) -> float:
+        seen.append((plan, name, lr))
+        return -lr
+
+    monkeypatch.setattr(table5, "held_out_score", watched)
+    table5.main(
+        ["--model", str(base), "--data", str(data), "--orders", "parity+size", "--seeds", "0",
+         "--methods", "ncft,seq-ft", "--train", "8", "--test", "4", *SMALL, "--out", str(tmp_path),
+         "--rates", "3e-3", "6e-3", "--choose-on", "size,parity", "--choose-steps", "1"]
+    )  # fmt: skip
+    wanted = [("ncft", 3e-3), ("ncft", 6e-3), ("seq-ft", 1e-3), ("seq-ft", 2e-3)]
+    assert [(name, pytest.approx(lr)) for _, name, lr in seen] == wanted
+    assert {(plan.orders, plan.steps) for plan, _, _ in seen} == {(("size,parity",), 1)}
+    table = pd.read_parquet(tmp_path / "table.parquet").set_index(["method", "order"])
+    assert table["lr"].xs("all", level="order").tolist() == pytest.approx([3e-3, 1e-3])
+
+
 def rows() -> pd.DataFrame:
     """Two methods on two orders and two seeds."""
     cl = {"ncft": [0.6, 0.7, 0.8, 0.9], "seq-lora": [0.5, 0.5, 0.5, 0.5]}

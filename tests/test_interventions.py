@@ -242,6 +242,30 @@ def test_hooks_of_the_caller_stay(tokenizer: Any):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("kind", ["bridge", "hooked"])
+def test_hooks_that_come_and_go_inside_leave_the_intervention(kind: str, tokenizer: Any):
+    model = lens("llama", kind, tokenizer)
+    neurons, layer = some(model), view(model).layers[0]
+    chosen = neurons.mask[0]
+    with deactivate(model, neurons):
+        silenced = logits(model)
+        with model.hooks(fwd_hooks=[(layer.hook, lambda act, hook: act * 2)]):  # noqa: ARG005
+            assert not torch.equal(logits(model), silenced)
+        assert torch.equal(logits(model), silenced)
+        assert (activations(model)[layer.hook][..., chosen] == 0).all()
+    assert not layer.point.fwd_hooks
+
+
+def test_reset_hooks_inside_is_no_error(tokenizer: Any):
+    model = lens("llama", "bridge", tokenizer)
+    plain = logits(model)
+    with deactivate(model, some(model)):
+        logits(model)
+        model.reset_hooks()
+        assert torch.equal(logits(model), plain)
+    assert torch.equal(logits(model), plain)
+
+
 INTERVENTIONS: dict[str, Callable[[Any, NeuronSet], AbstractContextManager[None]]] = {
     "deactivate by hooks": lambda m, n: deactivate(m, n),
     "deactivate by weights": lambda m, n: deactivate(m, n, how="weights"),

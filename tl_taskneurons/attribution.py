@@ -17,7 +17,7 @@ from torch import Tensor
 from tl_taskneurons.capture import Add, activations, first_order, integrated
 from tl_taskneurons.forward import answer_losses, frozen
 from tl_taskneurons.memory import halves, in_memory, token_budget_for
-from tl_taskneurons.model import ModelView, require_same_model, view
+from tl_taskneurons.model import ModelView, hooked, require_same_model, view
 from tl_taskneurons.neurons import NeuronScores, NeuronSet
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Batch, Encoded, Item, Prompt, encode, make_batches, pad_id_of
@@ -426,7 +426,7 @@ def _silenced(model_view: ModelView, layer: int, j: int) -> Iterator[None]:
         activation[..., j] = 0.0
         return activation
 
-    with model_view.model.hooks(fwd_hooks=[(model_view.layers[layer].hook, silence)]):
+    with hooked(model_view, {layer: silence}):
         yield
 
 

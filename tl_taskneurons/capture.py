@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.forward import answer_losses
-from tl_taskneurons.model import ModelView
+from tl_taskneurons.model import Hook, ModelView, hooked
 from tl_taskneurons.prompts import Batch
 from tl_taskneurons.recompute import recomputes
 
-Hook = Callable[[Tensor, Any], Tensor]
 # Called with a layer and a number for each example and neuron, ``[batch, d_mlp]``.
 Add = Callable[[int, Tensor], None]
 
@@ -74,8 +73,8 @@ def backward(
 
         return capture
 
-    hooks = [(layer.hook, hook(layer.index)) for layer in model_view.layers[lowest:]]
-    with torch.enable_grad(), model_view.model.hooks(fwd_hooks=hooks):
+    hooks = {layer.index: hook(layer.index) for layer in model_view.layers[lowest:]}
+    with torch.enable_grad(), hooked(model_view, hooks):
         losses = answer_losses(model_view, batch)
         require_fired(model_view, fired, range(lowest, model_view.n_layers))
         losses.sum().backward()
@@ -122,8 +121,8 @@ def activations(
 
         return capture
 
-    hooks = [(model_view.layers[layer].hook, hook(layer)) for layer in layers]
-    with torch.no_grad(), model_view.model.hooks(fwd_hooks=hooks):
+    hooks = {layer: hook(layer) for layer in layers}
+    with torch.no_grad(), hooked(model_view, hooks):
         answer_losses(model_view, batch)
     require_fired(model_view, fired, layers)
 

@@ -14,7 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from tl_taskneurons.model import ModelView, pinned_fingerprint, require_same_model, view
+from tl_taskneurons.model import (
+    Hook,
+    ModelView,
+    hooked,
+    pinned_fingerprint,
+    require_same_model,
+    view,
+)
 from tl_taskneurons.neurons import NeuronSet
 from tl_taskneurons.roles import current_role
 
@@ -64,9 +71,10 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
     if how == "hooks":
 
         def change(_layer: int, activation: Tensor, index: Tensor) -> Tensor:
-            # Zero by filling, not by multiplying: an infinite activation is silenced as well.
             if factor == 0.0:
-                return activation.index_fill(-1, index, 0.0)
+                # Chosen, not multiplied: an infinite activation is silenced as well.
+                chosen = index.new_zeros(activation.shape[-1], dtype=torch.bool)
+                return torch.where(chosen.index_fill(0, index, value=True), 0.0, activation)
             return activation.index_copy(-1, index, activation.index_select(-1, index) * factor)
 
         with _hooked(model_view, neurons, change):
@@ -162,7 +170,7 @@ def _hooked(model_view: ModelView, neurons: NeuronSet, change: Change) -> Iterat
     """Apply ``change`` at the hook points of the layers that have neurons in the set."""
     fired: set[int] = set()
 
-    def hook(layer: int, index: Tensor) -> Callable[[Tensor, Any], Tensor]:
+    def hook(layer: int, index: Tensor) -> Hook:
         placed: dict[torch.device, Tensor] = {}
 
         def apply(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens)
@@ -174,8 +182,7 @@ def _hooked(model_view: ModelView, neurons: NeuronSet, change: Change) -> Iterat
         return apply
 
     layers = neurons.layers()
-    hooks = [(model_view.layers[i].hook, hook(i, index)) for i, index in layers.items()]
-    with model_view.model.hooks(fwd_hooks=hooks):
+    with hooked(model_view, {layer: hook(layer, index) for layer, index in layers.items()}):
         yield
     silent = sorted(set(layers) - fired)
     if silent and current_role().leads:  # another process may have no share of the examples

@@ -6,7 +6,7 @@ hook point ``mlp.hook_post``.
 """
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 # Position-dependent odd multipliers make the weight hash sensitive to order; a fixed seed makes
 # it the same everywhere.
 _HASH_SEED = 20_240_706
 _PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
 _NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
+
+
+Hook = Callable[[Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class MLPLayer:
     Attributes:
         index: layer number.
         hook: name of the hook point of the neurons' activations ``[batch, pos, d_mlp]``.
+        point: that hook point.
         module: the MLP module.
         gated: whether the activation is ``act(gate) * up``.
         parameters: the neurons' parameters by name.
@@ -63,6 +68,7 @@ class MLPLayer:
 
     index: int
     hook: str
+    point: HookPoint
     module: nn.Module
     gated: bool
     parameters: Mapping[str, NeuronParameter]
@@ -192,7 +198,8 @@ def view(model: Any) -> ModelView:
     kind = type(model).__name__
     if isinstance(model, ModelView):
         return model
-    if not hasattr(model, "hook_dict") or not hasattr(model, "cfg"):
+    hooks = getattr(model, "hook_dict", None)  # a bridge collects it anew at every access
+    if hooks is None or not hasattr(model, "cfg"):
         raise TypeError(
             f"Expected a HookedTransformer or TransformerBridge, got {kind}. Wrap a Hugging Face "
             "model with tl_taskneurons.load_model(hf_model, tokenizer=...)."
@@ -211,7 +218,6 @@ def view(model: Any) -> ModelView:
             f"{name} ({kind}) is not a decoder-only causal model with a stack of blocks, so it has "
             "no MLP neurons that this library could score. Use a model like Llama, GPT-2 or Bloom."
         )
-    hooks = model.hook_dict
     layers = tuple(
         _bridge_layer(name, i, block, hooks) if is_bridge else _hooked_layer(name, i, block, hooks)
         for i, block in enumerate(blocks)
@@ -224,6 +230,31 @@ def view(model: Any) -> ModelView:
             f"{name} has layers of different widths {widths}; one d_mlp for all layers is needed."
         )
     return ModelView(model, name, layers, is_bridge)
+
+
+@contextmanager
+def hooked(model_view: ModelView, hooks: Mapping[int, Hook]) -> Iterator[None]:
+    """Add forward hooks on the neurons' activations; remove them, and no others, afterwards.
+
+    It nests with ``model.hooks(...)`` and does the same, but that looks all names of a
+    TransformerBridge up again for every hook, which takes as long as a short forward pass.
+
+    Args:
+        model_view: the model.
+        hooks: layer to a function of the activation ``[batch, pos, d_mlp]`` and, as ``hook``, the
+            hook point. It returns what takes the activation's place.
+    """
+    added: list[tuple[HookPoint, Any]] = []
+    try:
+        for layer, hook in hooks.items():
+            point = model_view.layers[layer].point
+            point.add_hook(hook)
+            added.append((point, point.fwd_hooks[-1]))
+        yield
+    finally:
+        for point, handle in added:
+            handle.hook.remove()
+            point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> None:
@@ -246,7 +277,7 @@ def _neuron_axis(name: str) -> int:
     return 1 if name in ("W_in", "W_gate") else 0
 
 
-def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any]) -> MLPLayer:
+def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookPoint]) -> MLPLayer:
     mlp = getattr(block, "mlp", None)
     _refuse_if_unusable(name, i, mlp, hooks)
     assert mlp is not None
@@ -268,10 +299,10 @@ def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any])
                 )
             continue
         found[part] = NeuronParameter(part, parameter, axis)
-    return _checked_layer(name, i, mlp, gated, found)
+    return _checked_layer(name, i, mlp, gated, found, hooks)
 
 
-def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any]) -> MLPLayer:
+def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookPoint]) -> MLPLayer:
     mlp = getattr(block, "mlp", None)
     _refuse_if_unusable(name, i, mlp, hooks)
     assert mlp is not None
@@ -292,10 +323,12 @@ def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, Any])
         bias = getattr(linear, "bias", None)
         if bias is not None and bias_name is not None:
             found[bias_name] = NeuronParameter(bias_name, bias, 0)
-    return _checked_layer(name, i, mlp, "W_gate" in found, found)
+    return _checked_layer(name, i, mlp, "W_gate" in found, found, hooks)
 
 
-def _refuse_if_unusable(name: str, i: int, mlp: nn.Module | None, hooks: Mapping[str, Any]) -> None:
+def _refuse_if_unusable(
+    name: str, i: int, mlp: nn.Module | None, hooks: Mapping[str, HookPoint]
+) -> None:
     cause = None
     if mlp is None:
         cause = "it has no MLP (an attention-only or state-space layer)"
@@ -303,8 +336,8 @@ def _refuse_if_unusable(name: str, i: int, mlp: nn.Module | None, hooks: Mapping
         cause = "it is a mixture of experts, whose neurons depend on the router"
     elif hasattr(mlp, "hook_mid"):
         cause = "it is a SoLU MLP with a layer norm between activation and output matrix"
-    elif f"blocks.{i}.mlp.hook_post" not in hooks:
-        cause = f"it has no hook point blocks.{i}.mlp.hook_post"
+    elif _hook_of(i) not in hooks:
+        cause = f"it has no hook point {_hook_of(i)}"
     if cause:
         raise ValueError(
             f"Layer {i} of {name} can't be used: {cause}. Supported are decoder-only models with "
@@ -312,8 +345,17 @@ def _refuse_if_unusable(name: str, i: int, mlp: nn.Module | None, hooks: Mapping
         )
 
 
+def _hook_of(layer: int) -> str:
+    return f"blocks.{layer}.mlp.hook_post"
+
+
 def _checked_layer(
-    name: str, i: int, mlp: nn.Module, gated: bool, parameters: dict[str, NeuronParameter]
+    name: str,
+    i: int,
+    mlp: nn.Module,
+    gated: bool,
+    parameters: dict[str, NeuronParameter],
+    hooks: Mapping[str, HookPoint],
 ) -> MLPLayer:
     missing = {"W_in", "W_out"} - set(parameters)
     if missing:
@@ -336,7 +378,7 @@ def _checked_layer(
             )
     # One order for both classes: the fingerprint depends on it.
     parameters = {part: parameters[part] for part in _PARTS if part in parameters}
-    layer = MLPLayer(i, f"blocks.{i}.mlp.hook_post", mlp, gated, parameters)
+    layer = MLPLayer(i, _hook_of(i), hooks[_hook_of(i)], mlp, gated, parameters)
     d_model, d_mlp = layer.d_model, layer.d_mlp
     for part_name in {"W_in", "W_gate"} & set(parameters):
         shape = tuple(parameters[part_name].oriented.shape)

@@ -19,16 +19,13 @@ from tl_taskneurons.experiments.store import Cell, Recipe, digest
 from tl_taskneurons.plots import forgetting_curves
 from tl_taskneurons.runs import tasks_digest
 
-# All weights take smaller steps than neurons and adapters.
-_WEIGHTS = ("WeightLearner", "JointLearner")
-
 
 def sizes(lab: Lab) -> table5.Plan:
     """The sizes of the rows, as ``table5`` takes them."""
     plan, rows = lab.plan, lab.plan.rows
     return table5.Plan(
         lab.data, rows.orders, rows.methods, plan.seeds, plan.fraction, rows.steps,
-        rows.batch_size, rows.n_train, rows.n_test, plan.shots, plan.max_chars,
+        rows.batch_size, rows.n_train, rows.n_test, plan.shots, plan.max_chars, rows.rates,
     )  # fmt: skip
 
 
@@ -114,9 +111,7 @@ def _conditions(lab: Lab) -> list[tuple[str, str, int]]:
 
 
 def _rates(lab: Lab, method: str) -> list[float]:
-    learner = type(find_method(method, lab.plan.fraction).learner).__name__
-    factor = 1 / 3 if learner in _WEIGHTS else 1.0
-    return [rate * factor for rate in lab.plan.rows.rates]
+    return list(sizes(lab).rates_of(method))
 
 
 def _learner(lab: Lab, method: str) -> str:

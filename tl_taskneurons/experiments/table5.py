@@ -2,13 +2,15 @@ r"""The paper's Table 5 and Figure 4: ways to learn tasks in a row, all with the
 
 Every method trains every order with every seed, each stage on as many examples in as many steps.
 A method's learning rate is chosen on the first order with the first seed, by the mean score after
-the last stage on held-out training examples; the test split is never used for it. Tasks that are
-drawn (mini) are drawn anew for each seed.
+the last stage on held-out training examples; the test split is never used for it. On a large model
+a shorter row (``--choose-on``, ``--choose-steps``) makes the choice cheaper. Tasks that are drawn
+(mini) are drawn anew for each seed.
 
     python -m tl_taskneurons.experiments.table5 --out runs/table5 --csv figures/table5_mini.csv
     python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data DATA --orders order1 \
-        --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,ncft-soft,per-task --batch-size 8 \
-        --out runs/table5-smollm2
+        --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,routed,per-task --seeds 0 --train 200 \
+        --steps 25 --test 24 --max-chars 200 --rates 3e-4 1e-3 3e-3 --choose-on dbpedia,amazon \
+        --choose-steps 12 --out runs/table5-smollm2
 """
 
 import argparse
@@ -38,7 +40,10 @@ from tl_taskneurons.task_sources import load_tasks
 from tl_taskneurons.tasks import Tasks
 from tl_taskneurons.training_loop import Training
 
-# What is tried for each kind of learner; neurons and adapters take larger steps than all weights.
+# Learners that train all weights, which take smaller steps than neurons and adapters.
+WEIGHTS = ("WeightLearner", "JointLearner")
+
+# What is tried for each kind of learner.
 LEARNING_RATES = {
     "NeuronLearner": (1e-3, 3e-3, 1e-2, 3e-2),
     "LoraLearner": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
@@ -64,6 +69,10 @@ class Plan:
         n_test: test examples of a task, and held-out training examples for the choice of rates.
         shots: demonstrations in a prompt.
         max_chars: examples with a longer input are left out; None keeps all.
+        rates: learning rates to choose from, a third of these where all weights are trained; None
+            is ``LEARNING_RATES``.
+        choose_on: the row of tasks that rates are chosen on; None is the first order.
+        choose_steps: updates of a stage there; None is ``steps``.
     """
 
     data: str = "mini"
@@ -77,6 +86,22 @@ class Plan:
     n_test: int = 40
     shots: int = 0
     max_chars: int | None = None
+    rates: tuple[float, ...] | None = None
+    choose_on: str | None = None
+    choose_steps: int | None = None
+
+    @property
+    def choice(self) -> "Plan":
+        """The same plan with the row that rates are chosen on as its first."""
+        order, steps = self.choose_on or self.orders[0], self.choose_steps or self.steps
+        return replace(self, orders=(order,), steps=steps)
+
+    def rates_of(self, method: str) -> tuple[float, ...]:
+        """The learning rates that a method is tried with."""
+        kind = type(find_method(method).learner).__name__
+        if self.rates is None:
+            return LEARNING_RATES[kind]
+        return tuple(rate / 3 if kind in WEIGHTS else rate for rate in self.rates)
 
     def training(self, lr: float) -> Training:
         """How a stage is trained."""
@@ -101,13 +126,13 @@ class Experiment:
     folder: RunFolder
 
     def choose_lr(self, method: str) -> float:
-        """Choose a method's learning rate on the first order with the first seed."""
-        kind = type(find_method(method).learner).__name__
+        """Choose a method's learning rate on the plan's row for that, with the first seed."""
+        rates = self.plan.rates_of(method)
+        if len(rates) == 1:
+            return rates[0]
         frame = self.folder.unit(
             f"choose/{method}",
-            lambda: pd.DataFrame(
-                [{"lr": lr, "cl": self._held_out(method, lr)} for lr in LEARNING_RATES[kind]]
-            ),
+            lambda: pd.DataFrame([{"lr": lr, "cl": self._held_out(method, lr)} for lr in rates]),
         )
         return float(frame["lr"].iloc[frame["cl"].argmax()])
 
@@ -119,7 +144,7 @@ class Experiment:
         )  # fmt: skip
 
     def _held_out(self, name: str, lr: float) -> float:
-        return held_out_score(self.model, self.plan, name, lr, self.folder.file("pieces"))
+        return held_out_score(self.model, self.plan.choice, name, lr, self.folder.file("pieces"))
 
 
 def run_row(
@@ -244,6 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=plan.n_test, help="test examples per task")
     parser.add_argument("--shots", type=int, default=plan.shots)
     parser.add_argument("--max-chars", type=int, help="leave out examples with a longer input")
+    parser.add_argument(
+        "--rates", type=float, nargs="+",
+        help="learning rates to choose from (all weights take a third); one is no choice",
+    )  # fmt: skip
+    parser.add_argument("--choose-on", metavar="TASKS", help="row that rates are chosen on, with "
+                        "commas between; by default the first order")  # fmt: skip
+    parser.add_argument("--choose-steps", type=int, help="updates of a stage there")
     parser.add_argument("--out", default="runs/table5", help="a stopped run goes on there")
     parser.add_argument(
         "--csv",
@@ -255,13 +287,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = Plan(
         given.data, tuple(given.orders.split(",")), tuple(given.methods.split(",")),
         tuple(given.seeds), given.fraction, given.steps, given.batch_size, given.train, given.test,
-        given.shots, given.max_chars,
+        given.shots, given.max_chars, None if given.rates is None else tuple(given.rates),
+        given.choose_on, given.choose_steps,
     )  # fmt: skip
     model = load_model(given.model)
     changeable = ("out", "csv", "data", "methods", "seeds", "orders")
     stated = {key: value for key, value in vars(given).items() if key not in changeable}
     # Rates are chosen on the first order and seed, so these are part of what defines a run.
-    stated |= {"first_order": plan.orders[0], "first_seed": plan.seeds[0]}
+    stated |= {"first_order": plan.choice.orders[0], "first_seed": plan.seeds[0]}
     with RunFolder.open(Path(given.out), stated) as folder:
         folder.confirm(fingerprint=view(model).fingerprint)
         rows, stages = run(Experiment(model, plan, folder), progress=True)
