@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import measure
 import summary
 
-SCRIPTS = ("attribution", "evaluation", "growth", "similarity", "training", "large", "report")
+SCRIPTS = (
+    "attribution", "evaluation", "growth", "similarity", "training", "sharing", "large", "report",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -23,7 +23,7 @@ _PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
 _NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
 
 
-Hook = Callable[[Tensor, Any], Tensor]
+Hook = Callable[..., Tensor]  # of an activation and, by name, the hook point
 
 
 @dataclass(frozen=True, eq=False)
