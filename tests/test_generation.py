@@ -2,7 +2,7 @@ import helpers
 import pytest
 import torch
 
-from tl_taskneurons.evaluation import shared_prefix
+from tl_taskneurons.answers import shared_prefix
 from tl_taskneurons.generation import generate
 from tl_taskneurons.interventions import deactivate
 from tl_taskneurons.kvcache import KVCache
