@@ -151,14 +151,25 @@ def test_rates_can_be_chosen_on_a_shorter_row(
     monkeypatch.setattr(table5, "held_out_score", watched)
     table5.main(
         ["--model", str(base), "--data", str(data), "--orders", "parity+size", "--seeds", "0",
-         "--methods", "ncft,seq-ft", "--train", "8", "--test", "4", *SMALL, "--out", str(tmp_path),
-         "--rates", "3e-3", "6e-3", "--choose-on", "size,parity", "--choose-steps", "1"]
+         "--methods", "ncft,seq-ft,seq-lora", "--train", "8", "--test", "4", *SMALL,
+         "--rates", "3e-3", "6e-3", "--choose-on", "size,parity", "--choose-steps", "1",
+         "--rate", "seq-lora=5e-3", "--out", str(tmp_path)]
     )  # fmt: skip
     wanted = [("ncft", 3e-3), ("ncft", 6e-3), ("seq-ft", 1e-3), ("seq-ft", 2e-3)]
     assert [(name, pytest.approx(lr)) for _, name, lr in seen] == wanted
     assert {(plan.orders, plan.steps) for plan, _, _ in seen} == {(("size,parity",), 1)}
     table = pd.read_parquet(tmp_path / "table.parquet").set_index(["method", "order"])
-    assert table["lr"].xs("all", level="order").tolist() == pytest.approx([3e-3, 1e-3])
+    assert table["lr"].xs("all", level="order").tolist() == pytest.approx([3e-3, 1e-3, 5e-3])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("ncft", "not METHOD=RATE"), ("ncft=0", "above 0"), ("ncf=1e-3", "did you mean 'ncft'")],
+)
+def test_a_wrong_rate_is_named(given: str, message: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        table5.main(["--rate", given])
+    assert message in capsys.readouterr().err
 
 
 def rows() -> pd.DataFrame:

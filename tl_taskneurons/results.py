@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.roles import current_role
@@ -60,7 +61,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     if not source.is_file():
         raise FileNotFoundError(f"No table {source}; the command that makes it has not finished.")
     try:
-        return pd.read_parquet(source)
+        # Thousands of small tables are read; without threads each takes less than half the time.
+        with pq.ParquetFile(source) as file:
+            return file.read(use_threads=False).to_pandas(use_threads=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{source} is damaged or no parquet file ({_first_line(error)}); delete it and call "

@@ -102,9 +102,12 @@ class Lab(Records):
         """The learning rate chosen on held-out examples; all weights take a third of it."""
         if len(self.plan.rates) == 1:
             return self.plan.rates[0] / (3 if all_weights else 1)
-        chosen = self.rate_table().groupby("lr", as_index=False)["loss"].mean()
-        rate = float(chosen["lr"].to_numpy()[chosen["loss"].to_numpy().argmin()])
+        rate = self.once("rate", self._chosen_rate)
         return rate / 3 if all_weights else rate
+
+    def _chosen_rate(self) -> float:
+        chosen = self.rate_table().groupby("lr", as_index=False)["loss"].mean()
+        return float(chosen["lr"].to_numpy()[chosen["loss"].to_numpy().argmin()])
 
     def rate_table(self) -> pd.DataFrame:
         """Held-out losses for each learning rate: ``task, neurons, lr, loss``."""
@@ -202,8 +205,13 @@ class Lab(Records):
         cell = self.cell(state, tested)
         if cell.missing():
             cell.run()
-        frames = [self.store.get("states", self._answers(state, name)) for name in tested]
-        return pd.concat(frames, ignore_index=True).assign(**columns)
+
+        def read() -> pd.DataFrame:
+            frames = [self.store.get("states", self._answers(state, name)) for name in tested]
+            return pd.concat(frames, ignore_index=True)
+
+        # A figure and the test of a claim ask for the same ones.
+        return self.once(("items", digest(state.needs), *tested), read).assign(**columns)
 
     def table(self, state: State, name: str) -> pd.DataFrame:
         """A further table of a state, which its cell has made."""

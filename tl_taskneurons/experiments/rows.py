@@ -60,6 +60,10 @@ def chosen_rate(lab: Lab, method: str) -> float:
     rates = _rates(lab, method)
     if len(rates) == 1:
         return rates[0]
+    return lab.once(("row rate", method), lambda: _best_rate(lab, method, rates))
+
+
+def _best_rate(lab: Lab, method: str, rates: list[float]) -> float:
     values = [lab.stored_table(_held_out(lab, method, lr))["cl"].iloc[0] for lr in rates]
     return rates[values.index(max(values))]
 

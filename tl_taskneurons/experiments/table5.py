@@ -73,6 +73,7 @@ class Plan:
             is ``LEARNING_RATES``.
         choose_on: the row of tasks that rates are chosen on; None is the first order.
         choose_steps: updates of a stage there; None is ``steps``.
+        given_rates: methods and the learning rates that they get without a choice.
     """
 
     data: str = "mini"
@@ -89,6 +90,7 @@ class Plan:
     rates: tuple[float, ...] | None = None
     choose_on: str | None = None
     choose_steps: int | None = None
+    given_rates: tuple[tuple[str, float], ...] = ()
 
     @property
     def choice(self) -> "Plan":
@@ -98,6 +100,8 @@ class Plan:
 
     def rates_of(self, method: str) -> tuple[float, ...]:
         """The learning rates that a method is tried with."""
+        if method in dict(self.given_rates):
+            return (dict(self.given_rates)[method],)
         kind = type(find_method(method).learner).__name__
         if self.rates is None:
             return LEARNING_RATES[kind]
@@ -251,6 +255,23 @@ def claims(rows: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     return frame([c9(rows), c10(comparable(stages))])
 
 
+def _given_rate(text: str) -> tuple[str, float]:
+    """Read ``METHOD=RATE``."""
+    name, _, rate = text.partition("=")
+    try:
+        value = float(rate)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not METHOD=RATE with a rate above 0, as in ncft=3e-4"
+        )
+    try:
+        return find_method(name).name, value
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment from the command line."""
     plan = Plan()
@@ -276,6 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--choose-on", metavar="TASKS", help="row that rates are chosen on, with "
                         "commas between; by default the first order")  # fmt: skip
     parser.add_argument("--choose-steps", type=int, help="updates of a stage there")
+    parser.add_argument("--rate", type=_given_rate, action="append", metavar="METHOD=RATE",
+                        help="a method's learning rate, which then isn't chosen")  # fmt: skip
     parser.add_argument("--out", default="runs/table5", help="a stopped run goes on there")
     parser.add_argument(
         "--csv",
@@ -288,10 +311,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.data, tuple(given.orders.split(",")), tuple(given.methods.split(",")),
         tuple(given.seeds), given.fraction, given.steps, given.batch_size, given.train, given.test,
         given.shots, given.max_chars, None if given.rates is None else tuple(given.rates),
-        given.choose_on, given.choose_steps,
+        given.choose_on, given.choose_steps, tuple(given.rate or ()),
     )  # fmt: skip
     model = load_model(given.model)
-    changeable = ("out", "csv", "data", "methods", "seeds", "orders")
+    changeable = ("out", "csv", "data", "methods", "seeds", "orders", "rate")
     stated = {key: value for key, value in vars(given).items() if key not in changeable}
     # Rates are chosen on the first order and seed, so these are part of what defines a run.
     stated |= {"first_order": plan.choice.orders[0], "first_seed": plan.seeds[0]}

@@ -7,6 +7,7 @@ falls into one tenth; so no seed and no size can bring a test combination into t
 import random
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 
 from tl_taskneurons.builtin.mini.lexicon import Draft
@@ -74,6 +75,7 @@ def _examples(recipe: Recipe, count: int, seed: int, *, test: bool) -> tuple[Exa
     return tuple(made)
 
 
+@lru_cache(maxsize=128)  # rows of tasks in several orders ask for the same ones
 def mini_task(name: str, *, n_train: int = 2000, n_test: int = 200, seed: int = 0) -> Task:
     """Make one mini task.
 
