@@ -331,8 +331,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in ("table", "curves", "claims"):
                 stem = given.csv.stem.removeprefix("table5")
                 start = {"table": "table5", "curves": "figure4", "claims": "table5_claims"}[name]
-                stamped = tables[name].assign(model=given.model).round(4)
-                stamped.to_csv(given.csv.with_stem(start + stem), index=False)
+                stamped = tables[name].assign(model=given.model)
+                digits = {column: 4 for column in stamped.columns if column != "lr"}
+                stamped.round(digits).to_csv(given.csv.with_stem(start + stem), index=False)
         folder.finish()
 
 
