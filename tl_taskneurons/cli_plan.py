@@ -18,7 +18,7 @@ example:
   tl-taskneurons plan --model meta-llama/Llama-2-7b-hf --data hub --tasks mnli --limit 1000 \\
       --dtype bfloat16 --device cuda --token-budget 8192
 
-Runs a model of the same widths with two and with four layers and random weights on this machine:
+Runs a model of the same widths with two and with six layers and random weights on this machine:
 the weights themselves are not needed, and not downloaded.
 """
 
