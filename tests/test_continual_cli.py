@@ -97,22 +97,22 @@ def test_table_5_runs_and_goes_on(
     words = [
         "--model", str(base), "--data", str(data), "--orders", "parity+size", "--seeds", "0", "1",
         "--methods", methods, "--train", "8", "--test", "4", *SMALL,
-        "--out", str(tmp_path / "run"), "--csv", str(tmp_path / "table5.csv"),
+        "--out", str(tmp_path / "run"), "--csv", str(tmp_path / "new" / "table5.csv"),
     ]  # fmt: skip
     monkeypatch.setitem(ORDERS, "parity+size", ("parity", "size"))
     table5.main(words)
-    table = pd.read_csv(tmp_path / "table5.csv")
+    table = pd.read_csv(tmp_path / "new" / "table5.csv")
     assert table["method"].unique().tolist() == methods.split(",")
     assert table["order"].unique().tolist() == ["parity+size", "all"]
-    curves = pd.read_csv(tmp_path / "figure4.csv")
+    curves = pd.read_csv(tmp_path / "new" / "figure4.csv")
     assert set(curves["stage"]) == {2}
-    claims = pd.read_csv(tmp_path / "table5_claims.csv")
+    claims = pd.read_csv(tmp_path / "new" / "table5_claims.csv")
     assert claims["claim"].tolist() == ["C9", "C10"]
     assert claims["verdict"].tolist() == ["not tested"] * 2  # two rows are too few to tell
-    written = (tmp_path / "table5.csv").read_bytes()
+    written = (tmp_path / "new" / "table5.csv").read_bytes()
     monkeypatch.setattr(table5.Experiment, "_held_out", None)  # everything is there already
     table5.main(words)
-    assert (tmp_path / "table5.csv").read_bytes() == written
+    assert (tmp_path / "new" / "table5.csv").read_bytes() == written
 
 
 def test_rates_are_chosen_on_training_examples_alone(

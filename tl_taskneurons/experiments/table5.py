@@ -6,7 +6,8 @@ the last stage on held-out training examples; the test split is never used for i
 a shorter row (``--choose-on``, ``--choose-steps``) makes the choice cheaper. Tasks that are drawn
 (mini) are drawn anew for each seed.
 
-    python -m tl_taskneurons.experiments.table5 --out runs/table5 --csv figures/table5_mini.csv
+    python -m tl_taskneurons.experiments.table5 --out runs/table5 \
+        --csv figures/table5_all-methods.csv
     python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data DATA --orders order1 \
         --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,routed,per-task --seeds 0 --train 200 \
         --steps 25 --test 24 --max-chars 200 --rates 3e-4 1e-3 3e-3 --choose-on dbpedia,amazon \
@@ -255,6 +256,13 @@ def claims(rows: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     return frame([c9(rows), c10(comparable(stages))])
 
 
+def _rounded(found: pd.DataFrame) -> pd.DataFrame:
+    """Four decimals; learning rates, which may be smaller, to four digits."""
+    if "lr" in found:
+        found = found.assign(lr=[float(f"{lr:.4g}") for lr in found["lr"]])
+    return found.round({column: 4 for column in found.columns if column != "lr"})
+
+
 def _given_rate(text: str) -> tuple[str, float]:
     """Read ``METHOD=RATE``."""
     name, _, rate = text.partition("=")
@@ -313,6 +321,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.shots, given.max_chars, None if given.rates is None else tuple(given.rates),
         given.choose_on, given.choose_steps, tuple(given.rate or ()),
     )  # fmt: skip
+    if given.csv is not None:
+        given.csv.parent.mkdir(parents=True, exist_ok=True)
     model = load_model(given.model)
     changeable = ("out", "csv", "data", "methods", "seeds", "orders", "rate")
     stated = {key: value for key, value in vars(given).items() if key not in changeable}
@@ -331,9 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in ("table", "curves", "claims"):
                 stem = given.csv.stem.removeprefix("table5")
                 start = {"table": "table5", "curves": "figure4", "claims": "table5_claims"}[name]
-                stamped = tables[name].assign(model=given.model)
-                digits = {column: 4 for column in stamped.columns if column != "lr"}
-                stamped.round(digits).to_csv(given.csv.with_stem(start + stem), index=False)
+                stamped = _rounded(tables[name]).assign(model=given.model)
+                stamped.to_csv(given.csv.with_stem(start + stem), index=False)
         folder.finish()
 
 
