@@ -242,7 +242,7 @@ def test_hooks_of_the_caller_stay(tokenizer: Any):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("kind", ["bridge", "hooked"])
+@pytest.mark.parametrize("kind", ["bridge", HOOKED])
 def test_hooks_that_come_and_go_inside_leave_the_intervention(kind: str, tokenizer: Any):
     model = lens("llama", kind, tokenizer)
     neurons, layer = some(model), view(model).layers[0]

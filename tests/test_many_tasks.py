@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tl_taskneurons as tn
-from tl_taskneurons import attribution, evaluation, memory
+from tl_taskneurons import answers, attribution, memory
 from tl_taskneurons.attribution import ITEM_METHODS, score_batches
 from tl_taskneurons.memory import peak_memory
 from tl_taskneurons.model import view
@@ -211,7 +211,7 @@ def test_evaluation_goes_on_in_halves(metric: str, tokenizer: Any):
     task = replace(helpers.toy_task(4), test=helpers.toy_task(12).train, metric=metric)
     expected = tn.evaluate_items(model, task)
     with (
-        memory_for(200, evaluation, "answer_logits") as ran,
+        memory_for(200, answers, "answer_logits") as ran,
         pytest.warns(RuntimeWarning, match="Not enough memory"),
     ):
         found = tn.evaluate_items(model, task, share_prefix=False, token_budget=2000)
