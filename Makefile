@@ -53,7 +53,7 @@ check: ## everything that CI runs: lint, test, test-tl4
 	    echo "== $$step passed in $$((SECONDS - start)) s"; \
 	done
 
-bench: $(READY_BENCH) ## measure time and memory against other tools, ten minutes (BENCH="growth ...": some)
+bench: $(READY_BENCH) ## measure time and memory against other tools (BENCH="growth ...": some)
 	@if [ -z "$(if $(BENCH),$(filter attribution,$(BENCH)),all)" ]; then :; \
 	elif [ -x $(VENV_TL4)/bin/python ]; then \
 	$(VENV_TL4)/bin/python benchmarks/attribution.py; \

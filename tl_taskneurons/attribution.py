@@ -16,8 +16,9 @@ from torch import Tensor
 
 from tl_taskneurons.capture import Add, activations, first_order, integrated
 from tl_taskneurons.forward import answer_losses, frozen
+from tl_taskneurons.hooking import hooked
 from tl_taskneurons.memory import halves, in_memory, token_budget_for
-from tl_taskneurons.model import ModelView, hooked, require_same_model, view
+from tl_taskneurons.model import ModelView, require_same_model, view
 from tl_taskneurons.neurons import NeuronScores, NeuronSet
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Batch, Encoded, Item, Prompt, encode, make_batches, pad_id_of

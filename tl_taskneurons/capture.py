@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.forward import answer_losses
-from tl_taskneurons.model import Hook, ModelView, hooked
+from tl_taskneurons.hooking import Hook, hooked
+from tl_taskneurons.model import ModelView
 from tl_taskneurons.prompts import Batch
 from tl_taskneurons.recompute import recomputes
 

@@ -14,14 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from tl_taskneurons.model import (
-    Hook,
-    ModelView,
-    hooked,
-    pinned_fingerprint,
-    require_same_model,
-    view,
-)
+from tl_taskneurons.hooking import Hook, hooked
+from tl_taskneurons.model import ModelView, pinned_fingerprint, require_same_model, view
 from tl_taskneurons.neurons import NeuronSet
 from tl_taskneurons.roles import current_role
 

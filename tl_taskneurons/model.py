@@ -6,7 +6,7 @@ hook point ``mlp.hook_post``.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,6 @@ from transformer_lens.hook_points import HookPoint
 _HASH_SEED = 20_240_706
 _PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
 _NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
-
-
-Hook = Callable[..., Tensor]  # of an activation and, by name, the hook point
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,31 +227,6 @@ def view(model: Any) -> ModelView:
             f"{name} has layers of different widths {widths}; one d_mlp for all layers is needed."
         )
     return ModelView(model, name, layers, is_bridge)
-
-
-@contextmanager
-def hooked(model_view: ModelView, hooks: Mapping[int, Hook]) -> Iterator[None]:
-    """Add forward hooks on the neurons' activations; remove them, and no others, afterwards.
-
-    It nests with ``model.hooks(...)`` and does the same, but that looks all names of a
-    TransformerBridge up again for every hook, which takes as long as a short forward pass.
-
-    Args:
-        model_view: the model.
-        hooks: layer to a function of the activation ``[batch, pos, d_mlp]`` and, as ``hook``, the
-            hook point. It returns what takes the activation's place.
-    """
-    added: list[tuple[HookPoint, Any]] = []
-    try:
-        for layer, hook in hooks.items():
-            point = model_view.layers[layer].point
-            point.add_hook(hook)
-            added.append((point, point.fwd_hooks[-1]))
-        yield
-    finally:
-        for point, handle in added:
-            handle.hook.remove()
-            point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> None:
