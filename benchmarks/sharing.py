@@ -1,6 +1,6 @@
 """Two processes of one thread each beside one process with two threads.
 
-    python benchmarks/sharing.py [--model smollm2-135m] [--examples 16] [--repeats 3]
+    python benchmarks/sharing.py [--model smollm2-135m] [--examples 32] [--repeats 3]
 
 torchrun starts two processes. In every round the first does each job alone with two threads while
 the other one waits, then both share it. Seconds are the clock's, for that is what sharing is to
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print a table; write it to the results."""
     parser = measure.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--examples", type=int, default=32)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = measure.parse(parser, argv, model="mini-llama", examples=8)
     if given.child is not None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tl_taskneurons.adapters import WeightDelta
+from tl_taskneurons.attribution import score_neurons
 from tl_taskneurons.continual import METHODS, SequenceResult, find_method, run_sequence
 from tl_taskneurons.continual.inference import Plain
 from tl_taskneurons.continual.learners import Setting
@@ -187,6 +188,15 @@ def test_a_budget_by_mass_is_the_fewest_neurons_that_hold_it():
     assert replace(learner, mass=None, fraction=0.5).count(scores) == 3
 
 
+def test_a_limit_of_scored_examples_chooses_the_neurons(model: Any):
+    one = row_of_tasks()[0]
+    few = run_sequence(model, [one], "ncft", TRAINING, fraction=0.3, score_limit=2)
+    scores = score_neurons(model, one, limit=2)
+    assert few.deltas["one"].neurons == scores.top(fraction=0.3)
+    every = run_sequence(model, [one], "ncft", TRAINING, fraction=0.3)
+    assert every.deltas["one"].neurons != few.deltas["one"].neurons
+
+
 def test_joint_training_does_not_depend_on_the_order(model: Any, tmp_path: Path):
     one, two, three = row_of_tasks()
     first = run_sequence(model, [one, two, three], "joint", TRAINING, store=tmp_path)
@@ -284,6 +294,7 @@ def test_bad_rows_are_refused_before_anything_is_trained(
         ([one], {"limit": 0}, "limit is 0"),
         ([one], {"test_limit": 0}, "test_limit is 0"),
         ([one], {"fraction": 0.0}, "fraction is 0.0"),
+        ([one], {"score_limit": 0}, "score_limit is 0"),
     ]
     for tasks, options, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -58,6 +58,11 @@ def add_continual_command(commands: Any) -> None:
         help="share of all neurons that a task gets (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument(
+        "--score-limit", type=int, default=100,
+        help="neurons are chosen by the scores of at most so many train examples "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
         "--lr", type=float, default=usual.lr, help="highest learning rate (default: %(default)s)"
     )
     sub.add_argument("--steps", type=int, help="updates of each stage (default: from --epochs)")
@@ -84,7 +89,8 @@ def _continual(options: argparse.Namespace) -> int:
     if (options.order is None) == (options.tasks is None):
         raise ValueError("Give either --order or --tasks, which says what comes after what.")
     for name in options.method:
-        find_method(name, options.fraction)  # cheap and often wrong: before the model
+        # Cheap and often wrong, so before the model.
+        find_method(name, options.fraction, options.score_limit)
     row = tasks_of_order(options.order) if options.tasks is None else options.tasks
     training = Training(
         lr=options.lr, steps=options.steps, epochs=options.epochs, batch_size=options.batch_size
@@ -93,7 +99,8 @@ def _continual(options: argparse.Namespace) -> int:
     model = load_model(options.model, kind=options.kind, dtype=options.dtype, device=options.device)
     results = [
         run_sequence(
-            model, tasks, name, training, fraction=options.fraction, seed=options.seed,
+            model, tasks, name, training, fraction=options.fraction,
+            score_limit=options.score_limit, seed=options.seed,
             prompt=Prompt(shots=shots_of(options), seed=options.seed), limit=options.limit,
             test_limit=options.test_limit, folder=options.out / "rows" / name,
             store=options.out / "pieces", progress=True,

@@ -1,7 +1,7 @@
 """Ways to learn tasks in a row, by name: what a stage trains, and how inputs are answered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_taskneurons.continual.inference import (
     Inference,
@@ -59,17 +59,20 @@ class Method:
         return () if self.private else history
 
 
-def find_method(name: str, fraction: float = 0.10) -> Method:
+def find_method(name: str, fraction: float = 0.10, score_limit: int = 100) -> Method:
     """Return a method with its defaults.
 
     Args:
         name: one of ``METHODS``.
         fraction: share of all neurons that a task gets, for the methods that choose neurons.
+        score_limit: these choose by the scores of at most so many training examples.
 
     Raises:
-        ValueError: for an unknown name, with the nearest names.
+        ValueError: for an unknown name, with the nearest names; for a fraction or limit out of
+            range.
     """
-    neurons, weights = NeuronLearner(fraction), WeightLearner()
+    neurons = NeuronLearner(fraction, score_limit=score_limit)
+    weights = WeightLearner()
     made = [
         Method("seq-ft", weights, Plain()),
         Method("seq-lora", LoraLearner(), Plain()),
@@ -80,10 +83,10 @@ def find_method(name: str, fraction: float = 0.10) -> Method:
         Method("w-ncft", neurons, TaskWeighted("stages")),
         Method("w-ncft-literal", neurons, TaskWeighted("literal")),
         Method("w-ncft-delta", neurons, TaskWeighted("delta")),
-        Method("ncft-strict", NeuronLearner(fraction, isolation="strict"), Plain()),
-        Method("ncft-soft", NeuronLearner(fraction, isolation="soft"), Plain()),
-        Method("ncft-mass", NeuronLearner(fraction, mass=0.5), Plain()),
-        Method("ncft-exclude", NeuronLearner(fraction, contrast="exclude"), Plain()),
+        Method("ncft-strict", replace(neurons, isolation="strict"), Plain()),
+        Method("ncft-soft", replace(neurons, isolation="soft"), Plain()),
+        Method("ncft-mass", replace(neurons, mass=0.5), Plain()),
+        Method("ncft-exclude", replace(neurons, contrast="exclude"), Plain()),
         Method("epi-neurons", neurons, NearestPiece(), private=True),
         Method("routed", neurons, Routed(), private=True),
         Method("per-task", weights, OwnPiece(), private=True),

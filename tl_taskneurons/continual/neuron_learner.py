@@ -51,6 +51,11 @@ class NeuronLearner:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} is {value}; it must be in (0, 1].")
+        if self.score_limit < 1:
+            raise ValueError(
+                f"score_limit is {self.score_limit}, but neurons are chosen by the scores of "
+                "training examples; give at least 1."
+            )
 
     @property
     def first(self) -> "NeuronLearner":

@@ -79,6 +79,7 @@ def run_sequence(
     training: Training = Training(),  # noqa: B008 (frozen)
     *,
     fraction: float = 0.10,
+    score_limit: int = 100,
     seed: int = 0,
     prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
     limit: int | None = None,
@@ -96,6 +97,7 @@ def run_sequence(
         method: one of ``METHODS``, or a ``Method`` of your own.
         training: of one stage; every method gets the same steps and examples.
         fraction: share of all neurons that a task gets, for a method by name that chooses neurons.
+        score_limit: such a method chooses them by the scores of at most so many training examples.
         seed: of the order of examples, of adapters' starts, and of bootstrap intervals; it
             replaces ``training.seed``.
         prompt: the form of the prompts.
@@ -114,7 +116,7 @@ def run_sequence(
             anything is trained.
     """
     model_view = view(model)
-    chosen = find_method(method, fraction) if isinstance(method, str) else method
+    chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
     row = _checked(tasks, limit, test_limit)
     if keep and not chosen.inference.one_state:
         raise ValueError(

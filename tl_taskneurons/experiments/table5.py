@@ -75,6 +75,7 @@ class Plan:
         choose_on: the row of tasks that rates are chosen on; None is the first order.
         choose_steps: updates of a stage there; None is ``steps``.
         given_rates: methods and the learning rates that they get without a choice.
+        score_limit: neurons are chosen by the scores of at most so many training examples.
     """
 
     data: str = "mini"
@@ -92,6 +93,7 @@ class Plan:
     choose_on: str | None = None
     choose_steps: int | None = None
     given_rates: tuple[tuple[str, float], ...] = ()
+    score_limit: int = 100
 
     @property
     def choice(self) -> "Plan":
@@ -159,8 +161,8 @@ def run_row(
     """Run a method on an order with a seed; stages that ``store`` has are taken from there."""
     return run_sequence(
         model, plan.tasks(order, seed), method, plan.training(lr), fraction=plan.fraction,
-        seed=seed, prompt=Prompt(shots=plan.shots), limit=plan.n_train, test_limit=plan.n_test,
-        folder=folder, store=store,
+        score_limit=plan.score_limit, seed=seed, prompt=Prompt(shots=plan.shots),
+        limit=plan.n_train, test_limit=plan.n_test, folder=folder, store=store,
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def held_out_score(model: Any, plan: Plan, name: str, lr: float, store: Path) ->
 
     It is that of the first order with the first seed.
     """
-    method = find_method(name, plan.fraction)
+    method = find_method(name, plan.fraction, plan.score_limit)
     tasks = [
         replace(task, train=task.train[: -plan.n_test], test=task.train[-plan.n_test :])
         for task in plan.tasks(plan.orders[0], plan.seeds[0])
@@ -292,6 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", default=",".join(plan.methods), help="with commas between")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(plan.seeds))
     parser.add_argument("--fraction", type=float, default=plan.fraction)
+    parser.add_argument("--score-limit", type=int, default=plan.score_limit,
+                        help="training examples that neurons are chosen by")  # fmt: skip
     parser.add_argument("--steps", type=int, default=plan.steps, help="updates of a stage")
     parser.add_argument("--batch-size", type=int, default=plan.batch_size)
     parser.add_argument("--train", type=int, default=plan.n_train, help="train examples per task")
@@ -320,6 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tuple(given.seeds), given.fraction, given.steps, given.batch_size, given.train, given.test,
         given.shots, given.max_chars, None if given.rates is None else tuple(given.rates),
         given.choose_on, given.choose_steps, tuple(given.rate or ()),
+        given.score_limit,
     )  # fmt: skip
     if given.csv is not None:
         given.csv.parent.mkdir(parents=True, exist_ok=True)
