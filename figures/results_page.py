@@ -47,7 +47,8 @@ ROWS = {
         "python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data my_data/ "
         "--orders order1 \\\n    --methods {methods} --seeds 0 \\\n"
         "    --train 200 --steps 25 --test 24 --max-chars 200 --score-limit 24 \\\n"
-        "    --out runs/table5-smollm2 \\\n    {rates} \\\n    --csv figures/table5_smollm2-135m.csv",
+        "    --out runs/table5-smollm2 \\\n    {rates} \\\n"
+        "    --csv figures/table5_smollm2-135m.csv",
     ),
 }
 # A number in results_text.md that is taken from a table.
