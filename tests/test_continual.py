@@ -190,11 +190,15 @@ def test_a_budget_by_mass_is_the_fewest_neurons_that_hold_it():
 
 def test_a_limit_of_scored_examples_chooses_the_neurons(model: Any):
     one = row_of_tasks()[0]
-    few = run_sequence(model, [one], "ncft", TRAINING, fraction=0.3, score_limit=2)
-    scores = score_neurons(model, one, limit=2)
-    assert few.deltas["one"].neurons == scores.top(fraction=0.3)
-    every = run_sequence(model, [one], "ncft", TRAINING, fraction=0.3)
-    assert every.deltas["one"].neurons != few.deltas["one"].neurons
+    few, every = (
+        run_sequence(model, [one], "ncft", TRAINING, fraction=0.3, score_limit=limit).deltas["one"]
+        for limit in (2, 100)
+    )
+    assert isinstance(few, NeuronDelta)
+    assert isinstance(every, NeuronDelta)
+    assert few.neurons == score_neurons(model, one, limit=2).top(fraction=0.3)
+    assert every.neurons == score_neurons(model, one).top(fraction=0.3)
+    assert few.neurons != every.neurons
 
 
 def test_joint_training_does_not_depend_on_the_order(model: Any, tmp_path: Path):
