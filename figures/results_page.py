@@ -255,7 +255,7 @@ def _rows(name: str) -> str:
     title, text, command = ROWS[name]
     found = pd.read_csv(HERE / f"table5_{name}.csv")
     means = found[found["order"] == "all"]
-    rates = [f"--rate {row['method']}={row['lr']:.3g}" for _, row in means.iterrows()]
+    rates = [f"--rate {row['method']}={row['lr']:.4g}" for _, row in means.iterrows()]
     lines_of_rates = [" ".join(rates[k : k + 4]) for k in range(0, len(rates), 4)]
     command = command.format(
         methods=",".join(means["method"]), rates=" \\\n    ".join(lines_of_rates)
@@ -270,7 +270,7 @@ def _rows(name: str) -> str:
     ]
     for _, row in means.sort_values("cl", ascending=False, kind="stable").iterrows():
         lines.append(
-            f"| `{row['method']}` | {METHODS[row['method']]} | {row['lr']:.3g} | "
+            f"| `{row['method']}` | {METHODS[row['method']]} | {row['lr']:.4g} | "
             f"{_percent(row, 'cl')} | {_percent(row, 'fg')} | {100 * row['bwt']:+.1f} | "
             f"{100 * row['alone']:.1f} | {row['seconds']:.0f} |"
         )

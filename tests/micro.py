@@ -145,3 +145,10 @@ def unchanged(model: Any, before: dict[str, Any]) -> bool:
         assert grad is same
         assert grad is None or same_bits(grad, value)
     return True
+
+
+def agree(values: Tensor, others: Tensor, tolerance: float = 1e-4) -> bool:
+    """Relative to the largest score of each layer."""
+    gap = ((values - others).abs().amax(1) / others.abs().amax(1)).max().item()
+    assert gap < tolerance, gap
+    return True

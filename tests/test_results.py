@@ -16,6 +16,7 @@ from tl_taskneurons.results import (
     read_json,
     read_table,
     stamp,
+    write_csv,
     write_json,
     write_table,
 )
@@ -47,6 +48,12 @@ def test_tables_and_json_come_back_as_they_were(tmp_path: Path):
     pd.testing.assert_frame_equal(read_table(tmp_path / "new" / "t.parquet"), table())
     write_json(tmp_path / "j.json", {"b": 1, "a": [1.5, "é"]})
     assert read_json(tmp_path / "j.json") == {"a": [1.5, "é"], "b": 1}
+
+
+def test_csv_files_are_rounded_but_keep_small_learning_rates(tmp_path: Path):
+    frame = pd.DataFrame({"lr": [1e-4 / 3], "cl": [2 / 3], "order": ["all"]})
+    write_csv(tmp_path / "t.csv", frame)
+    assert (tmp_path / "t.csv").read_text() == "lr,cl,order\n3.333e-05,0.6667,all\n"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,7 +16,7 @@ from tl_taskneurons.experiments import claims
 from tl_taskneurons.experiments.planning import Estimate, estimate
 from tl_taskneurons.experiments.presets import PRESETS, find_preset, overridden, subject_of
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
-from tl_taskneurons.results import read_table
+from tl_taskneurons.results import read_table, write_csv
 
 _EXAMPLE = """\
 examples:
@@ -174,8 +173,7 @@ def _write_csv(job: Job, model: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ending = model.split("/")[-1]
     for file in sorted(job.folder.glob("*.parquet")):
-        table: pd.DataFrame = read_table(file)
-        table.round(4).to_csv(folder / f"{file.stem}_{ending}.csv", index=False)
+        write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
 
 
 def _show_plan(found: Estimate, workers: int, console: Console) -> None:

@@ -50,6 +50,15 @@ def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
+def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write a table to a CSV file for readers: four decimals, learning rates to four digits."""
+    rates = [column for column in frame.columns if column == "lr"]
+    shown = frame.round({column: 4 for column in frame.columns if column not in rates})
+    for column in rates:
+        shown[column] = [float(f"{rate:.4g}") for rate in frame[column]]
+    write_atomically(path, lambda temporary: shown.to_csv(temporary, index=False))
+
+
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a parquet file.
 

@@ -10,8 +10,8 @@ a shorter row (``--choose-on``, ``--choose-steps``) makes the choice cheaper. Ta
         --csv figures/table5_all-methods.csv
     python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data DATA --orders order1 \
         --methods seq-ft,seq-lora,o-lora,ncft,w-ncft,routed,per-task --seeds 0 --train 200 \
-        --steps 25 --test 24 --max-chars 200 --rates 3e-4 1e-3 3e-3 --choose-on dbpedia,amazon \
-        --choose-steps 12 --out runs/table5-smollm2
+        --steps 25 --test 24 --max-chars 200 --score-limit 24 --rates 3e-4 1e-3 3e-3 \
+        --choose-on dbpedia,amazon --choose-steps 12 --out runs/table5-smollm2
 """
 
 import argparse
@@ -35,7 +35,7 @@ from tl_taskneurons.loading import load_model
 from tl_taskneurons.model import view
 from tl_taskneurons.progress import Progress
 from tl_taskneurons.prompts import Prompt
-from tl_taskneurons.results import RunFolder, write_table
+from tl_taskneurons.results import RunFolder, write_csv, write_table
 from tl_taskneurons.summaries import bootstrap
 from tl_taskneurons.task_sources import load_tasks
 from tl_taskneurons.tasks import Tasks
@@ -258,13 +258,6 @@ def claims(rows: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     return frame([c9(rows), c10(comparable(stages))])
 
 
-def _rounded(found: pd.DataFrame) -> pd.DataFrame:
-    """Four decimals; learning rates, which may be smaller, to four digits."""
-    if "lr" in found:
-        found = found.assign(lr=[float(f"{lr:.4g}") for lr in found["lr"]])
-    return found.round({column: 4 for column in found.columns if column != "lr"})
-
-
 def _given_rate(text: str) -> tuple[str, float]:
     """Read ``METHOD=RATE``."""
     name, _, rate = text.partition("=")
@@ -346,8 +339,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in ("table", "curves", "claims"):
                 stem = given.csv.stem.removeprefix("table5")
                 start = {"table": "table5", "curves": "figure4", "claims": "table5_claims"}[name]
-                stamped = _rounded(tables[name]).assign(model=given.model)
-                stamped.to_csv(given.csv.with_stem(start + stem), index=False)
+                stamped = tables[name].assign(model=given.model)
+                write_csv(given.csv.with_stem(start + stem), stamped)
         folder.finish()
 
 
