@@ -5,7 +5,8 @@
 Random models of two shapes are made from a config: a gated one (Llama) and a plain one (GPT-2).
 One size doubles at a time. The exponent is the slope of log cost over log size: 1 is linear, less
 says that a fixed part still weighs. Attention itself grows faster with the length of an example,
-so there the forward pass stands beside the scores as the yardstick.
+so there a forward pass stands beside the scores as the yardstick, and, to tell attention's backward
+pass from our work, a backward pass to the first layer's neurons that computes no scores.
 """
 
 import math
@@ -18,6 +19,8 @@ import measure
 import numpy as np
 import pandas as pd
 import torch
+from attribution import floor, forward
+from rivals import Work
 from targets import Target
 
 import tl_taskneurons as tn
@@ -92,7 +95,7 @@ def make_batches(size: Size) -> list[Batch]:
     return batches
 
 
-def contender(size: Size, *, forward: bool = False) -> Callable[[], object]:
+def contender(size: Size, work: str = "scores") -> Callable[[], object]:
     """Make the function whose cost is measured; the scores of all tasks are kept."""
     view = tn.view(make_model(size))
     batches = make_batches(size)
@@ -100,12 +103,8 @@ def contender(size: Size, *, forward: bool = False) -> Callable[[], object]:
     def score() -> list[torch.Tensor]:
         return [score_batches(view, batches, "grad_act") for _ in range(size.tasks)]
 
-    def plain() -> None:
-        with torch.no_grad():
-            for batch in batches:
-                view.model(batch.tokens, attention_mask=batch.attention_mask.long())
-
-    return plain if forward else score
+    yardsticks = {"forward": forward, "backward": floor}
+    return score if work == "scores" else lambda: yardsticks[work](Work(view), batches)
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -116,17 +115,13 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def measure_times(given: Namespace, shape: str, axis: str) -> dict[str, list[float]]:
-    """Median seconds of scores and forward pass at each size, taken in turn."""
+    """Median seconds at each size, of scores and of the yardsticks, taken in turn."""
     factors = [2**k for k in range(given.doublings + 1)]
     sizes = [base(given, shape).along(axis, factor) for factor in factors]
-    runs = {f"scores {k}": contender(size) for k, size in enumerate(sizes)}
-    if axis == "length":
-        runs |= {f"forward {k}": contender(s, forward=True) for k, s in enumerate(sizes)}
+    works = ("scores", "forward", "backward") if axis == "length" else ("scores",)
+    runs = {f"{work} {k}": contender(s, work) for work in works for k, s in enumerate(sizes)}
     times = measure.medians(measure.in_turn(runs, given.repeats))
-    found = {"scores": [times[f"scores {k}"] for k in range(len(factors))]}
-    if axis == "length":
-        found["forward"] = [times[f"forward {k}"] for k in range(len(factors))]
-    return found
+    return {work: [times[f"{work} {k}"] for k in range(len(factors))] for work in works}
 
 
 def peak_mib(size: Size) -> float:
@@ -145,6 +140,7 @@ def row_of(given: Namespace, shape: str, axis: str) -> dict[str, Any]:
     factors = [2**k for k in range(given.doublings + 1)]
     times = measure.apart(measure_times, given, shape, axis)
     sizes = [base(given, shape).along(axis, factor) for factor in factors]
+    none = [math.nan] * len(factors)
     peaks = [measure.apart(peak_mib, size) for size in sizes]
     return {
         "from": getattr(sizes[0], axis),
@@ -154,7 +150,8 @@ def row_of(given: Namespace, shape: str, axis: str) -> dict[str, Any]:
         "worst doubling": max(
             b / a for a, b in zip(times["scores"], times["scores"][1:], strict=False)
         ),
-        "forward exponent": exponent(factors, times.get("forward", [math.nan] * len(factors))),
+        "forward exponent": exponent(factors, times.get("forward", none)),
+        "backward exponent": exponent(factors, times.get("backward", none)),
         "peak MiB": peaks,
         "memory exponent": exponent(factors, peaks),
     }
