@@ -124,6 +124,13 @@ def test_forgetting_curves_hold_what_is_left(n_methods: int):
     assert clipped(figure) == []
 
 
+def test_the_title_tells_of_intervals_where_there_are_any():
+    table = forgetting_table(2)
+    bare = table.assign(low=np.nan, high=np.nan)
+    titles = [plots.forgetting_curves(part).get_suptitle() for part in (table, bare)]
+    assert ["95% intervals" in title for title in titles] == [True, False]
+
+
 def test_overlap_curves_show_pairs_and_chance():
     table = overlap_table(3)
     (axes,) = plots.overlap_curves(table).axes

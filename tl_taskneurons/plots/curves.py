@@ -63,7 +63,7 @@ def share_curves(
         _share_axis(axes, table["fraction"])
     label_axes(figure, drawn, "trained neurons (% of all)", f"{metric_names(table)} (%)")
     common_legend(figure, drawn, list(styles))
-    title(figure, "Scores when a growing share of neurons is trained, and 95% intervals")
+    title(figure, _told("Scores when a growing share of neurons is trained", table))
     return figure
 
 
@@ -136,7 +136,7 @@ def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
         figure, drawn, "trained neurons that are the test task's (%)", f"{metric_names(table)} (%)"
     )
     common_legend(figure, drawn)
-    title(figure, "Transfer at a set overlap and a fixed share, and 95% intervals")
+    title(figure, _told("Transfer at a set overlap and a fixed share", table))
     return figure
 
 
@@ -161,13 +161,18 @@ def forgetting_curves(table: pd.DataFrame) -> Figure:
     axes.set_xticks(sorted(table["stage"].unique()))
     label_axes(figure, drawn, "tasks learned so far", "score kept (% of learned alone)")
     common_legend(figure, drawn)
-    title(figure, "What is left of earlier tasks after each stage, and 95% intervals",
-          described(table))  # fmt: skip
+    told = _told("What is left of earlier tasks after each stage", table)
+    title(figure, told, described(table))
     return figure
 
 
 def _percent(table: pd.DataFrame, value: str = "score") -> pd.DataFrame:
     return table.assign(**{name: 100 * table[name] for name in (value, "low", "high")})
+
+
+def _told(text: str, table: pd.DataFrame) -> str:
+    """The title says that there are intervals where there are: one run alone has none."""
+    return f"{text}, and 95% intervals" if table["low"].notna().any() else text
 
 
 def _tested(name: object, kind: str) -> str:
