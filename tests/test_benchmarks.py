@@ -64,7 +64,7 @@ def check_attribution(found: dict[str, Any], module: Any) -> None:
 
 @pytest.mark.slow
 def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path, module: Any) -> None:
-    scripts = ["attribution", "evaluation", "growth", "similarity", "training", "sharing"]
+    scripts = ["attribution", "evaluation", "growth", "similarity", "training", "sharing", "large"]
     shown = run(str(FOLDER / "suite.py"), *scripts, "--quick", "--results", str(tmp_path))
     check_attribution(content(tmp_path, "attribution"), module)
     assert set(content(tmp_path, "evaluation")["table"]) == {
@@ -76,6 +76,11 @@ def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path, module: Any) -> 
     training = content(tmp_path, "training")["table"]
     assert {"all weights", "LoRA rank 16", "top neurons 10%", "forward alone"} <= set(training)
     assert set(content(tmp_path, "sharing")["table"]) == {"detection", "evaluation", "training"}
+    large = content(tmp_path, "large")["table"]
+    assert set(large) == {"evaluation", "detection", "training"}
+    assert all(
+        row["planned / measured peak"] == pytest.approx(1, abs=0.2) for row in large.values()
+    )
     assert "masked, with masked copies" in content(tmp_path, "similarity")["table"]
     for script in scripts:
         found = content(tmp_path, script)

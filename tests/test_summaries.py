@@ -98,6 +98,12 @@ def test_bootstrap_covers_the_true_mean_at_its_rate():
     assert 175 <= hits <= 199
 
 
+@pytest.mark.parametrize(("n_items", "has_one"), [(1, False), (2, False), (3, True)])
+def test_an_interval_needs_three_items(n_items: int, has_one: bool):
+    low, high = bootstrap(np.arange(n_items, dtype=float)[None])
+    assert np.isfinite([low, high]).tolist() == [has_one, has_one]
+
+
 def test_bootstrap_over_seeds_is_wider_when_seeds_differ():
     rng = np.random.default_rng(1)
     same = np.tile(rng.normal(size=50), (5, 1))

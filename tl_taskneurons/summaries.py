@@ -139,8 +139,9 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Return a 95% percentile interval of the mean of ``values [seeds, items]``.
 
-    Seeds and items are resampled independently; with one seed only items are. A single item has
-    no interval (NaN).
+    Seeds and items are resampled independently; with one seed only items are. Fewer than three
+    items have no interval (NaN): that of two would be the two values, which hold the true mean
+    between them half of the time. An interval of few items is too narrow.
 
     Args:
         values: one row per seed (control), one column per item.
@@ -148,7 +149,7 @@ def bootstrap(
         n_boot: number of resamples.
     """
     n_seeds, n_items = values.shape
-    if n_items < 2 or np.isnan(values).any():
+    if n_items < 3 or np.isnan(values).any():
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     items = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_boot) / n_items
