@@ -89,8 +89,10 @@ def made_up_items() -> pd.DataFrame:
         ("mini_film", "task", -1): {"mini_food": 0.0, "mini_film": 0.5},
         ("mini_food", "random", 0): {"mini_food": 0.9},
         ("mini_food", "random", 1): {"mini_food": 0.7},
+        ("mini_food", "random", 2): {"mini_food": 0.8},
         ("mini_film", "random", 0): {"mini_film": 0.5},
         ("mini_film", "random", 1): {"mini_film": 0.3},
+        ("mini_film", "random", 2): {"mini_film": 0.4},
     }
     return pd.DataFrame(
         [{"silenced": silenced, "kind": kind, "seed": seed, "task": task, "item": item,

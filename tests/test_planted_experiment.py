@@ -65,7 +65,7 @@ def test_command_goes_on_where_it_stopped_and_averages_over_seeds(tmp_path, monk
     assert list(table["n_seeds"]) == [2] * 6
     noisy = table[table["noise"] == 0.4]
     assert list(noisy["precision"]) == [0.375, 0.375]
-    assert (noisy["low"] < 0.375).all() and (noisy["high"] > 0.375).all()
+    assert noisy[["low", "high"]].isna().all(axis=None)  # two seeds are too few
 
 
 def test_figure_has_a_panel_for_each_kind_and_sweep():

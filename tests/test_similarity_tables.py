@@ -49,12 +49,8 @@ def test_curves_are_means_over_models():
     assert found["layer"].tolist() == [0, 1, 1]
     np.testing.assert_allclose(found["similarity"], [0.3, 0.6, 0.9])
     assert found["n_models"].tolist() == [3, 2, 1]
-    several = found.iloc[:2]
-    assert (several["low"] < several["similarity"]).all()
-    assert (several["similarity"] < several["high"]).all()
-    assert several["low"].iloc[1] >= 0.5
-    assert several["high"].iloc[1] <= 0.7
-    assert found[["low", "high"]].iloc[2].isna().all()
+    assert 0.1 <= found["low"].iloc[0] < 0.3 < found["high"].iloc[0] <= 0.6
+    assert found[["low", "high"]].iloc[1:].isna().all(axis=None)  # two models are too few
     pd.testing.assert_frame_equal(found, similarity_by_layer(table))
 
 

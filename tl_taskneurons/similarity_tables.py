@@ -23,7 +23,7 @@ def similarity_by_layer(
         One row per reading, part, test task and layer: ``reading, part, task_x`` (always
         ``"trained task"``), ``task_y`` (the test task, or ``"test tasks"``), ``layer,
         similarity``, its 95% bootstrap interval over models ``low, high``, and ``n_models``.
-        Models with NaN there are left out; a single model has no interval.
+        Models with NaN there are left out; fewer than three have no interval.
 
     Raises:
         ValueError: for a table that lacks a column.
