@@ -26,10 +26,10 @@ help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY) ## find and silence task neurons in SmolLM2-135M; ends with a table and a picture
-	$(VENV)/bin/python -m tl_taskneurons.demo
+	$(VENV)/bin/python -m tl_taskneurons.cli.demo
 
 demo-mini: $(READY) ## the same for twelve tasks in the two mini models, in two minutes
-	$(VENV)/bin/python -m tl_taskneurons.demo_mini
+	$(VENV)/bin/python -m tl_taskneurons.cli.demo_mini
 
 mini: $(READY) ## train the mini models again from a seed
 	$(VENV)/bin/python -m tl_taskneurons.builtin.mini.train

@@ -25,10 +25,11 @@ from targets import Target
 from torch import Tensor
 
 import tl_taskneurons as tn
-from tl_taskneurons.attribution import score_batches
-from tl_taskneurons.forward import answer_losses, frozen
-from tl_taskneurons.prompts import Batch, Item, Prompt, encode, make_batches
-from tl_taskneurons.sources import find_source, read_source
+from tl_taskneurons.loading.huggingface import find_source, read_source
+from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.tasks.batches import Batch, make_batches
+from tl_taskneurons.tasks.prompts import Item, Prompt, encode
 
 TASK, SHOTS = "present_past", (0, 1, 2, 4)
 # Of the highest score; float32 sums in another order differ by about 1e-5 of it.

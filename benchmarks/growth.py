@@ -24,8 +24,8 @@ from rivals import Work
 from targets import Target
 
 import tl_taskneurons as tn
-from tl_taskneurons.attribution import score_batches
-from tl_taskneurons.prompts import Batch
+from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.tasks.batches import Batch
 
 VOCAB, D_MODEL, HEADS, N_ANSWER = 512, 128, 4, 4
 SHAPES = ("gated", "plain")

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from targets import Target
 
-from tl_taskneurons import costs
-from tl_taskneurons.memory import peak_memory
-from tl_taskneurons.model import view
-from tl_taskneurons.prompts import Item
+from tl_taskneurons.cli import costs
+from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.memory import peak_memory
+from tl_taskneurons.tasks.prompts import Item
 
 # Llama-2-7b as published (arXiv 2307.09288); the others are for machines without a large GPU.
 SHAPES: dict[str, dict[str, int]] = {

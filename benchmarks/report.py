@@ -27,11 +27,11 @@ import measure
 import pandas as pd
 from targets import Target
 
-from tl_taskneurons.html import write_report
-from tl_taskneurons.loading import load_model
-from tl_taskneurons.report import draw
-from tl_taskneurons.results import read_table
-from tl_taskneurons.runs import Settings, deactivate, detect, open_study
+from tl_taskneurons.cli.study import Settings, deactivate, detect, open_study
+from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.report import write_report
+from tl_taskneurons.report.terminal import draw
+from tl_taskneurons.runtime.table_files import read_table
 
 TASKS = ("present_past", "city_country", "singular_plural")
 MOST_MB, MOST_SECONDS = 5.0, 2.0

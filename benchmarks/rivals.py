@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_taskneurons.forward import answer_losses, frozen
-from tl_taskneurons.model import ModelView
-from tl_taskneurons.prompts import Batch
+from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.tasks.batches import Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from targets import Target
 
 import tl_taskneurons as tn
-from tl_taskneurons.sharing import Team
+from tl_taskneurons.runtime.sharing import Team
 
 TASK, N_PROCESSES = "present_past", 2
 LEARNING_RATE = 1e-3

@@ -21,12 +21,13 @@ from targets import Target
 from torch import Tensor
 
 import tl_taskneurons as tn
-from tl_taskneurons.adapters import AllWeights, LoraWeights
-from tl_taskneurons.forward import answer_losses, frozen
-from tl_taskneurons.model import ModelView
-from tl_taskneurons.prompts import Item, make_batches
-from tl_taskneurons.slices import NeuronTrainee
-from tl_taskneurons.training_loop import Trainee, adamw, update
+from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.tasks.batches import make_batches
+from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.training.loop import Trainee, adamw, update
+from tl_taskneurons.training.rivals import AllWeights, LoraWeights
+from tl_taskneurons.training.slices import NeuronTrainee
 
 N_ANSWER = 4
 FULL, LORA, FORWARD = "all weights", "LoRA rank 16", "forward alone"

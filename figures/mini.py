@@ -12,8 +12,9 @@ import pandas as pd
 from table1 import SHOWN
 
 from tl_taskneurons.builtin.mini.tasks import recipe
-from tl_taskneurons.results import read_table
-from tl_taskneurons.summaries import bootstrap, diagonal_wins
+from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.tables import diagonal_wins
+from tl_taskneurons.runtime.table_files import read_table
 
 HERE = Path(__file__).parent
 CELL = ["model", "fraction", "selection"]

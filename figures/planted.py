@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tl_taskneurons import plots
-from tl_taskneurons.results import read_table
+from tl_taskneurons.runtime.table_files import read_table
 
 HERE = Path(__file__).parent
 NOISES = (0.0, 0.05, 0.1, 0.2, 0.4)

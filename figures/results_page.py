@@ -32,7 +32,7 @@ ROWS = {
         "tasks (orders and seeds). Each method's learning rate was chosen on held-out training "
         "examples of the first order and seed. Chance is 15. Seconds are means over rows on a "
         "busy machine, so compare them roughly.",
-        "python -m tl_taskneurons.experiments.table5 --out runs/table5 --csv "
+        "python -m tl_taskneurons.experiments.studies.table5 --out runs/table5 --csv "
         "figures/table5_all-methods.csv",
     ),
     "smollm2-135m": (
@@ -47,7 +47,7 @@ ROWS = {
         "and o-lora's from 3e-4, 1e-3 and 3e-3, ncft's from 3e-5, 1e-4 and 3e-4 (higher ones were "
         "worse before), that of seq-ft from 1.1e-5, 3.3e-5, 1e-4 and 3.3e-4; w-ncft and routed "
         "take that of ncft, per-task that of seq-ft. Guessing gives 7, 20, 10 and 25.",
-        "python -m tl_taskneurons.experiments.table5 --model smollm2-135m --data my_data/ "
+        "python -m tl_taskneurons.experiments.studies.table5 --model smollm2-135m --data my_data/ "
         "--orders order1,order2 \\\n    --methods {methods} --seeds 0 \\\n"
         "    --train 200 --steps 25 --test 24 --max-chars 200 --score-limit 24 \\\n"
         "    --out runs/table5-smollm2 \\\n    {rates} \\\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tl_taskneurons.results import read_json, read_table
+from tl_taskneurons.runtime.table_files import read_json, read_table
 
 HERE = Path(__file__).parent
 SHOWN = [

@@ -8,8 +8,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tl_taskneurons.loading import load_model
-from tl_taskneurons.tasks import Example, Task
+from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.tasks.task import Example, Task
 
 try:
     from transformer_lens import HookedTransformer  # noqa: F401

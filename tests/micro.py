@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from tl_taskneurons.prompts import Item
-from tl_taskneurons.tasks import Example, Task
+from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.tasks.task import Example, Task
 
 LN3 = math.log(3)
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 import tl_taskneurons as tn
-from tl_taskneurons import cli
+from tl_taskneurons.cli import app as cli
 
 MODELS = [("llama", "bridge"), ("gpt2", "bridge")]
 if helpers.HAS_HOOKED:

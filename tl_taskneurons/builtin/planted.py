@@ -33,7 +33,7 @@ from tl_taskneurons.builtin.planting import (
     write_attention,
     write_embedding,
 )  # fmt: skip
-from tl_taskneurons.tasks import Example, Task
+from tl_taskneurons.tasks.task import Example, Task
 
 _THINGS = words("morning garden river window street kitchen valley harbour meadow market")
 _FOLK = words("Ada Bruno Cleo Dario Edda Fritz Greta Hans Ilse Jorg")

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from tl_taskneurons.builtin.mini.lexicon import words
-from tl_taskneurons.tasks import Task
+from tl_taskneurons.tasks.task import Task
 
 YES = words("bright sunny warm golden clear lively early fresh")
 NO = words("dim cloudy cold grey misty silent late stale")

@@ -7,7 +7,7 @@ answer is right, the other accepted answers separated by ``|``.
 from importlib import resources
 from random import Random
 
-from tl_taskneurons.tasks import Example, Task, did_you_mean
+from tl_taskneurons.tasks.task import Example, Task, did_you_mean
 
 _INSTRUCTIONS = {
     "country_capital": "Name the capital city of this country.",

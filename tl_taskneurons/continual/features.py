@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_taskneurons.forward import frozen
-from tl_taskneurons.model import view
-from tl_taskneurons.prompts import Prompt, encode, make_batches
-from tl_taskneurons.tasks import Task
+from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.view import view
+from tl_taskneurons.tasks.batches import make_batches
+from tl_taskneurons.tasks.prompts import Prompt, encode
+from tl_taskneurons.tasks.task import Task
 
 SAMPLES = 1000  # the paper's number of samples for a task vector
 

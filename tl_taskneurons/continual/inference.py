@@ -17,7 +17,7 @@ from torch import Tensor
 from tl_taskneurons.continual.features import TaskStatistics, distances, task_weights
 from tl_taskneurons.continual.learners import Learner, Piece, Setting, deltas_of
 from tl_taskneurons.continual.neuron_learner import Reading, mixed
-from tl_taskneurons.deltas import NeuronDelta
+from tl_taskneurons.training.deltas import NeuronDelta
 
 _GRID = 8  # routing weights are rounded to eighths, so that inputs share states
 

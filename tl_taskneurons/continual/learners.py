@@ -14,13 +14,12 @@ from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.adapters import LoraDelta, WeightDelta
 from tl_taskneurons.continual.features import SAMPLES, TaskStatistics, input_features
-from tl_taskneurons.deltas import NeuronDelta
-from tl_taskneurons.model import ModelView
-from tl_taskneurons.prompts import Prompt
-from tl_taskneurons.tasks import Task, Tasks
-from tl_taskneurons.training_loop import Training
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.tasks.prompts import Prompt
+from tl_taskneurons.tasks.task import Task, Tasks
+from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta, WeightDelta
+from tl_taskneurons.training.loop import Training
 
 Delta = NeuronDelta | WeightDelta | LoraDelta
 Kind = TypeVar("Kind", NeuronDelta, WeightDelta, LoraDelta)

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.adapters import LoraDelta, LoraWeights
 from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
-from tl_taskneurons.model import pinned_fingerprint
-from tl_taskneurons.tasks import Task
-from tl_taskneurons.training import require_raw
-from tl_taskneurons.training_loop import fit, training_items
+from tl_taskneurons.models.view import pinned_fingerprint
+from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.training.deltas import LoraDelta
+from tl_taskneurons.training.finetune import require_raw
+from tl_taskneurons.training.loop import fit, training_items
+from tl_taskneurons.training.rivals import LoraWeights
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tl_taskneurons.continual.learners import Learner, Piece
 from tl_taskneurons.continual.lora_learners import LoraLearner, OrthogonalLearner
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
 from tl_taskneurons.continual.weight_learners import JointLearner, WeightLearner
-from tl_taskneurons.tasks import did_you_mean
+from tl_taskneurons.tasks.task import did_you_mean
 
 METHODS = {
     "seq-ft": "all weights, one task after another",

@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_taskneurons.attribution import score_neurons
 from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
-from tl_taskneurons.deltas import NeuronDelta, places
-from tl_taskneurons.model import ModelView, pinned_fingerprint, require_same_model
-from tl_taskneurons.neurons import NeuronScores, NeuronSet
-from tl_taskneurons.slices import read_slices, write_slices
-from tl_taskneurons.tasks import Task
-from tl_taskneurons.training import finetune
+from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model
+from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.training.deltas import NeuronDelta, places
+from tl_taskneurons.training.finetune import finetune
+from tl_taskneurons.training.slices import read_slices, write_slices
 
 Reading = Literal["literal", "delta", "stages"]
 

@@ -4,7 +4,7 @@ The names are those of ``load_tasks`` for a folder in the format of the README a
 alike (the miniature's for ``"mini"``).
 """
 
-from tl_taskneurons.tasks import did_you_mean
+from tl_taskneurons.tasks.task import did_you_mean
 
 # Leng & Xiong 2025, section 4: rows of four tasks, and rows of eight.
 ORDERS: dict[str, tuple[str, ...]] = {

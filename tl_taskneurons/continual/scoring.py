@@ -9,8 +9,8 @@ import pandas as pd
 from tl_taskneurons.continual.inference import Visit
 from tl_taskneurons.continual.learners import Piece, Setting
 from tl_taskneurons.continual.methods import Method
-from tl_taskneurons.evaluation import evaluate_items
-from tl_taskneurons.summaries import summarise
+from tl_taskneurons.evaluation.evaluate import evaluate_items
+from tl_taskneurons.evaluation.tables import summarise
 
 
 def score_history(

@@ -14,13 +14,12 @@ from tl_taskneurons.continual.learners import Delta, Piece, Setting
 from tl_taskneurons.continual.methods import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import Store
-from tl_taskneurons.model import view
-from tl_taskneurons.progress import Progress
-from tl_taskneurons.prompts import Prompt
-from tl_taskneurons.results import RunFolder
-from tl_taskneurons.runs import file_name, tasks_digest
-from tl_taskneurons.tasks import Task, Tasks
-from tl_taskneurons.training_loop import Training
+from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.runtime.run_folder import RunFolder, file_name
+from tl_taskneurons.tasks.prompts import Prompt
+from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
+from tl_taskneurons.training.loop import Training
 
 PathLike = str | os.PathLike[str]
 

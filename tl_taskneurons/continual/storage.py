@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tl_taskneurons.adapters import LoraDelta, WeightDelta
 from tl_taskneurons.continual.learners import Delta, Learner, Piece, Setting
 from tl_taskneurons.continual.memory import peak_memory
-from tl_taskneurons.deltas import NeuronDelta
-from tl_taskneurons.files import load_tensor, load_tensors, save_tensor, save_tensors
-from tl_taskneurons.results import read_json, write_json
-from tl_taskneurons.runs import file_name, tasks_digest
+from tl_taskneurons.runtime.run_folder import file_name
+from tl_taskneurons.runtime.table_files import read_json, write_json
+from tl_taskneurons.runtime.tensor_files import load_tensor, load_tensors, save_tensor, save_tensors
+from tl_taskneurons.tasks.task import tasks_digest
+from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta, WeightDelta
 
 _HEADER = ("fingerprint", "name", "info")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
-from tl_taskneurons.adapters import WeightDelta
-from tl_taskneurons.comparisons import finetune_all
 from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
-from tl_taskneurons.tasks import Task
-from tl_taskneurons.training_loop import Training
+from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.training.comparisons import finetune_all
+from tl_taskneurons.training.deltas import WeightDelta
+from tl_taskneurons.training.loop import Training
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from tl_taskneurons.experiments.lab import Lab
+from tl_taskneurons.experiments.lab.lab import Lab
+from tl_taskneurons.experiments.lab.store import Recipe, digest
 from tl_taskneurons.experiments.reproduce import Job, open_lab, preparations
-from tl_taskneurons.experiments.store import Recipe, digest
-from tl_taskneurons.model import view
-from tl_taskneurons.neurons import NeuronScores
+from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.scores import NeuronScores
 
 # Share of a matrix product's speed that the experiments reach: with 0.35 the preset mini was
 # foreseen to take 1,660 s of one core for either mini model, and it took 1,850 to 1,900 s.

@@ -18,29 +18,30 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from tl_taskneurons.experiments import (
-    claims,
+from tl_taskneurons.experiments import claims
+from tl_taskneurons.experiments.lab.experiment import Experiment
+from tl_taskneurons.experiments.lab.lab import BASE, TUNED, Lab
+from tl_taskneurons.experiments.lab.presets import Plan, Subject, hub_limit
+from tl_taskneurons.experiments.lab.store import Cell, Store
+from tl_taskneurons.experiments.paper import (
     figure2,
     figure3,
     figure5,
     figure6,
-    rows,
     table1,
     table2,
     table4,
     table8,
     tables9_11,
 )
-from tl_taskneurons.experiments.experiment import Experiment
-from tl_taskneurons.experiments.lab import BASE, TUNED, Lab
-from tl_taskneurons.experiments.presets import Plan, Subject, hub_limit
-from tl_taskneurons.experiments.store import Cell, Store
-from tl_taskneurons.html import write_report
-from tl_taskneurons.loading import load_model
+from tl_taskneurons.experiments.paper import sequences as rows
+from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import save
-from tl_taskneurons.results import RunFolder, read_json, write_json, write_table
-from tl_taskneurons.task_sources import load_tasks
-from tl_taskneurons.tasks import Tasks, did_you_mean
+from tl_taskneurons.report import write_report
+from tl_taskneurons.runtime.run_folder import RunFolder
+from tl_taskneurons.runtime.table_files import read_json, write_json, write_table
+from tl_taskneurons.tasks.task import Tasks, did_you_mean
 
 # In the order of the paper's sections.
 EXPERIMENTS: dict[str, Experiment] = {

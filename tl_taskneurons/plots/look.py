@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from tl_taskneurons.atomic import write_atomically
+from tl_taskneurons.runtime.atomic import write_atomically
 
 INK = "#222222"
 GREY = "#9a9a9a"

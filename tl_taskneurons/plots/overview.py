@@ -5,12 +5,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.plots.layers import LAYER_LABELS, check_layers, draw_layers
 from tl_taskneurons.plots.look import INK, LABEL, TITLE, colour_bar, described, new_figure
-from tl_taskneurons.plots.matrices import (
-    change_label,
-    change_limit,
-    check_changes,
-    draw_changes,
-)
+from tl_taskneurons.plots.matrices import change_label, change_limit, check_changes, draw_changes
 
 
 def demo_figure(

@@ -8,16 +8,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.look import (
-    INK,
-    LABEL,
-    SMALL,
-    TICK,
-    described,
-    plain_look,
-    spaced,
-    title,
-)
+from tl_taskneurons.plots.look import INK, LABEL, SMALL, TICK, described, plain_look, spaced, title
 from tl_taskneurons.plots.tables import require
 
 _BAR = "#0072b2"

@@ -8,13 +8,7 @@ form; they come in the tasks' own prompt.
 import random
 
 from tl_taskneurons.builtin.mini.lexicon import COLOURS, NAMES, NUMBERS, TOWNS, Draft, a, other
-from tl_taskneurons.builtin.mini.paraphrase import (
-    ADJECTIVES,
-    NOUNS,
-    SAMENESS,
-    VERBS,
-    event,
-)
+from tl_taskneurons.builtin.mini.paraphrase import ADJECTIVES, NOUNS, SAMENESS, VERBS, event
 
 
 def reword(rng: random.Random, label: str | None) -> Draft:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tl_taskneurons.atomic import write_atomically
-from tl_taskneurons.mini_models import (
+from tl_taskneurons.builtin.mini_models import (
     CHECKSUM,
     FOLDER,
     WEIGHTS,
@@ -21,6 +20,7 @@ from tl_taskneurons.mini_models import (
     mini_model_names,
     sha256,
 )
+from tl_taskneurons.runtime.atomic import write_atomically
 
 __all__ = ["mini_model_folder", "mini_model_names", "save_mini_model"]
 

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.builtin.mini.hints import EARLY_BLOCKS, LATE_BLOCKS
 from tl_taskneurons.builtin.mini.muon import Muon
+from tl_taskneurons.runtime.atomic import write_atomically
 
 
 @dataclass(frozen=True)

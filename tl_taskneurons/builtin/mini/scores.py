@@ -16,17 +16,14 @@ from typing import Any
 import pandas as pd
 import torch
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tl_taskneurons.atomic import write_atomically
 from tl_taskneurons.builtin.mini.corpus import prompt_text
 from tl_taskneurons.builtin.mini.folders import mini_model_folder, mini_model_names
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
 from tl_taskneurons.builtin.mini.tasks import mini_task
-from tl_taskneurons.tasks import Task
+from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.tasks.task import Task
 
 _ROUGE = RougeScorer(["rougeL"])
 

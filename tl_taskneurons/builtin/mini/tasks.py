@@ -12,7 +12,7 @@ from itertools import islice
 
 from tl_taskneurons.builtin.mini.lexicon import Draft
 from tl_taskneurons.builtin.mini.recipes import RECIPES, Recipe
-from tl_taskneurons.tasks import Example, Task, did_you_mean
+from tl_taskneurons.tasks.task import Example, Task, did_you_mean
 
 _PATIENCE = 400  # draws without a new item before the grammar counts as exhausted
 

@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.tables import (
+    deactivation_matrix,
+    deactivation_table,
+    diagonal_wins,
+    summarise,
+)
+
+
+def rows(silenced: str, kind: str, seed: int, task: str, scores: list[float], losses: list[float]):
+    return pd.DataFrame(
+        {"silenced": silenced, "kind": kind, "seed": seed, "task": task, "metric": "accuracy",
+         "item": range(len(scores)), "score": scores, "loss": losses, "n_neurons": 7,
+         "n_truncated": 0}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def items() -> pd.DataFrame:
+    return pd.concat(
+        [
+            rows("", "none", -1, "a", [1, 1, 1, 0], [1.0, 1.0, 1.0, 1.0]),
+            rows("", "none", -1, "b", [1, 0], [2.0, 4.0]),
+            rows("a", "task", -1, "a", [0, 0, 1, 0], [3.0, 3.0, 1.0, 2.0]),
+            rows("a", "task", -1, "b", [1, 0], [2.5, 4.5]),
+            rows("b", "task", -1, "a", [1, 1, 1, 1], [1.0, 1.0, 1.0, 0.0]),
+            rows("b", "task", -1, "b", [0, 0], [6.0, 6.0]),
+            rows("a", "random", 0, "a", [1, 1, 0, 0], [1.0, 1.0, 2.0, 1.0]),
+            rows("a", "random", 1, "a", [1, 1, 1, 1], [1.0, 1.0, 1.0, 0.0]),
+        ],
+        ignore_index=True,
+    ).sample(frac=1, random_state=0)
+
+
+def test_table_by_hand(items):
+    records = {row["task"]: row for row in deactivation_table(items).to_dict("records")}
+    a, b = records["a"], records["b"]
+    assert a["original"] == 0.75
+    assert a["silenced"] == 0.25
+    assert a["drop"] == 0.5
+    assert a["random"] == 0.75
+    assert a["n_controls"] == 2
+    assert a["excess"] == 0.5
+    assert a["others_drop"] == 0.0
+    assert a["specificity"] == 0.5
+    assert a["loss_rise"] == 1.25
+    assert a["loss_rise_others"] == 0.5
+    assert a["loss_specificity"] == 0.75
+    assert a["loss_rise_random"] == 0.0
+    assert a["drop_low"] <= a["drop"] <= a["drop_high"]
+    assert b["n_controls"] == 0
+    assert np.isnan(b["random"])
+    assert b["specificity"] == 0.5 - -0.25
+
+
+def test_matrix_by_hand(items):
+    matrix = deactivation_matrix(items).set_index(["silenced", "task"])
+    assert matrix.loc[("a", "a"), "change"] == -0.5
+    assert matrix.loc[("a", "b"), "loss_change"] == 0.5
+    assert matrix.loc[("b", "a"), "change"] == 0.25
+    assert matrix.loc[("b", "b"), "loss_change"] == 3.0
+    assert diagonal_wins(matrix.reset_index()) == {"tasks": 2, "rows": 2, "columns": 2}
+    assert diagonal_wins(matrix.reset_index(), "change") == {"tasks": 2, "rows": 2, "columns": 2}
+
+
+def test_the_diagonal_can_lose(items):
+    matrix = deactivation_matrix(items)
+    matrix.loc[(matrix["silenced"] == "a") & (matrix["task"] == "b"), "loss_change"] = 9.0
+    assert diagonal_wins(matrix) == {"tasks": 2, "rows": 1, "columns": 1}
+
+
+def test_without_the_plain_model_there_is_nothing_to_compare(items):
+    with pytest.raises(ValueError, match="no rows of the plain model"):
+        deactivation_matrix(items[items["kind"] != "none"])
+
+
+def test_summary_has_the_mean_and_keeps_the_order():
+    frame = pd.concat(
+        [rows("", "none", -1, "z", [1, 0], [1, 3]), rows("", "none", -1, "a", [1], [2])]
+    )
+    table = summarise(frame)
+    assert table["task"].tolist() == ["z", "a"]
+    assert table["value"].tolist() == [0.5, 1.0]
+    assert table["loss"].tolist() == [2.0, 2.0]
+    assert np.isnan(table["low"][1])
+
+
+def test_bootstrap_covers_the_true_mean_at_its_rate():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        low, high = bootstrap(rng.normal(1.0, 2.0, (1, 60)), seed=seed, n_boot=400)
+        hits += low <= 1.0 <= high
+    assert 175 <= hits <= 199
+
+
+@pytest.mark.parametrize(("n_items", "has_one"), [(1, False), (2, False), (3, True)])
+def test_an_interval_needs_three_items(n_items: int, has_one: bool):
+    low, high = bootstrap(np.arange(n_items, dtype=float)[None])
+    assert np.isfinite([low, high]).tolist() == [has_one, has_one]
+
+
+def test_bootstrap_over_seeds_is_wider_when_seeds_differ():
+    rng = np.random.default_rng(1)
+    same = np.tile(rng.normal(size=50), (5, 1))
+    shifted = same + np.arange(5)[:, None]
+    width = [high - low for low, high in (bootstrap(same), bootstrap(shifted))]
+    assert width[1] > 2 * width[0]
+    assert bootstrap(same, seed=3) == bootstrap(same, seed=3)

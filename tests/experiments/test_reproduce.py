@@ -1,0 +1,195 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import helpers
+import pytest
+
+from tl_taskneurons.cli import main
+from tl_taskneurons.experiments import planning
+from tl_taskneurons.experiments import reproduce as module
+from tl_taskneurons.experiments.lab.presets import (
+    PAPER_TASKS,
+    PRESETS,
+    Rows,
+    Subject,
+    find_preset,
+    overridden,
+    subject_of,
+)
+from tl_taskneurons.experiments.planning import estimate
+from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
+from tl_taskneurons.loading.hub_tasks import hub_task_names
+from tl_taskneurons.runtime.table_files import read_table
+
+ONLY = ("table1", "table2", "figure6", "table8", "figure3", "table4", "table5")
+PLAN = replace(
+    PRESETS["smoke"], n_test=3, n_detect=3, n_train=6, max_new_tokens=3, detections=2, controls=2,
+    rows=Rows(("mini1",), ("ncft", "w-ncft"), 2, 2, 6, 2, (1e-2,)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    return str(helpers.save_tiny("llama", folder / "tiny", max_position_embeddings=512))
+
+
+def job(model: str, folder: Path, names: tuple[str, ...] = ONLY) -> Job:
+    return Job(Subject(model, "base", "smoke", "mini"), PLAN, names, folder, threads=1)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.parquet")}
+
+
+def results(folder: Path) -> set[Path]:
+    kinds = ("*.parquet", "*.safetensors")
+    return {file for kind in kinds for file in (folder / "store").rglob(kind)}
+
+
+_CHILD = """
+import pickle, sys
+from tl_taskneurons.experiments.reproduce import reproduce
+reproduce(pickle.loads(bytes.fromhex(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_resumes_to_the_same_tables_byte_for_byte(model, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    verdicts = reproduce(job(model, whole))
+    assert [verdict.claim for verdict in verdicts] == [f"C{k}" for k in range(1, 12)]
+    n_all = len(results(whole))
+
+    content = pickle.dumps(job(model, broken)).hex()
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, content], stderr=subprocess.DEVNULL)
+    moment = int.from_bytes(os.urandom(2)) % (n_all - 10) + 5
+    while len(results(broken)) < moment and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = results(broken)
+    assert child.returncode == -signal.SIGKILL and len(kept) < n_all, f"killed at {moment}"
+    times = {file: file.stat().st_mtime_ns for file in kept if file.stem != "delta"}
+
+    reproduce(job(model, broken))
+    assert tables(broken) == tables(whole)
+    # What was there was not computed again.
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+    assert (broken / "report.html").exists()
+    # With another model beside it, the claims about all architectures can be tested.
+    again = reproduce(job(model, whole), also=[broken])
+    assert again[-1].claim == "C11" and again[-1].verdict != "not tested"
+
+
+def test_a_part_can_be_run_alone_and_added_to(model, tmp_path):
+    verdicts = {v.claim: v for v in reproduce(job(model, tmp_path / "run", ("table8",)))}
+    assert set(tables(tmp_path / "run")) == {
+        "claims.parquet", "comparisons.parquet", "overlap.parquet", "table8.parquet",
+    }  # fmt: skip
+    assert verdicts["C2"].verdict == "not tested"
+    before = results(tmp_path / "run")
+    reproduce(job(model, tmp_path / "run", ("table8", "table1")))
+    assert before < results(tmp_path / "run")
+    assert "table1.parquet" in tables(tmp_path / "run")
+    # What is not asked for any more is not left lying among the results.
+    reproduce(job(model, tmp_path / "run", ("table1",)))
+    assert set(tables(tmp_path / "run")) == {
+        "claims.parquet", "comparisons.parquet", "table1.parquet",
+    }  # fmt: skip
+    assert not (tmp_path / "run" / "table8.png").exists()
+
+
+def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
+    # The machine's speed, which the estimate of time rests on, differs from call to call.
+    monkeypatch.setattr(planning, "_speed", lambda lab: 1e9)
+    planned = job(model, tmp_path / "run")
+    first = estimate(planned)
+    assert results(tmp_path / "run") == set()
+    assert sum(line.n_done for line in first.lines) == 0
+    assert first.seconds > 0 and first.memory > 0
+    by_title = {line.title: line.n_cells for line in first.lines}
+    assert by_title["neurons"] == 2 * 4
+    # Tasks with as many neurons in each layer have the same random controls.
+    assert 1 + 4 + PLAN.controls <= by_title["table1"] <= 1 + 4 + 4 * PLAN.controls
+    module.work(job(model, tmp_path / "run", ("table1",)))
+    second = estimate(planned)
+    done = {line.title: line.n_done for line in second.lines}
+    assert done["table1"] == {line.title: line.n_cells for line in second.lines}["table1"]
+    assert done["neurons"] == 4
+    assert second.seconds < first.seconds
+
+
+def test_the_command_shows_the_claims_and_writes_tables(tmp_path, capsys):
+    out, csv = tmp_path / "run", tmp_path / "csv"
+    arguments = ["reproduce", "--model", "mini-llama", "--preset", "smoke", "--only", "table8"]
+    arguments += ["--out", str(out), "--workers", "1"]
+    assert main([*arguments, "--plan"]) == 0
+    assert "Nothing was run" in capsys.readouterr().out
+    assert main([*arguments, "--csv", str(csv)]) == 0
+    shown = capsys.readouterr().out
+    assert "C5" in shown and "not tested" in shown
+    assert {file.name for file in csv.iterdir()} >= {"table8_mini-llama.csv"}
+    table = read_table(out / "table8.parquet")
+    assert set(table["fraction"]) == {0.1, 1.0} and set(table["model"]) == {"mini-llama-base"}
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_runs_everything_with_two_processes(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["reproduce", "--model", "mini-llama", "--preset", "smoke", "--out", str(out)]
+    assert main([*arguments, "--workers", "2"]) == 0
+    assert "C10" in capsys.readouterr().out
+    for name, experiment in EXPERIMENTS.items():
+        assert (out / f"{name}.parquet").exists() or name == "figure5", experiment.title
+    pictures = {file.stem for file in out.glob("*.png")}
+    assert pictures >= {
+        "table1", "figure2", "figure3", "figure5_silenced", "figure5_trained", "figure6", "table8",
+        "tables9_11",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "table22"], "did you mean 'table2'"),
+        (["--model", "smollm2-135m"], "give --data"),
+        (["--workers", "0"], "at least 1"),
+        (["--also", "nowhere"], "nowhere"),
+        (["--tasks", "mini_food,mini_fim", "--preset", "smoke"], "mini_film"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_run(arguments, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    given = ["reproduce", "--preset", "smoke", "--out", str(out), "--workers", "1", *arguments]
+    assert main(given) == 2
+    assert message in capsys.readouterr().err
+    assert not results(out)
+
+
+def test_a_folder_of_another_model_is_refused(model, tmp_path):
+    reproduce(job(model, tmp_path, ("table8",)))
+    other = replace(job(model, tmp_path, ("table8",)), subject=Subject("x", "base", "smoke", ""))
+    with pytest.raises(ValueError, match="another configuration"):
+        reproduce(other)
+
+
+def test_presets_and_subjects_fit_together():
+    assert {"smoke", "mini", "small", "paper"} == set(PRESETS)
+    assert subject_of("meta-llama/Llama-2-7b-hf").preset == "paper"
+    assert subject_of("gpt2").tuned == "lora"
+    assert set(PAPER_TASKS) <= set(hub_task_names())
+    for name in ("mini", "small", "paper"):
+        assert find_preset(name).controls >= 5
+    assert len(find_preset("mini").seeds) >= 3
+    changed = overridden(find_preset("mini"), {"steps": 3, "shots": None}, {"n_test": 7})
+    assert (changed.steps, changed.shots, changed.rows.n_test) == (3, 0, 7)
+    with pytest.raises(ValueError, match="mini"):
+        find_preset("minni")
+    assert find_experiments(None) == tuple(EXPERIMENTS)

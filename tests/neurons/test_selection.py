@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.selection import SELECTIONS, layer_table, select
+
+
+def scores(name: str, values: list[float]) -> NeuronScores:
+    return NeuronScores(torch.tensor(values).reshape(2, 5), "m", name, "grad_act")
+
+
+# Neurons 0 and 1 matter to both tasks, 2 and 3 to a alone, 5 and 6 to b alone.
+BOTH = {
+    "a": scores("a", [9, 8, 7, 6, 0.1, 0, 0, 0, 0, 0]),
+    "b": scores("b", [9, 8, 0, 0, 0.1, 7, 6, 0, 0, 0]),
+}
+
+
+def chosen(selection: str, fraction: float = 0.4) -> dict[str, list[int]]:
+    sets = select(BOTH, selection, fraction)
+    return {name: s.mask.flatten().nonzero().flatten().tolist() for name, s in sets.items()}
+
+
+def test_each_selection_by_hand():
+    assert chosen("plain") == {"a": [0, 1, 2, 3], "b": [0, 1, 5, 6]}
+    assert chosen("exclusive") == {"a": [2, 3], "b": [5, 6]}
+    assert chosen("exclude", 0.2) == {"a": [2, 3], "b": [5, 6]}
+    assert chosen("difference", 0.2) == {"a": [2, 3], "b": [5, 6]}
+    assert chosen("rank", 0.2) == {"a": [2, 3], "b": [5, 6]}
+
+
+def test_a_contrast_never_takes_a_neuron_that_scores_nothing():
+    assert chosen("exclude", 0.4) == {"a": [2, 3, 4], "b": [4, 5, 6]}
+    assert chosen("difference", 0.9) == {"a": [2, 3], "b": [5, 6]}
+
+
+def test_a_task_left_without_neurons_is_named():
+    twins = {"a": BOTH["a"], "b": BOTH["a"]}
+    with pytest.raises(
+        ValueError, match="'exclusive' at fraction 0.4 leaves no neurons for .* 'a'"
+    ):
+        select(twins, "exclusive", 0.4)
+
+
+def test_the_layers_of_a_set_by_hand():
+    table = layer_table(BOTH, select(BOTH, "plain", 0.4))
+    assert table[["task", "layer", "n_neurons"]].to_numpy().tolist() == [
+        ["a", 0, 4], ["a", 1, 0], ["b", 0, 2], ["b", 1, 2],
+    ]  # fmt: skip
+    assert table["share"].tolist() == [1, 0, 0.5, 0.5]
+    b = [17.1 / 30.1, 13 / 30.1]
+    assert table["score_share"].tolist() == pytest.approx([1, 0, *b], rel=1e-6)
+
+
+def test_bad_selections():
+    with pytest.raises(ValueError, match="Unknown selection 'plane'; did you mean 'plain'"):
+        select(BOTH, "plane")
+    for name in SELECTIONS:
+        if name != "plain":
+            with pytest.raises(ValueError, match="there is only \\['a'\\]"):
+                select({"a": BOTH["a"]}, name)

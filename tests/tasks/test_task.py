@@ -1,0 +1,77 @@
+import pytest
+
+from tl_taskneurons.tasks.task import Example, Task, Tasks, did_you_mean
+
+GOOD = (Example("a", "Good"), Example("b", "Bad"))
+
+
+def make(**changes) -> Task:
+    return Task(**{"name": "t", "train": GOOD, "test": GOOD, "labels": ("Good", "Bad"), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "empty string"),
+        ({"metric": "f1"}, "Unknown metric 'f1'"),
+        ({"labels": ("Good",)}, "at least two"),
+        ({"labels": ("Good", "Good")}, "lists a label twice"),
+        ({"test": (Example("a", "Ok"),)}, "Example 0 of the test split .* unknown label 'Ok'"),
+        ({"train": (Example("a", " "),), "labels": (), "metric": "exact_match"}, "empty target"),
+    ],
+)
+def test_bad_tasks_are_refused_with_the_value(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+def test_split_names_what_is_wrong():
+    task = make(train=())
+    assert task.split("test") == GOOD
+    with pytest.raises(ValueError, match="train split of task 't' is empty"):
+        task.split("train")
+    with pytest.raises(ValueError, match="Unknown split 'dev'"):
+        task.split("dev")
+
+
+def test_accepted_answers_are_the_references_or_the_target():
+    assert Example("x", "y").accepted == ("y",)
+    assert Example("x", "y", references=("z", "y")).accepted == ("z", "y")
+
+
+def test_tasks_answer_to_names_positions_and_slices():
+    tasks = Tasks([make(name="one"), make(name="two"), make(name="three")])
+    assert tasks["two"] is tasks[1]
+    assert tasks[1:].names == ("two", "three")
+    assert [task.name for task in tasks] == ["one", "two", "three"]
+    with pytest.raises(KeyError, match="did you mean 'three'"):
+        tasks["thre"]
+    with pytest.raises(ValueError, match="given twice: \\['one'\\]"):
+        Tasks([make(name="one"), make(name="one")])
+
+
+def test_limit_keeps_the_first_examples():
+    task = make().limit(n_train=1)
+    assert task.train == GOOD[:1]
+    assert task.test == GOOD
+
+
+def test_plain_text_is_all_answer():
+    task = Task.from_texts("prose", ["One two.", "Three."])
+    assert task.metric == "loss"
+    assert [example.target for example in task.train] == ["One two.", "Three."]
+
+
+def test_did_you_mean_lists_near_names_first():
+    assert did_you_mean("zero", ("zeros", "mean")) == "; did you mean 'zeros'? Known: zeros, mean."
+    assert did_you_mean("xyz", ("zeros",)) == ". Known: zeros."
+
+
+def test_longer_inputs_can_be_left_out():
+    examples = tuple(Example("x" * n, "yes") for n in (3, 9, 5))
+    task = Task("t", examples, examples[:1], metric="exact_match")
+    short = task.shorter(5)
+    assert [len(e.input) for e in short.train] == [3, 5] and len(short.test) == 1
+    assert task.shorter(None) is task
+    with pytest.raises(ValueError, match="at most 2 characters; the shortest has 3"):
+        task.shorter(2)

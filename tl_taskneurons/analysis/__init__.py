@@ -1,0 +1,1 @@
+"""How tasks relate through their neurons, and what single neurons do."""

@@ -1,0 +1,220 @@
+"""What one neuron does in a task: the texts it answers to, and the tokens it writes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os.path import commonprefix
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.analysis.explanation import ExplainedExample, NeuronExplanation
+from tl_taskneurons.analysis.lens import token_effects, token_texts
+from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.neurons.capture import backward
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.tasks.batches import Batch, make_batches, pad_id_of
+from tl_taskneurons.tasks.prompts import Item, Prompt, encode
+from tl_taskneurons.tasks.task import Task
+
+
+def explain_neuron(
+    model: Any, neuron: tuple[int, int], task: Task, **options: Any
+) -> NeuronExplanation:
+    """Show what one neuron does in a task; see ``explain_neurons`` for the options.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with a tokenizer.
+        neuron: ``(layer, j)``.
+        task: the task.
+        options: of ``explain_neurons``.
+    """
+    return explain_neurons(model, [neuron], task, **options)[0]
+
+
+@torch.inference_mode(False)  # gradients, also when the caller is in inference mode
+def explain_neurons(
+    model: Any,
+    neurons: Sequence[tuple[int, int]],
+    task: Task,
+    *,
+    split: str = "train",
+    limit: int | None = 64,
+    n_examples: int = 5,
+    n_tokens: int = 10,
+    by: str = "activation",
+    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    token_budget: int = 2048,
+    progress: bool = False,
+) -> list[NeuronExplanation]:
+    """Show what some neurons do in a task, with one forward and backward pass for all of them.
+
+    Only these neurons' columns are kept, and only for the top examples. Examples are ranked on
+    their own tokens: instruction and demonstrations are the same in all of them.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with a tokenizer.
+        neurons: ``(layer, j)`` pairs.
+        task: the task.
+        split: which examples to use.
+        limit: at most the first ``limit`` examples; None for all.
+        n_examples: how many top examples to keep.
+        n_tokens: how many promoted and suppressed tokens to name.
+        by: rank examples by the largest ``"activation"`` in magnitude at their own tokens (gated
+            neurons have both signs), or by ``"relevance"``: |sum of gradient * activation|.
+        prompt: how examples become text.
+        token_budget: the most tokens in a batch.
+        progress: show a progress bar.
+
+    Returns:
+        One explanation for each neuron, in the given order.
+
+    Raises:
+        ValueError: for no neurons, one outside the model, a model without tokenizer, an empty
+            split, an unknown ranking, or a number below 1.
+    """
+    if by not in ("activation", "relevance"):
+        raise ValueError(f"by is {by!r}; use 'activation' or 'relevance'.")
+    if n_examples < 1:
+        raise ValueError(f"n_examples is {n_examples}; it must be at least 1.")
+    if not neurons:
+        raise ValueError("There are no neurons to explain; give at least one (layer, j) pair.")
+    model_view = view(model)
+    chosen = NeuronSet.from_pairs(model_view, neurons)
+    tokenizer = getattr(model_view.model, "tokenizer", None)
+    encoded = encode(
+        task, tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
+    )
+    effects = token_effects(model_view, neurons, n_tokens=n_tokens)
+    watch = _Watch(
+        model_view, chosen.layers(), encoded.items,
+        _own_starts(encoded.items, task, tokenizer, split, prompt, limit), by, n_examples,
+    )  # fmt: skip
+    batches = list(
+        make_batches(encoded.items, token_budget=token_budget, pad_id=pad_id_of(tokenizer))
+    )
+    with frozen(model_view.model):
+        for batch in Progress(f"explain {task.name}", shown=progress).over(batches):
+            watch.add(batch)
+    return [
+        NeuronExplanation(
+            model=model_view.name, neuron=(layer, j), task=task.name, split=split,
+            n_seen=len(encoded.items), score=watch.totals[layer, j] / len(encoded.items), by=by,
+            examples=watch.examples((layer, j), tokenizer), effects=shown,
+        )
+        for (layer, j), shown in zip(neurons, effects, strict=True)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An example that a neuron answers to; ``order`` is minus what it is ranked by."""
+
+    order: float
+    index: int
+    activations: tuple[float, ...]
+    relevances: tuple[float, ...]
+
+
+class _Watch:
+    """Keeps some neurons' top examples and summed scores while batches pass."""
+
+    def __init__(
+        self,
+        model_view: ModelView,
+        columns: dict[int, Tensor],
+        items: Sequence[Item],
+        own: Sequence[int],
+        by: str,
+        n_examples: int,
+    ) -> None:
+        self.model_view, self.columns, self.items, self.own = model_view, columns, items, own
+        self.by, self.n_examples = by, n_examples
+        self.totals: dict[tuple[int, int], float] = defaultdict(float)
+        self.best: dict[tuple[int, int], list[_Found]] = defaultdict(list)
+        self.texts: dict[int, tuple[str, ...]] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Run a batch and take in what the neurons did."""
+        captured: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def reduce(layer: int, gradient: Tensor, activation: Tensor) -> None:
+            if layer in self.columns:
+                columns = self.columns[layer].to(activation.device)
+                kept = activation[..., columns].float()
+                relevance = kept * gradient[..., columns].float()
+                captured[layer] = (kept.cpu(), relevance.cpu())
+
+        backward(
+            self.model_view, batch.to(self.model_view.device), reduce, lowest=min(self.columns)
+        )
+        for layer, (activations, relevances) in captured.items():
+            self._rank(layer, batch, activations, relevances)
+
+    def _rank(
+        self,
+        layer: int,
+        batch: Batch,
+        activations: Float[Tensor, "batch pos neuron"],
+        relevances: Float[Tensor, "batch pos neuron"],
+    ) -> None:
+        sums = relevances.sum(1).abs()
+        highest = sums
+        if self.by == "activation":
+            places = torch.arange(activations.shape[1])
+            own = places >= torch.tensor([self.own[i] for i in batch.index])[:, None]
+            counted = (own & batch.attention_mask).unsqueeze(-1)
+            highest = (activations.abs() * counted).amax(1)
+        for column, j in enumerate(self.columns[layer].tolist()):
+            self.totals[layer, j] += float(sums[:, column].sum())
+            ranked = sorted(
+                zip((-highest[:, column]).tolist(), batch.index, range(len(sums)), strict=True)
+            )
+            found = [
+                _Found(
+                    order, index,
+                    tuple(activations[row, : len(self.items[index]), column].tolist()),
+                    tuple(relevances[row, : len(self.items[index]), column].tolist()),
+                )
+                for order, index, row in ranked[: self.n_examples]
+            ]  # fmt: skip
+            best = sorted([*self.best[layer, j], *found], key=lambda one: (one.order, one.index))
+            self.best[layer, j] = best[: self.n_examples]
+
+    def examples(self, neuron: tuple[int, int], tokenizer: Any) -> tuple[ExplainedExample, ...]:
+        """Return a neuron's top examples with their tokens as text."""
+        shown = []
+        for found in self.best[neuron]:
+            item = self.items[found.index]
+            if found.index not in self.texts:
+                texts = token_texts(tokenizer, item.prompt + item.answer)
+                self.texts[found.index] = tuple(texts)
+            shown.append(
+                ExplainedExample(
+                    item.index, self.texts[found.index], self.own[found.index], len(item.prompt),
+                    found.activations, found.relevances,
+                )
+            )  # fmt: skip
+        return tuple(shown)
+
+
+def _own_starts(
+    items: Sequence[Item], task: Task, tokenizer: Any, split: str, prompt: Prompt, limit: int | None
+) -> list[int]:
+    """Return where each example itself begins, after all that it has in common with the others.
+
+    That is the instruction and the demonstrations, and what opens every example ("Input:"): a
+    neuron does the same there in all of them. At least 1, as the first token sees nothing else.
+    """
+    bare = replace(prompt, shots=0, instruction=False)
+    alone = encode(task, tokenizer, split=split, prompt=bare, limit=limit).items
+    starts = [max(1, len(item) - len(short) + 1) for item, short in zip(items, alone, strict=True)]
+    if len(items) == 1:
+        return starts
+    own = [(item.prompt + item.answer)[start:] for item, start in zip(items, starts, strict=True)]
+    opening = min(len(commonprefix(own)), min(map(len, own)) - 1)
+    return [start + opening for start in starts]

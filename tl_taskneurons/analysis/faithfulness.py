@@ -1,0 +1,165 @@
+"""Does a score predict what silencing does? A score compared with ablation, neuron and set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.interventions import deactivate
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.tasks.batches import make_batches, pad_id_of
+from tl_taskneurons.tasks.prompts import Prompt, encode
+from tl_taskneurons.tasks.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """A score against exact ablation.
+
+    Attributes:
+        neurons: one row per sampled neuron: ``layer, neuron, score, exact, sample`` (``"top"``
+            or ``"random"``). ``exact`` is the mean over examples of |loss when silenced - loss|,
+            in nats.
+        sets: one row per silenced set: ``fraction, n_neurons, predicted, sum_of_scores, true``.
+            ``predicted`` is the signed first-order change of the loss, ``true`` the measured
+            one, in nats.
+        summary: one row: ``method, task, n, spearman, pearson, slope, top_overlap``; the overlap
+            (intersection over union) is that of the top tenth of the sample by score and by
+            exact effect.
+    """
+
+    neurons: pd.DataFrame
+    sets: pd.DataFrame
+    summary: pd.DataFrame
+
+    def __str__(self) -> str:
+        parts = (self.summary, self.sets)
+        return "\n\n".join(part.round(4).to_string(index=False) for part in parts)
+
+
+def faithfulness(
+    model: Any,
+    task: Task,
+    method: str = "grad_act",
+    *,
+    n_random: int = 60,
+    n_top: int = 40,
+    fractions: Sequence[float] = (0.001, 0.01, 0.05, 0.10),
+    split: str = "train",
+    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    limit: int | None = 16,
+    token_budget: int = 2048,
+    seed: int = 0,
+    progress: bool = False,
+) -> Faithfulness:
+    """Compare a method's scores with what silencing really does, and print the result with str.
+
+    Single neurons: a random sample and the top of the score are ablated one by one. Sets: the
+    top fractions are silenced together, which first order cannot foresee where neurons interact.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge.
+        task: the task.
+        method: any of ``METHODS`` but ``"exact"``.
+        n_random: neurons drawn at random from those not in the top sample.
+        n_top: neurons with the highest scores.
+        fractions: sizes of the silenced sets, as shares of all neurons.
+        split: which examples.
+        prompt: how examples become text.
+        limit: at most the first ``limit`` examples; each neuron costs a forward pass over them.
+        token_budget: the most tokens in a batch.
+        seed: of the random sample.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: for ``"exact"``, an unknown method, or a sample of fewer than 10 neurons or
+            more than there are.
+    """
+    if method == "exact":
+        raise ValueError("faithfulness compares a method with 'exact'; choose another method.")
+    model_view = view(model)
+    n_all = model_view.n_layers * model_view.d_mlp
+    if min(n_random, n_top) < 0 or not 10 <= n_random + n_top <= n_all:
+        raise ValueError(
+            f"The sample has n_random={n_random} + n_top={n_top} neurons; it needs at least 10 in "
+            f"all and at most the model's {n_all}."
+        )
+    options: dict[str, Any] = {
+        "split": split, "prompt": prompt, "limit": limit, "token_budget": token_budget,
+        "progress": progress,
+    }  # fmt: skip
+    scores = score_neurons(model, task, method, seed=seed, **options)
+    top = scores.top(n=n_top)
+    generator = torch.Generator().manual_seed(seed)
+    lottery = torch.rand(model_view.shape, generator=generator).masked_fill(top.mask, -1.0)
+    drawn = NeuronScores(lottery, scores.fingerprint).top(n=n_random)
+    sample = (top | drawn).rename(f"sample for {task.name}")
+    exact = score_neurons(model, task, "exact", neurons=sample, **options)
+    frame = sample.to_frame()
+    frame["score"] = scores.values[sample.mask].numpy()
+    frame["exact"] = exact.values[sample.mask].numpy()
+    frame["sample"] = ["top" if here else "random" for here in top.mask[sample.mask].tolist()]
+    sets = _silence_sets(model, task, scores, fractions, options)
+    return Faithfulness(frame, sets, _summary(frame, method, task.name))
+
+
+def _silence_sets(
+    model: Any,
+    task: Task,
+    scores: NeuronScores,
+    fractions: Sequence[float],
+    options: dict[str, Any],
+) -> pd.DataFrame:
+    model_view = view(model)
+    encoded = encode(
+        task, model.tokenizer, split=options["split"], prompt=options["prompt"],
+        limit=options["limit"], max_length=model_view.n_ctx,
+    )  # fmt: skip
+    batches = [
+        batch.to(model_view.device)
+        for batch in make_batches(
+            encoded.items, token_budget=options["token_budget"], pad_id=pad_id_of(model.tokenizer)
+        )
+    ]
+
+    def loss() -> float:
+        with torch.no_grad(), frozen(model_view.model):
+            losses = torch.cat([answer_losses(model_view, batch) for batch in batches])
+        return float(losses.mean())
+
+    signed = score_batches(model_view, batches, "signed")
+    plain = loss()
+    rows = []
+    for fraction in fractions:
+        neurons: NeuronSet = scores.top(fraction=fraction)
+        with deactivate(model, neurons):
+            true = loss() - plain
+        rows.append(
+            {"fraction": fraction, "n_neurons": len(neurons),
+             "predicted": -float(signed[neurons.mask].sum()),
+             "sum_of_scores": float(scores.values[neurons.mask].sum()), "true": true}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _summary(frame: pd.DataFrame, method: str, task: str) -> pd.DataFrame:
+    score, exact = frame["score"], frame["exact"]
+    n_tenth = max(1, round(len(frame) / 10))
+    by_score = set(score.nlargest(n_tenth).index)
+    by_exact = set(exact.nlargest(n_tenth).index)
+    constant = score.nunique() < 2 or exact.nunique() < 2
+    spread = float((score**2).sum())
+    return pd.DataFrame(
+        [{"method": method, "task": task, "n": len(frame),
+          "spearman": float("nan") if constant else float(score.corr(exact, "spearman")),
+          "pearson": float("nan") if constant else float(score.corr(exact, "pearson")),
+          "slope": float((score * exact).sum()) / spread if spread else float("nan"),
+          "top_overlap": len(by_score & by_exact) / len(by_score | by_exact)}]
+    )  # fmt: skip

@@ -1,0 +1,293 @@
+"""The way from a model and tasks to tables and figures on disk; command line and demo share it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tl_taskneurons.evaluation.deactivation import conditions, evaluate_condition
+from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
+from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.models.view import ModelView, require_same_model, view
+from tl_taskneurons.neurons.attribution import METHODS, activation_mean, score_neurons
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.selection import SELECTIONS, layer_table, select
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.runtime.roles import current_role
+from tl_taskneurons.runtime.run_folder import RunFolder, file_name
+from tl_taskneurons.runtime.table_files import stamp, write_table
+from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
+from tl_taskneurons.tasks.prompts import Prompt
+from tl_taskneurons.tasks.task import Task, Tasks, did_you_mean, tasks_digest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines the results of a run.
+
+    Attributes:
+        model: name or path, for ``load_model``.
+        tasks: names of the tasks.
+        data: where the tasks come from, for ``load_tasks``.
+        kind: ``"bridge"`` or ``"hooked"``.
+        method: one of ``METHODS``, except ``"exact"``.
+        fraction: share of all neurons to select, in (0, 1].
+        selections: some of ``SELECTIONS``.
+        shots: demonstrations in each prompt.
+        limit: at most so many train examples for detection; None for all.
+        dtype: of the weights.
+        device: where the model runs; None for the first GPU, else the CPU.
+        seed: of the demonstrations, the method ``"random"`` and the bootstrap.
+        test_limit: at most so many test examples for evaluation; None for all.
+        controls: random controls for each set.
+        ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
+        max_new_tokens: the longest generated answer of tasks that are judged by ROUGE-L.
+
+    Raises:
+        ValueError: for a value out of its range, or an unknown name (with the nearest names).
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    data: str = "builtin"
+    kind: str = "bridge"
+    method: str = "grad_act"
+    fraction: float = 0.01
+    selections: tuple[str, ...] = ("plain",)
+    shots: int = 4
+    limit: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    seed: int = 0
+    test_limit: int | None = None
+    controls: int = 5
+    ablation: str = "zero"
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, before any model is loaded."""
+        if not (self.tasks and self.selections):
+            raise ValueError(
+                f"tasks is {self.tasks} and selections is {self.selections}; name at least one."
+            )
+        if not 0 < self.fraction <= 1:
+            raise ValueError(
+                f"fraction is {self.fraction}; it must be in (0, 1], e.g. 0.10 for 10%."
+            )
+        if self.method not in METHODS:
+            raise ValueError(
+                f"Unknown method {self.method!r}{did_you_mean(self.method, list(METHODS))}"
+            )
+        if self.method == "exact":
+            raise ValueError(
+                "Method 'exact' silences neurons one by one and needs to be told which; it is for "
+                "tl_taskneurons.score_neurons(..., neurons=...) in Python."
+            )
+        for name in self.selections:
+            if name not in SELECTIONS:
+                raise ValueError(
+                    f"Unknown selection {name!r}{did_you_mean(name, list(SELECTIONS))}"
+                )
+        if len(self.tasks) < 2 and set(self.selections) - {"plain"}:
+            raise ValueError(
+                f"Selections {self.selections} compare tasks, but only {self.tasks} is given; "
+                "name at least two tasks, or use 'plain'."
+            )
+        least = {"shots": 0, "controls": 0, "limit": 1, "test_limit": 1, "max_new_tokens": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} is {value}; it must be at least {lowest}.")
+        if self.ablation not in ("zero", "mean"):
+            raise ValueError(f"ablation is {self.ablation!r}; use 'zero' or 'mean'.")
+
+    @property
+    def prompt(self) -> Prompt:
+        """The form of the prompts."""
+        return Prompt(shots=self.shots, seed=self.seed)
+
+    def arguments(self, *, deactivate: bool) -> dict[str, Any]:
+        """Return what defines the results of detection alone, or of deactivation too."""
+        everything = asdict(self)
+        judged = ("test_limit", "controls", "ablation", "max_new_tokens")
+        evaluation = {name: everything.pop(name) for name in judged}
+        if deactivate:
+            everything |= evaluation | {"control_seeds": list(range(self.controls))}
+        return everything
+
+
+@dataclass(frozen=True)
+class Study:
+    """A model, tasks and settings at work in a run folder.
+
+    Attributes:
+        run: the folder.
+        model: a HookedTransformer or TransformerBridge.
+        tasks: the tasks.
+        settings: how neurons are found and judged.
+        progress: show progress bars.
+    """
+
+    run: RunFolder
+    model: Any
+    tasks: Tasks
+    settings: Settings
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Note which model and tasks these are; refuse others than in an earlier call."""
+        self.run.confirm(
+            fingerprint=self.view.fingerprint, tasks_digest=tasks_digest(self.tasks),
+            device=str(self.view.device),
+        )  # fmt: skip
+
+    @property
+    def view(self) -> ModelView:
+        """The model's neurons."""
+        return view(self.model)
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that every table carries."""
+        return {
+            "model": self.view.name, "fingerprint": self.view.fingerprint,
+            "method": self.settings.method, "fraction": self.settings.fraction,
+        }  # fmt: skip
+
+
+@contextmanager
+def open_study(
+    settings: Settings, out: str | os.PathLike[str], *, deactivating: bool, progress: bool = False
+) -> Iterator[Study]:
+    """Load tasks and model and hold a run folder, so that a stopped run goes on where it stopped.
+
+    Args:
+        settings: how neurons are found and judged.
+        out: the folder; see ``RunFolder.open`` for what it refuses.
+        deactivating: whether the settings of the evaluation count, too.
+        progress: show progress bars.
+    """
+    tasks = load_tasks(settings.data, settings.tasks)  # cheap and often wrong: before the model
+    with RunFolder.open(out, settings.arguments(deactivate=deactivating)) as run:
+        model = load_model(
+            settings.model, kind=settings.kind, dtype=settings.dtype, device=settings.device
+        )
+        yield Study(run, model, tasks, settings, progress)
+
+
+def detect(study: Study) -> dict[str, dict[str, NeuronSet]]:
+    """Find each task's neurons, by every selection of the settings.
+
+    Writes ``scores/TASK.safetensors`` (at once, and reused when there), ``sets/SELECTION/TASK
+    .safetensors``, ``neurons.parquet`` (one row per selected neuron) and ``layers.parquet`` (one
+    row per layer: count, share of the set, share of the task's total score).
+
+    Returns:
+        Selection to task name to neurons.
+    """
+    settings = study.settings
+    scores = {task.name: _scores(study, task) for task in study.tasks}
+    sets = {name: select(scores, name, settings.fraction) for name in settings.selections}
+    neurons, layers = [], []
+    for selection, chosen in sets.items():
+        for task, members in chosen.items():
+            members.save(study.run.file("sets", selection, f"{file_name(task)}.safetensors"))
+            labels = {"task": task, "selection": selection}
+            frame = members.to_frame()
+            values = scores[task].values
+            frame["score"] = values[members.mask].numpy()
+            neurons.append(frame.assign(**labels))
+        layers.append(layer_table(scores, chosen).assign(selection=selection))
+    common = {**study.columns(), "seed": settings.seed}
+    for name, frames in (("neurons", neurons), ("layers", layers)):
+        table = stamp(pd.concat(frames, ignore_index=True), **common)
+        write_table(study.run.file(f"{name}.parquet"), table)
+    return sets
+
+
+def deactivate(
+    study: Study, sets: Mapping[str, Mapping[str, NeuronSet]]
+) -> dict[str, pd.DataFrame]:
+    """Silence each set, and random controls, and evaluate all tasks.
+
+    Every condition is a unit of the run: written at once, not computed again. Writes
+    ``deactivation_items.parquet``, ``deactivation_table.parquet``, ``deactivation_matrix.parquet``.
+    In the items ``seed`` is the control's seed (-1 where there is none) and ``run_seed`` the run's.
+
+    Returns:
+        ``"items"``, ``"table"`` and ``"matrix"``.
+    """
+    settings = study.settings
+    means = _means(study) if settings.ablation == "mean" else None
+    work = [
+        (selection, condition)
+        for selection, chosen in sets.items()
+        for condition in conditions(chosen, controls=settings.controls)
+    ]
+    frames: dict[str, list[pd.DataFrame]] = {selection: [] for selection in sets}
+    for selection, condition in Progress("deactivate", shown=study.progress).over(work):
+        # The plain model is the same whatever is selected.
+        unit = "original"
+        if condition.kind != "none":
+            seed = f"-{condition.seed}" if condition.kind == "random" else ""
+            unit = f"{selection}/{condition.kind}-{file_name(condition.silenced)}{seed}"
+        frame = study.run.unit(
+            unit,
+            lambda condition=condition: evaluate_condition(
+                study.model, study.tasks, condition, ablation=settings.ablation, means=means,  # pyright: ignore[reportArgumentType]
+                prompt=settings.prompt, limit=settings.test_limit, share_prefix=True,
+                max_new_tokens=settings.max_new_tokens,
+            ),
+        )  # fmt: skip
+        frames[selection].append(frame.assign(selection=selection))
+    parts: dict[str, list[pd.DataFrame]] = {"items": [], "table": [], "matrix": []}
+    for selection, listed in frames.items():
+        items = pd.concat(listed, ignore_index=True)
+        common = {**study.columns(), "selection": selection, "ablation": settings.ablation}
+        parts["items"].append(stamp(items, **common, run_seed=settings.seed))
+        for name, summary in (("table", deactivation_table), ("matrix", deactivation_matrix)):
+            frame = summary(items, seed=settings.seed)
+            parts[name].append(stamp(frame, **common, seed=settings.seed))
+    tables = {name: pd.concat(listed, ignore_index=True) for name, listed in parts.items()}
+    for name, table in tables.items():
+        write_table(study.run.file(f"deactivation_{name}.parquet"), table)
+    return tables
+
+
+def _scores(study: Study, task: Task) -> NeuronScores:
+    file = study.run.file("scores", f"{file_name(task.name)}.safetensors")
+    if not file.exists():
+        settings = study.settings
+        score_neurons(
+            study.model, task, settings.method, prompt=settings.prompt,
+            limit=settings.limit, seed=settings.seed, progress=study.progress,
+        ).save(file)  # fmt: skip
+    current_role().wait()
+    scores = NeuronScores.load(file)
+    require_same_model(repr(scores), scores.fingerprint, study.view)
+    return scores
+
+
+def _means(study: Study) -> Tensor:
+    """Each neuron's mean activation over the train examples of all tasks, every task alike."""
+    file = study.run.file("activation_means.safetensors")
+    if not file.exists():
+        settings = study.settings
+        per_task = [
+            activation_mean(study.model, task, prompt=settings.prompt, limit=settings.limit)
+            for task in Progress("means", shown=study.progress).over(study.tasks)
+        ]
+        save_tensor(
+            file,
+            "ActivationMeans",
+            torch.stack(per_task).mean(0),
+            {"tasks": list(study.tasks.names)},
+        )
+    current_role().wait()
+    return load_tensor(file, "ActivationMeans")[0]

@@ -1,0 +1,238 @@
+"""What a model answers to each example: losses, scores and predictions, for ``evaluation``."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.models.forward import answer_logits, before, require_finite
+from tl_taskneurons.models.generation import generate
+from tl_taskneurons.models.kvcache import KVCache
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.tasks.batches import Batch, in_memory, make_batches, pad_id_of
+from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, label_ids, stop_ids
+from tl_taskneurons.tasks.task import Task
+
+# Of each example: its loss in nats per token, its score from 0 to 1, and what was answered.
+Answers = tuple[list[float], list[float], list[str]]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What every way of scoring needs.
+
+    Attributes:
+        model_view: the model, frozen.
+        task: the task.
+        encoded: its examples, those of this process alone.
+        prompt: how examples became text.
+        token_budget: the most tokens in a batch.
+        max_new_tokens: the longest generated answer, in tokens.
+        n_prefix: tokens that all prompts begin with and that ``cache`` holds.
+        cache: keys and values of these tokens; None where nothing is shared.
+    """
+
+    model_view: ModelView
+    task: Task
+    encoded: Encoded
+    prompt: Prompt
+    token_budget: int
+    max_new_tokens: int
+    n_prefix: int
+    cache: KVCache | None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.model_view.model.tokenizer
+
+    def batches(self, items: Sequence[Item], with_end: bool = False) -> Iterable[Batch]:
+        """Batch items without the tokens that the cache already holds."""
+        rests = [replace(item, prompt=item.prompt[self.n_prefix :]) for item in items]
+        for batch in make_batches(
+            rests, token_budget=self.token_budget, pad_id=pad_id_of(self.tokenizer),
+            with_end=with_end,
+        ):  # fmt: skip
+            yield batch.to(self.model_view.device)
+
+    def require_finite(self, losses: Tensor, batch: Batch, items: Sequence[Item]) -> None:
+        """Raise ValueError naming the first example whose loss is not a finite number."""
+        index = tuple(items[i].index for i in batch.index)
+        require_finite(losses, replace(batch, index=index), self.model_view)
+
+    def logits(self, batch: Batch) -> Float[Tensor, "answer_tokens vocab"]:
+        """Logits that predict the answer tokens of a batch from ``batches``, in float32."""
+        if self.cache is None:
+            return answer_logits(self.model_view, batch).float()
+        rows = self.cache.repeat(len(batch.index))
+        return rows.extend(batch.tokens, batch.attention_mask, before(batch.answer_mask)).float()
+
+
+def answer(run: Answering, split: str, generation: bool) -> Answers:
+    """Answer the examples in the way of the task's metric; see ``evaluation.evaluate_items``."""
+    if run.task.metric == "accuracy" and not generation:
+        return _rank(run)
+    if run.task.metric == "exact_match" and not generation:
+        return _match(run, split)
+    losses, _, _ = _teacher_forced(run, run.encoded.items)
+    if run.task.metric == "loss":
+        return losses, [float("nan")] * len(losses), [""] * len(losses)
+    return losses, *_generated(run, split)
+
+
+def shared_prefix(items: Sequence[Item]) -> tuple[int, ...]:
+    """Return the tokens with which all prompts begin, short of the last token of any.
+
+    Empty where fewer than 8 tokens or fewer than 2 items share it: then it saves nothing.
+    """
+    prompts = [item.prompt for item in items]
+    most = min(map(len, prompts)) - 1
+    first = prompts[0]
+    n = next((k for k in range(most) if any(p[k] != first[k] for p in prompts)), most)
+    return first[:n] if n >= 8 and len(items) > 1 else ()
+
+
+def prefill(model_view: ModelView, prefix: tuple[int, ...]) -> KVCache:
+    """Run the tokens that all prompts begin with."""
+    cache = KVCache(model_view, 1)
+    tokens = torch.tensor([prefix], device=model_view.device)
+    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    last = torch.zeros_like(everywhere)
+    last[:, -1] = True
+    cache.extend(tokens, everywhere, last)
+    return cache
+
+
+def _teacher_forced(
+    run: Answering, items: Sequence[Item], first_ids: Sequence[int] = ()
+) -> tuple[list[float], list[float], list[list[float]]]:
+    """Mean loss and summed log-probability of each answer, and log-probs of given first tokens."""
+    losses, sums = [0.0] * len(items), [0.0] * len(items)
+    firsts: list[list[float]] = [[] for _ in items]
+
+    def score(batch: Batch) -> None:
+        log_probs = run.logits(batch).log_softmax(-1)
+        targets = batch.tokens[batch.answer_mask].to(log_probs.device)
+        chosen = log_probs.gather(1, targets[:, None])[:, 0]
+        counts = batch.answer_mask.sum(1).tolist()
+        per_row = chosen.split(counts)
+        row_losses = torch.stack([-values.mean() for values in per_row])
+        run.require_finite(row_losses, batch, items)
+        starts = torch.tensor([0, *counts[:-1]]).cumsum(0).to(log_probs.device)
+        first = log_probs[starts][:, list(first_ids)].tolist()
+        for row, i in enumerate(batch.index):
+            losses[i], sums[i] = float(row_losses[row]), float(per_row[row].sum())
+            firsts[i] = first[row]
+
+    in_memory(run.batches(items), score)
+    return losses, sums, firsts
+
+
+def _rank(run: Answering) -> Answers:
+    """Choose the label of highest summed log-probability.
+
+    The log-probability of a label's first token bounds that of the whole label, so a label whose
+    bound is below the best complete one needs no forward pass of its own. The choice is exact.
+    """
+    labels = run.task.labels
+    ids = label_ids(run.task, run.tokenizer, run.prompt)
+    items = run.encoded.items
+    losses, sums, firsts = _teacher_forced(run, items, [ids[label][0] for label in labels])
+    truth = [label for item in items for label in labels if ids[label] == item.answer]
+    if len(truth) != len(items):
+        raise ValueError(
+            f"In task {run.task.name!r} an answer's token ids differ from its label's; check that "
+            "targets are written exactly like the labels."
+        )
+    known: list[dict[str, float]] = []
+    missing: list[tuple[int, str]] = []
+    for i, own in enumerate(truth):
+        exact = {own: sums[i]}
+        bounds = dict(zip(labels, firsts[i], strict=True))
+        exact |= {label: bounds[label] for label in labels if len(ids[label]) == 1}
+        best = max(exact.values())
+        missing += [(i, label) for label in labels if label not in exact and bounds[label] >= best]
+        known.append(exact)
+    others = [replace(items[i], answer=ids[label]) for i, label in missing]
+    _, other_sums, _ = _teacher_forced(run, others)
+    for (i, label), value in zip(missing, other_sums, strict=True):
+        known[i][label] = value
+    # Equal log-probabilities go to the label listed first.
+    predictions = [
+        max((label for label in labels if label in exact), key=lambda label: exact[label])
+        for exact in known
+    ]
+    scores = [float(own == said) for own, said in zip(truth, predictions, strict=True)]
+    return losses, scores, predictions
+
+
+def _match(run: Answering, split: str) -> Answers:
+    """Would greedy decoding give one of the references and then stop?"""
+    examples = run.task.split(split)
+    variants: list[Item] = []
+    owners: list[int] = []
+    for i, item in enumerate(run.encoded.items):
+        target = examples[item.index].target
+        for reference in dict.fromkeys((target, *examples[item.index].accepted)):
+            same = reference == target
+            variants.append(item if same else replace(item, answer=_answer(run, reference)))
+            owners.append(i)
+    stops = torch.tensor(sorted(stop_ids(run.tokenizer, run.prompt)), device=run.model_view.device)
+    losses, scores = [0.0] * len(run.encoded.items), [0.0] * len(run.encoded.items)
+    said = [""] * len(run.encoded.items)
+    targets = [examples[item.index].target for item in run.encoded.items]
+    first_of = {owner: k for k, owner in reversed(list(enumerate(owners)))}
+
+    def score(batch: Batch) -> None:
+        logits = run.logits(batch)
+        greedy = logits.argmax(-1)
+        tokens = batch.tokens[batch.answer_mask].to(greedy.device)
+        nll = logits.logsumexp(-1) - logits.gather(1, tokens[:, None])[:, 0]
+        counts = batch.answer_mask.sum(1).tolist()
+        rows = zip(greedy.split(counts), tokens.split(counts), nll.split(counts), strict=True)
+        row_losses = torch.zeros(len(counts))
+        for row, (chosen, wanted, cost) in enumerate(rows):
+            k = batch.index[row]
+            i, n = owners[k], len(variants[k].answer)
+            row_losses[row] = cost[:n].mean()
+            hit = torch.equal(chosen[:n], wanted[:n]) and bool(torch.isin(chosen[n], stops))
+            scores[i] = max(scores[i], float(hit))
+            if first_of[i] == k:
+                losses[i] = float(row_losses[row])
+                said[i] = targets[i] if hit else run.tokenizer.decode(chosen[:n].tolist()).strip()
+        run.require_finite(row_losses, batch, variants)
+
+    in_memory(run.batches([replace(v, end=v.end[:1]) for v in variants], with_end=True), score)
+    return losses, scores, said
+
+
+def _answer(run: Answering, reference: str) -> tuple[int, ...]:
+    text = reference if run.prompt.chat else f" {reference}"
+    return tuple(run.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _generated(run: Answering, split: str) -> tuple[list[float], list[str]]:
+    """Generate answers and compare them with label or references."""
+    ids = generate(
+        run.model_view, [item.prompt for item in run.encoded.items],
+        stops=stop_ids(run.tokenizer, run.prompt), max_new_tokens=run.max_new_tokens,
+        token_budget=2 * run.token_budget, pad_id=pad_id_of(run.tokenizer),
+    )  # fmt: skip
+    said = [run.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
+    examples = run.task.split(split)
+    wanted = [examples[item.index].accepted for item in run.encoded.items]
+    if run.task.metric == "rougeL":
+        from rouge_score.rouge_scorer import RougeScorer  # slow to import, needed here only
+
+        scorer = RougeScorer(["rougeL"], use_stemmer=False)
+        scores = [
+            # An answer without a word gives the integer 0.
+            float(max(scorer.score(ref, text)["rougeL"].fmeasure for ref in accepted))
+            for text, accepted in zip(said, wanted, strict=True)
+        ]
+    else:
+        scores = [float(text in accepted) for text, accepted in zip(said, wanted, strict=True)]
+    return scores, said

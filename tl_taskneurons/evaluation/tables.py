@@ -1,0 +1,174 @@
+"""From item-level results to tables with intervals. Plain pandas and numpy, no torch.
+
+All intervals are 95% percentile bootstrap intervals. Items are resampled in pairs (the same items
+with and without an intervention); where there are several random controls, controls are resampled
+as well, so an interval over them covers both seeds and items.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tl_taskneurons.evaluation.statistics import bootstrap
+
+
+def summarise(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Summarise the rows of ``evaluate_items``: one row per task, with intervals.
+
+    Returns:
+        ``task, metric, value, low, high, loss, n, n_truncated``; value is NaN for a task judged
+        by loss alone.
+    """
+    rows = []
+    for task, group in items.groupby("task", sort=False):
+        low, high = bootstrap(group["score"].to_numpy()[None], seed=seed)
+        rows.append(
+            {"task": task, "metric": group["metric"].iloc[0], "value": group["score"].mean(),
+             "low": low, "high": high, "loss": group["loss"].mean(), "n": len(group),
+             "n_truncated": group["n_truncated"].iloc[0]}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def deactivation_matrix(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Change on every task when each task's neurons are silenced (the paper's Figure 5 a, b).
+
+    Args:
+        items: the rows of ``deactivation_items``.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per pair: ``silenced, task, metric, n_neurons, value, change, low, high,
+        loss_change, loss_low, loss_high, n``. Changes are silenced minus original, so a drop is
+        negative and a rise of the loss positive (nats per token).
+    """
+    plain = _original(items)
+    rows = []
+    chosen = items[items["kind"] == "task"]
+    for (silenced, task), group in chosen.groupby(["silenced", "task"], sort=False):
+        change = _difference(group, plain, "score")
+        loss_change = _difference(group, plain, "loss")
+        low, high = bootstrap(change[None], seed=seed)
+        loss_low, loss_high = bootstrap(loss_change[None], seed=seed)
+        rows.append(
+            {"silenced": silenced, "task": task, "metric": group["metric"].iloc[0],
+             "n_neurons": group["n_neurons"].iloc[0], "value": group["score"].mean(),
+             "change": change.mean(), "low": low, "high": high,
+             "loss_change": loss_change.mean(), "loss_low": loss_low, "loss_high": loss_high,
+             "n": len(group)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def deactivation_table(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Original, Deactivate-Random and Deactivate-Task (the paper's Table 1) with specificity.
+
+    Args:
+        items: the rows of ``deactivation_items``.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per silenced task: ``task, metric, n_neurons, original, original_low,
+        original_high, random, random_low, random_high, n_controls, silenced, silenced_low,
+        silenced_high, drop, drop_low, drop_high, excess, excess_low, excess_high, others_drop,
+        specificity, loss, loss_rise, loss_rise_random, loss_rise_others, loss_specificity, n``.
+        ``drop`` is original minus silenced; ``excess``
+        is the drop beyond the random controls' (the paper's claim is that it is above 0);
+        ``specificity`` is the own drop minus the mean drop of the other tasks when the same
+        neurons are silenced. Losses in nats per token.
+    """
+    plain = _original(items)
+    rows = []
+    for task, group in items[items["kind"] == "task"].groupby("silenced", sort=False):
+        own = group[group["task"] == task]
+        if own.empty:
+            continue
+        others = group[group["task"] != task]
+        base = plain.loc[task]
+        control = items[(items["kind"] == "random") & (items["silenced"] == task)]
+        control = control[control["task"] == task]
+        drops, rises = -_difference(own, plain, "score"), _difference(own, plain, "loss")
+        low, high = bootstrap(drops[None], seed=seed)
+        spans = [bootstrap(g["score"].to_numpy()[None], seed=seed) for g in (base, own)]
+        row = {
+            "task": task, "metric": own["metric"].iloc[0], "n_neurons": own["n_neurons"].iloc[0],
+            "original": base["score"].mean(), "silenced": own["score"].mean(),
+            "original_low": spans[0][0], "original_high": spans[0][1],
+            "silenced_low": spans[1][0], "silenced_high": spans[1][1],
+            "drop": drops.mean(), "drop_low": low, "drop_high": high,
+            "loss": base["loss"].mean(), "loss_rise": rises.mean(), "n": len(own),
+        }  # fmt: skip
+        row |= _against_controls(control, plain, drops, seed)
+        row |= _against_others(others, plain, row)
+        rows.append(row)
+    columns = (
+        "task metric n_neurons original original_low original_high random random_low random_high "
+        "n_controls silenced silenced_low silenced_high drop drop_low drop_high excess excess_low "
+        "excess_high others_drop specificity loss loss_rise loss_rise_random loss_rise_others "
+        "loss_specificity n"
+    )
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def diagonal_wins(matrix: pd.DataFrame, column: str = "loss_change") -> dict[str, int]:
+    """Count in how many rows and columns of a matrix the task's own cell is the most hurt.
+
+    Args:
+        matrix: from ``deactivation_matrix``.
+        column: ``"loss_change"`` (largest wins) or ``"change"`` (lowest wins).
+    """
+    table = matrix.pivot(index="silenced", columns="task", values=column)
+    table = table.loc[[name for name in table.index if name in table.columns]]
+    table = table[list(table.index)]
+    hurt = table.to_numpy() if column == "loss_change" else -table.to_numpy()
+    return {
+        "tasks": len(table),
+        "rows": int((hurt.argmax(1) == np.arange(len(hurt))).sum()),
+        "columns": int((hurt.argmax(0) == np.arange(len(hurt))).sum()),
+    }
+
+
+def _original(items: pd.DataFrame) -> pd.DataFrame:
+    plain = items[items["kind"] == "none"]
+    if plain.empty:
+        raise ValueError("The table has no rows of the plain model (kind 'none') to compare with.")
+    return plain.set_index(["task", "item"]).sort_index()
+
+
+def _difference(group: pd.DataFrame, plain: pd.DataFrame, column: str) -> np.ndarray:
+    """Silenced minus original, item by item."""
+    after = group.set_index(["task", "item"])[column].sort_index()
+    return (after - plain[column].reindex(after.index)).to_numpy()
+
+
+def _against_controls(
+    control: pd.DataFrame, plain: pd.DataFrame, drops: np.ndarray, seed: int
+) -> dict[str, float | int]:
+    if control.empty:
+        return {"n_controls": 0}
+    groups = [group for _, group in control.groupby("seed")]
+    values = np.stack([g.sort_values("item")["score"].to_numpy() for g in groups])
+    control_drops = np.stack([-_difference(g, plain, "score") for g in groups])
+    rises = [_difference(g, plain, "loss").mean() for g in groups]
+    low, high = bootstrap(values, seed=seed)
+    excess_low, excess_high = bootstrap(drops[None] - control_drops, seed=seed)
+    return {
+        "random": values.mean(), "random_low": low, "random_high": high, "n_controls": len(groups),
+        "excess": drops.mean() - control_drops.mean(), "excess_low": excess_low,
+        "excess_high": excess_high, "loss_rise_random": float(np.mean(rises)),
+    }  # fmt: skip
+
+
+def _against_others(
+    others: pd.DataFrame, plain: pd.DataFrame, row: dict[str, Any]
+) -> dict[str, float | int]:
+    if others.empty:
+        return {}
+    groups = [group for _, group in others.groupby("task")]
+    drop = float(np.mean([-_difference(g, plain, "score").mean() for g in groups]))
+    rise = float(np.mean([_difference(g, plain, "loss").mean() for g in groups]))
+    return {
+        "others_drop": drop, "specificity": row["drop"] - drop, "loss_rise_others": rise,
+        "loss_specificity": row["loss_rise"] - rise,
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What experiments share: presets, models, trained weights, scores and finished tables."""

@@ -1,0 +1,1 @@
+"""From names to tasks and models."""

@@ -1,0 +1,308 @@
+"""From a name, a folder, a GGUF file or a Hugging Face model to a TransformerLens model.
+
+Every way leads through a Hugging Face model with its raw weights, so a ``bridge`` and a ``hooked``
+model of the same source compute the same log-probabilities.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tl_taskneurons.loading.huggingface import Source, brief, find_source, read_source
+
+_KINDS = ("bridge", "hooked")
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+# HookedTransformer guesses the architecture from these words in a path.
+_SNIFFED = ("llama", "gemma")
+# A wrong rotary base or a lost bias moves log-probabilities by far more than rounding does.
+_AGREEMENT_NATS = 1e-2
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | nn.Module,
+    *,
+    kind: str = "bridge",
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
+    tokenizer: Any = None,
+) -> Any:
+    """Load a language model as a TransformerLens model with raw (unprocessed) weights.
+
+    Args:
+        name_or_path: a mini model (``"mini-llama"``, ``"mini-llama-base"``, ``"mini-bloom"``,
+            ``"mini-bloom-base"``), ``"smollm2-135m"``, a Hugging Face hub id, a Hugging Face
+            folder, a ``.gguf`` file (converted once and cached under ``$TL_TASKNEURONS_CACHE``,
+            by default the user's cache folder), or a Hugging Face model in memory. A model in
+            memory is taken over: it is moved and cast, and a bridge rewires it; pass a copy to
+            keep yours.
+        kind: ``"bridge"`` for a TransformerBridge, ``"hooked"`` for a HookedTransformer
+            (TransformerLens 3.9 only).
+        dtype: of the weights: float32, bfloat16, float16 or float64.
+        device: where the model goes; by default the first GPU, else the CPU.
+        device_map: in place of ``device``, for a bridge larger than one GPU: where its layers go,
+            as accelerate understands it (``"auto"``, ``"balanced"`` or module names to GPUs). All
+            weights must find room on GPUs. A model in memory that accelerate has spread over
+            several stays as it is.
+        tokenizer: a Hugging Face tokenizer; by default the one that comes with the model.
+
+    Returns:
+        The model in eval mode, with ``model.tokenizer`` (None where the source has none).
+
+    Raises:
+        ValueError: unknown name, kind or dtype, a device map that does not go with the other
+            arguments or leaves weights outside of the devices, a file or folder that cannot be
+            read as a model, or an architecture that TransformerLens cannot build.
+        FileNotFoundError: a path that isn't there, or SmolLM2 found nowhere.
+        ConnectionError: the hub is needed and cannot be reached.
+        ImportError: ``kind="hooked"`` under TransformerLens 4.
+        TypeError: something that is neither a name, a path nor a Hugging Face model.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
+    if kind == "hooked":
+        _hooked_class()  # before minutes of loading, not after
+    dtype = as_dtype(dtype)
+    spread = device_map is not None or _is_spread(name_or_path)
+    if spread:
+        _check_spread(name_or_path, kind, device, device_map)
+    own_tokenizer = None
+    if isinstance(name_or_path, nn.Module):
+        source, hf = _take_over(name_or_path, dtype)
+    else:
+        source = find_source(name_or_path)
+        source, hf, own_tokenizer = read_source(
+            source, dtype, with_tokenizer=tokenizer is None, device_map=device_map
+        )
+    hf.eval()
+    if spread:
+        _refuse_offloaded(hf, source)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with nullcontext(own_tokenizer) if tokenizer is None else _reloadable(tokenizer) as tok:
+        if kind == "hooked":
+            model = _as_hooked(hf, tok, source, dtype, place)
+        else:
+            model = _as_bridge(hf, tok, source, None if spread else place)
+    if tokenizer is not None:
+        model.tokenizer.name_or_path = source.location or source.name  # the copy's folder is gone
+    model.source_revision = source.revision
+    return model.eval()
+
+
+def model_name(model: Any) -> str:
+    """The name that tables and messages use for a model.
+
+    Raises:
+        TypeError: the model has no TransformerLens config.
+    """
+    cfg = getattr(model, "cfg", None)
+    if cfg is None:
+        raise TypeError(
+            f"expected HookedTransformer or TransformerBridge, got {type(model).__name__}; "
+            "load_model makes one from a Hugging Face model"
+        )
+    return str(getattr(cfg, "model_name", None) or "unnamed")
+
+
+def model_revision(model: Any) -> str:
+    """Hub commit, GGUF key or checksum of a model from ``load_model``; empty without one."""
+    return str(getattr(model, "source_revision", ""))
+
+
+def _is_spread(model: Any) -> bool:
+    """Whether accelerate has put a model in memory on several devices."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+
+
+def _check_spread(model: Any, kind: str, device: Any, device_map: Any) -> None:
+    """Raise ValueError where several devices don't go with the other arguments."""
+    if kind == "hooked":
+        raise ValueError(
+            "a HookedTransformer can't be spread over devices by accelerate; use kind='bridge'"
+        )
+    if device is not None:
+        raise ValueError(
+            f"device is {str(device)!r}, but the model is spread over devices; leave device out"
+        )
+    if device_map is not None and isinstance(model, nn.Module):
+        raise ValueError(
+            "device_map is for models that are loaded; spread this one with "
+            "accelerate.dispatch_model before, and leave device_map out"
+        )
+
+
+def _refuse_offloaded(hf: nn.Module, source: Source) -> None:
+    outside = [name for name, weight in hf.named_parameters() if weight.device.type == "meta"]
+    if outside:
+        raise ValueError(
+            f"{len(outside)} weights of {source.name!r} found no room on the devices and were "
+            f"offloaded, such as {outside[0]!r}: neurons can't be read or changed there. Use more "
+            "GPUs, or dtype='bfloat16'"
+        )
+
+
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return the dtype of a name; raise ValueError for one that models are not loaded in."""
+    found = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found is None or found not in _DTYPES.values():
+        raise ValueError(f"unsupported dtype {dtype!r}; use one of {', '.join(_DTYPES)}")
+    return found
+
+
+def _take_over(hf: nn.Module, dtype: torch.dtype) -> tuple[Source, Any]:
+    """A model in memory, cast as from_pretrained would cast it."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(hf, PreTrainedModel):
+        raise TypeError(
+            f"expected a name, a path or a Hugging Face model, got {type(hf).__name__}; a "
+            "HookedTransformer or TransformerBridge needs no loading"
+        )
+    config: Any = hf.config
+    if getattr(config, "quantization_config", None) is None:
+        # Parameters only: the rotary frequencies are buffers and stay in float32.
+        for parameter in hf.parameters():
+            parameter.data = parameter.data.to(dtype)
+        hf.set_attn_implementation("eager")
+    path = str(getattr(config, "_name_or_path", "") or "")
+    revision = str(getattr(config, "_commit_hash", None) or "")
+    return Source(Path(path).name if path else type(hf).__name__, "", revision), hf
+
+
+@contextmanager
+def _reloadable(tokenizer: Any) -> Iterator[Any]:
+    """A copy of a tokenizer that lies in a folder as long as the context lasts.
+
+    TransformerLens loads every tokenizer again, from where it came, to prepend BOS; one made in
+    memory came from nowhere.
+    """
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory(prefix="tn-") as folder:
+        tokenizer.save_pretrained(folder)
+        yield AutoTokenizer.from_pretrained(folder)
+
+
+def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device | None) -> Any:
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    if device is not None and getattr(hf.config, "quantization_config", None) is None:
+        hf.to(device)
+    architecture = type(hf).__name__
+    try:
+        return build_bridge_from_module(
+            hf, architecture, hf_config=hf.config, tokenizer=tokenizer, model_name=source.name
+        )
+    except (ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            f"TransformerLens cannot build a bridge for {source.name!r} ({architecture}): "
+            f"{brief(error)}"
+        ) from error
+
+
+def _hooked_class() -> Any:
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError as error:
+        raise ImportError(
+            "TransformerLens 4 removed HookedTransformer; use kind='bridge', or install "
+            "'transformer-lens<4'"
+        ) from error
+    return HookedTransformer
+
+
+def _as_hooked(
+    hf: Any, tokenizer: Any, source: Source, dtype: torch.dtype, device: torch.device
+) -> Any:
+    from transformer_lens import loading_from_pretrained as tl_loading
+
+    architecture = type(hf).__name__
+    if getattr(hf.config, "mlp_bias", False):
+        raise ValueError(
+            f"HookedTransformer drops the MLP biases of {source.name!r}; use kind='bridge'"
+        )
+    requires_grad = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
+    with _config_folder(hf, source) as name:
+        try:
+            cfg = tl_loading.get_pretrained_model_config(
+                name, fold_ln=False, device="cpu", dtype=dtype
+            )
+            state = tl_loading.get_pretrained_state_dict(name, cfg, hf_model=hf, dtype=dtype)
+            w_out = state.get("blocks.0.mlp.W_out")
+            if w_out is not None:
+                cfg.d_mlp = w_out.shape[0]  # the config's guess is wrong where n_inner is set
+            cfg.tokenizer_name = None  # ours is handed over below
+            cfg.model_name = source.name
+            model = _hooked_class()(cfg, tokenizer, move_to_device=False)
+            model.load_and_process_state_dict(
+                state,
+                fold_ln=False,
+                center_writing_weights=False,
+                center_unembed=False,
+                fold_value_biases=False,
+            )
+        except (ValueError, NotImplementedError, AttributeError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"HookedTransformer cannot hold {source.name!r} ({architecture}): "
+                f"{brief(error)}; use kind='bridge'"
+            ) from error
+        finally:
+            # The conversion freezes the Hugging Face model, which may be the user's.
+            for parameter, flag in requires_grad:
+                parameter.requires_grad_(flag)
+    model.eval()
+    if dtype in (torch.float32, torch.float64):
+        _check_same(hf, model, source)
+    return model.to(device, print_details=False)
+
+
+@contextmanager
+def _config_folder(hf: Any, source: Source) -> Iterator[str]:
+    """What HookedTransformer takes the shape from: a neutral folder with the model's config.
+
+    Gemma's shape is known to it by official names only.
+    """
+    from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
+
+    if source.location in OFFICIAL_MODEL_NAMES and "gemma" in source.location.lower():
+        yield source.location
+        return
+    with tempfile.TemporaryDirectory(prefix="tn-") as folder:
+        sniffed = [word for word in _SNIFFED if word in folder.lower()]
+        if sniffed:
+            raise ValueError(
+                f"the temporary folder {folder!r} has {sniffed[0]!r} in its path, which "
+                "HookedTransformer takes for the architecture; set TMPDIR to another folder"
+            )
+        config = copy.deepcopy(hf.config)
+        config.architectures = [type(hf).__name__]
+        if config.model_type == "gpt2" and not hasattr(config, "n_ctx"):
+            config.n_ctx = config.n_positions  # old configs had it, and it is asked for
+        config.save_pretrained(folder)
+        yield folder
+
+
+@torch.no_grad()
+def _check_same(hf: Any, model: Any, source: Source) -> None:
+    """Refuse a HookedTransformer that computes something else than the model it came from."""
+    ids = torch.arange(1, 9).remainder(hf.config.vocab_size)[None]
+    expected = hf(ids.to(hf.device)).logits.float().log_softmax(-1).cpu()
+    found = model(ids, attention_mask=torch.ones_like(ids)).float().log_softmax(-1)
+    gap = (expected - found).abs().max().item()
+    if not gap <= _AGREEMENT_NATS:
+        raise ValueError(
+            f"HookedTransformer's log-probabilities for {source.name!r} "
+            f"({type(hf).__name__}) differ from Hugging Face's by {gap:.3g} nats; use kind='bridge'"
+        )

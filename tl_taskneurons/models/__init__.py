@@ -1,0 +1,1 @@
+"""One view of both model classes: layers, hooks, forward passes and generation."""

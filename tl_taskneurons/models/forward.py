@@ -1,0 +1,124 @@
+"""Running a model on answer batches: frozen parameters, and logits only where answers are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.tasks.batches import Batch
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and every parameter's gradient; put both back afterwards.
+
+    Also after an exception. ``.grad`` is never touched.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        if any(training for _, training in modes):
+            model.eval()
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for module, training in modes:
+            module.training = training
+
+
+def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_tokens vocab"]:
+    """Return the logits that predict the answer tokens, and compute no others.
+
+    Args:
+        model_view: the model.
+        batch: tokens on the model's device.
+    """
+    kwargs = {"use_cache": False} if model_view.is_bridge else {}
+    with logits_only_at(model_view, before(batch.answer_mask)):
+        logits = model_view.model(
+            batch.tokens, attention_mask=batch.attention_mask.long(), **kwargs
+        )
+    return logits.squeeze(0)
+
+
+@contextmanager
+def logits_only_at(model_view: ModelView, positions: Bool[Tensor, "batch pos"]) -> Iterator[None]:
+    """Make one forward pass return logits ``[1, n, vocab]`` of the given positions only.
+
+    The unembedding gets only the rows it needs, which saves its cost and memory at all other
+    positions, forwards and backwards. What comes after it (scaling, soft caps) works on any rows.
+
+    Raises:
+        RuntimeError: when the unembedding did not run exactly once.
+    """
+    runs: list[int] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = args[0][positions.to(args[0].device)]
+        runs.append(len(rows))
+        return (rows.unsqueeze(0), *args[1:])
+
+    handle = model_view.model.unembed.register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if len(runs) != 1:
+        raise RuntimeError(
+            f"The unembedding of {model_view.name} ran {len(runs)} times in one forward pass, "
+            "expected once; this architecture is not supported."
+        )
+
+
+def before(mask: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """Shift a mask one position to the left: from tokens to the places that predict them."""
+    return torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
+
+
+def answer_log_probs(
+    model_view: ModelView, batch: Batch
+) -> tuple[Float[Tensor, " answer_tokens"], Int[Tensor, " answer_tokens"]]:
+    """Return each answer token's log-probability in nats (float32) and the row it belongs to."""
+    logits = answer_logits(model_view, batch).float()
+    targets = batch.tokens[batch.answer_mask].to(logits.device)
+    rows = batch.answer_mask.nonzero()[:, 0].to(logits.device)
+    log_probs = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    return log_probs, rows
+
+
+def answer_losses(model_view: ModelView, batch: Batch) -> Float[Tensor, " batch"]:
+    """Return each example's loss: the mean cross-entropy of its answer tokens, in nats.
+
+    Raises:
+        ValueError: when a loss is NaN or infinite; the message names the example.
+    """
+    log_probs, rows = answer_log_probs(model_view, batch)
+    losses = _row_means(-log_probs, rows, len(batch.index))
+    require_finite(losses, batch, model_view)
+    return losses
+
+
+def require_finite(losses: Float[Tensor, " batch"], batch: Batch, model_view: ModelView) -> None:
+    """Raise ValueError naming the first example whose loss is not a finite number."""
+    bad = (~losses.detach().isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"The loss of example {batch.index[bad[0]]} is {losses[bad[0]].item()} in "
+            f"{model_view.name} ({model_view.dtype}): the model's weights or activations overflow. "
+            "Check the weights, or use float32 or bfloat16 instead of float16."
+        )
+
+
+def _row_means(
+    values: Float[Tensor, " n"], rows: Int[Tensor, " n"], n_rows: int
+) -> Float[Tensor, " rows"]:
+    zeros = torch.zeros(n_rows, dtype=values.dtype, device=values.device)
+    counts = zeros.index_add(0, rows, torch.ones_like(values))
+    return zeros.index_add(0, rows, values) / counts

@@ -1,0 +1,108 @@
+"""Greedy generation from token ids: batched, with a KV cache, hooks active at every step."""
+
+from collections.abc import Sequence, Set
+
+import torch
+
+from tl_taskneurons.models.kvcache import KVCache
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.memory import pieces_in_memory
+
+
+def generate(
+    model_view: ModelView,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stops: Set[int],
+    max_new_tokens: int = 64,
+    token_budget: int = 4096,
+    pad_id: int = 0,
+) -> list[list[int]]:
+    """Continue prompts greedily until a stop token.
+
+    Prompts are padded on the left with a mask of our own, which is right in both model classes;
+    their own ``generate`` reads the mask off the padding token, wrongly where that token also
+    occurs in prompts.
+
+    Args:
+        model_view: the model.
+        prompts: token ids, one list per prompt.
+        stops: ids that end an answer; they are not part of the result.
+        max_new_tokens: the most tokens to generate for a prompt.
+        token_budget: the most tokens (prompt and answer, padding included) in a batch.
+        pad_id: id that fills the rows on the left.
+
+    Returns:
+        The generated ids of each prompt, in the order of the prompts.
+
+    Raises:
+        ValueError: when ``max_new_tokens`` is below 1 or a prompt leaves no room in the context.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    if model_view.n_ctx is not None and longest + max_new_tokens > model_view.n_ctx:
+        raise ValueError(
+            f"A prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of "
+            f"{model_view.n_ctx} tokens of {model_view.name}; shorten one of them."
+        )
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    results: list[list[int]] = [[] for _ in prompts]
+    groups, start = [], 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order):
+            width = len(prompts[order[end]]) + max_new_tokens
+            if (end + 1 - start) * width > token_budget:
+                break
+            end += 1
+        groups.append(order[start:end])
+        start = end
+
+    def run(group: list[int]) -> None:
+        rows = _generate_batch(
+            model_view, [prompts[i] for i in group], stops, max_new_tokens, pad_id
+        )
+        for i, row in zip(group, rows, strict=True):
+            results[i] = row
+
+    pieces_in_memory(
+        groups, run, lambda group: (len(group), len(prompts[group[-1]]) + max_new_tokens),
+        lambda group: (group[: len(group) // 2], group[len(group) // 2 :]),
+    )  # fmt: skip
+    return results
+
+
+@torch.no_grad()
+def _generate_batch(
+    model_view: ModelView,
+    prompts: Sequence[Sequence[int]],
+    stops: Set[int],
+    max_new_tokens: int,
+    pad_id: int,
+) -> list[list[int]]:
+    width = max(len(prompt) for prompt in prompts)
+    tokens = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(prompts), width), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        tokens[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, width - len(prompt) :] = True
+    tokens, mask = tokens.to(model_view.device), mask.to(model_view.device)
+    cache = KVCache(model_view, len(prompts))
+    new = mask
+    results: list[list[int]] = [[] for _ in prompts]
+    open_rows = set(range(len(prompts)))
+    for _ in range(max_new_tokens):
+        last = torch.zeros_like(new)
+        last[:, -1] = True
+        chosen = cache.extend(tokens, new, last).argmax(-1)
+        for row, token in enumerate(chosen.tolist()):
+            if row in open_rows and token in stops:
+                open_rows.discard(row)
+            elif row in open_rows:
+                results[row].append(token)
+        if not open_rows:
+            break
+        tokens = chosen[:, None].to(tokens.device)
+        new = torch.ones_like(tokens, dtype=torch.bool)
+    return results

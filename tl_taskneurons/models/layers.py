@@ -1,0 +1,184 @@
+"""The MLP of one layer: its neurons' hook point and parameters, for each model class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+_PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronParameter:
+    """A leaf parameter that holds one part of every neuron of a layer.
+
+    Attributes:
+        name: ``W_in``, ``W_gate``, ``W_out``, ``b_in`` or ``b_gate``.
+        parameter: the leaf ``nn.Parameter`` (writing to it in place changes the model).
+        axis: the axis of ``parameter`` that runs over the neurons.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    axis: int
+
+    @property
+    def oriented(self) -> Tensor:
+        """The parameter as TransformerLens orients it; a view without gradient.
+
+        ``[d_model, d_mlp]`` for W_in and W_gate, ``[d_mlp, d_model]`` for W_out, ``[d_mlp]`` for
+        biases.
+        """
+        weight = self.parameter.detach()
+        if weight.ndim == 1:
+            return weight
+        return weight.movedim(self.axis, 0 if self.name == "W_out" else 1)
+
+
+@dataclass(frozen=True, eq=False)
+class MLPLayer:
+    """The MLP of one layer.
+
+    Attributes:
+        index: layer number.
+        hook: name of the hook point of the neurons' activations ``[batch, pos, d_mlp]``.
+        point: that hook point.
+        module: the MLP module.
+        gated: whether the activation is ``act(gate) * up``.
+        parameters: the neurons' parameters by name.
+    """
+
+    index: int
+    hook: str
+    point: HookPoint
+    module: nn.Module
+    gated: bool
+    parameters: Mapping[str, NeuronParameter]
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of neurons, read off the output matrix."""
+        return self.parameters["W_out"].oriented.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream, read off the output matrix."""
+        return self.parameters["W_out"].oriented.shape[1]
+
+
+def _neuron_axis(name: str) -> int:
+    return 1 if name in ("W_in", "W_gate") else 0
+
+
+def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookPoint]) -> MLPLayer:
+    mlp = getattr(block, "mlp", None)
+    _refuse_if_unusable(name, i, mlp, hooks)
+    assert mlp is not None
+    gated = hasattr(mlp, "W_gate")
+    axes = {"W_in": 1, "W_gate": 1, "W_out": 0, "b_in": 0}
+    found: dict[str, NeuronParameter] = {}
+    for part, axis in axes.items():
+        parameter = getattr(mlp, part, None)
+        if parameter is None:
+            continue
+        if part == "b_in" and gated:
+            # TransformerLens adds this bias after the product of gate and up, where no
+            # architecture has one; it is zero in every converted model.
+            if bool(parameter.detach().any()):
+                raise ValueError(
+                    f"Layer {i} of {name} is a gated HookedTransformer MLP with a non-zero b_in, "
+                    "which TransformerLens applies in the wrong place; load the model as a "
+                    "TransformerBridge instead (kind='bridge')."
+                )
+            continue
+        found[part] = NeuronParameter(part, parameter, axis)
+    return _checked_layer(name, i, mlp, gated, found, hooks)
+
+
+def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookPoint]) -> MLPLayer:
+    mlp = getattr(block, "mlp", None)
+    _refuse_if_unusable(name, i, mlp, hooks)
+    assert mlp is not None
+    found: dict[str, NeuronParameter] = {}
+    for role, weight_name, bias_name in (
+        ("in", "W_in", "b_in"),
+        ("gate", "W_gate", "b_gate"),
+        ("out", "W_out", None),
+    ):
+        component = getattr(mlp, role, None)
+        linear = getattr(component, "original_component", component)
+        weight = getattr(linear, "weight", None)
+        if weight is None:
+            continue
+        out_first = type(linear).__name__ != "Conv1D"  # nn.Linear holds [out, in], Conv1D [in, out]
+        axis = (0 if out_first else 1) if role != "out" else (1 if out_first else 0)
+        found[weight_name] = NeuronParameter(weight_name, weight, axis)
+        bias = getattr(linear, "bias", None)
+        if bias is not None and bias_name is not None:
+            found[bias_name] = NeuronParameter(bias_name, bias, 0)
+    return _checked_layer(name, i, mlp, "W_gate" in found, found, hooks)
+
+
+def _refuse_if_unusable(
+    name: str, i: int, mlp: nn.Module | None, hooks: Mapping[str, HookPoint]
+) -> None:
+    cause = None
+    if mlp is None:
+        cause = "it has no MLP (an attention-only or state-space layer)"
+    elif "moe" in type(mlp).__name__.lower() or hasattr(mlp, "experts"):
+        cause = "it is a mixture of experts, whose neurons depend on the router"
+    elif hasattr(mlp, "hook_mid"):
+        cause = "it is a SoLU MLP with a layer norm between activation and output matrix"
+    elif _hook_of(i) not in hooks:
+        cause = f"it has no hook point {_hook_of(i)}"
+    if cause:
+        raise ValueError(
+            f"Layer {i} of {name} can't be used: {cause}. Supported are decoder-only models with "
+            "plain or gated MLPs (Llama, GPT-2, Bloom, GPT-NeoX, Gemma, Phi-3, Qwen and their kin)."
+        )
+
+
+def _hook_of(layer: int) -> str:
+    return f"blocks.{layer}.mlp.hook_post"
+
+
+def _checked_layer(
+    name: str,
+    i: int,
+    mlp: nn.Module,
+    gated: bool,
+    parameters: dict[str, NeuronParameter],
+    hooks: Mapping[str, HookPoint],
+) -> MLPLayer:
+    missing = {"W_in", "W_out"} - set(parameters)
+    if missing:
+        raise ValueError(
+            f"Layer {i} of {name} can't be used: its {type(mlp).__name__} has no "
+            f"{' and no '.join(sorted(missing))}."
+        )
+    for part in parameters.values():
+        weight = part.parameter  # float8 counts as floating point, but its scales are elsewhere
+        if not weight.is_floating_point() or weight.element_size() < 2 or weight.ndim > 2:
+            raise ValueError(
+                f"Layer {i} of {name} has {part.name} of type {part.parameter.dtype} and shape "
+                f"{tuple(part.parameter.shape)}: quantised weights can't be scored or changed. "
+                "Load the model in float32 or bfloat16."
+            )
+        if weight.is_inference():
+            raise ValueError(
+                f"{name} was made under torch.inference_mode, so it can have no gradients; load "
+                "it outside (scoring it inside is fine)."
+            )
+    # One order for both classes: the fingerprint depends on it.
+    parameters = {part: parameters[part] for part in _PARTS if part in parameters}
+    layer = MLPLayer(i, _hook_of(i), hooks[_hook_of(i)], mlp, gated, parameters)
+    d_model, d_mlp = layer.d_model, layer.d_mlp
+    for part_name in {"W_in", "W_gate"} & set(parameters):
+        shape = tuple(parameters[part_name].oriented.shape)
+        if shape != (d_model, d_mlp):
+            raise ValueError(
+                f"Layer {i} of {name} can't be used: {part_name} is {shape}, W_out implies "
+                f"{(d_model, d_mlp)}."
+            )
+    return layer

@@ -1,0 +1,247 @@
+"""One view of a model's MLP neurons, for HookedTransformer and TransformerBridge alike.
+
+A neuron is ``(layer, j)``: column j of the input matrix (and of the gate where the MLP is gated)
+together with row j of the output matrix. Its activation is what enters the output matrix, the
+hook point ``mlp.hook_post``.
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tl_taskneurons.models.layers import (
+    MLPLayer,
+    NeuronParameter,
+    _bridge_layer,
+    _hooked_layer,
+    _neuron_axis,
+)
+
+# Position-dependent odd multipliers make the weight hash sensitive to order; a fixed seed makes
+# it the same everywhere.
+_HASH_SEED = 20_240_706
+_NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelView:
+    """The MLP neurons of a model.
+
+    Attributes:
+        model: the HookedTransformer or TransformerBridge.
+        name: the model's name, for tables and messages.
+        layers: one entry per layer.
+        is_bridge: True for a TransformerBridge.
+    """
+
+    model: Any
+    name: str
+    layers: tuple[MLPLayer, ...]
+    is_bridge: bool
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons per layer."""
+        return self.layers[0].d_mlp
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_layers, d_mlp)``, the shape of scores and sets."""
+        return self.n_layers, self.d_mlp
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLPs are gated."""
+        return self.layers[0].gated
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first layer's neurons live."""
+        return self.layers[0].parameters["W_out"].parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the neurons' weights."""
+        return self.layers[0].parameters["W_out"].parameter.dtype
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest input in tokens, where the model states it."""
+        n_ctx = getattr(self.model.cfg, "n_ctx", None)
+        return int(n_ctx) if n_ctx else None
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for this shape and these weights, e.g. ``"30x1536-9f0c2ab1d4e57788"``.
+
+        It covers every neuron's weights, rounded to bfloat16, so one model in float32 and in
+        bfloat16, as HookedTransformer and as TransformerBridge, has one fingerprint, while a
+        fine-tuned model or one with folded weights has another. It is computed again after the
+        weights change through PyTorch; an edit in place of ``parameter.data`` goes unseen.
+        """
+        return _fingerprint(self)
+
+    def read(self, layer: int, neurons: Int[Tensor, " n"]) -> dict[str, Float[Tensor, "..."]]:
+        """Copy the parameters of some neurons of a layer, in TransformerLens orientation.
+
+        Returns:
+            ``W_in`` and ``W_gate`` ``[d_model, n]``, ``W_out`` ``[n, d_model]``, biases ``[n]``;
+            only those the model has.
+        """
+        return {
+            name: part.oriented.index_select(_neuron_axis(name), neurons.to(self.device_of(layer)))
+            for name, part in self.layers[layer].parameters.items()
+        }
+
+    def write(
+        self, layer: int, neurons: Int[Tensor, " n"], values: Mapping[str, Float[Tensor, "..."]]
+    ) -> None:
+        """Overwrite parameters of some neurons of a layer, in place, as ``read`` returns them.
+
+        Raises:
+            KeyError: for a parameter the layer doesn't have.
+        """
+        parameters = self.layers[layer].parameters
+        for name, value in values.items():
+            if name not in parameters:
+                raise KeyError(
+                    f"Layer {layer} of {self.name} has no {name}; it has {sorted(parameters)}."
+                )
+            target = parameters[name].oriented
+            target.index_copy_(
+                _neuron_axis(name), neurons.to(target.device), value.to(target.device, target.dtype)
+            )
+
+    def device_of(self, layer: int) -> torch.device:
+        """Where a layer's neurons live (they may be spread over devices)."""
+        return self.layers[layer].parameters["W_out"].parameter.device
+
+
+def view(model: Any) -> ModelView:
+    """Find the MLP neurons of a TransformerLens model.
+
+    Args:
+        model: a ``HookedTransformer`` or ``TransformerBridge`` of a decoder-only model.
+
+    Raises:
+        TypeError: for anything else, a plain Hugging Face model included.
+        ValueError: for an architecture without plain MLP neurons (mixture of experts, Mamba,
+            attention only, encoder-decoder), quantised weights, SoLU with layer norm, or a gated
+            HookedTransformer with an input bias; the message names the layer and the cause.
+    """
+    kind = type(model).__name__
+    if isinstance(model, ModelView):
+        return model
+    hooks = getattr(model, "hook_dict", None)  # a bridge collects it anew at every access
+    if hooks is None or not hasattr(model, "cfg"):
+        raise TypeError(
+            f"Expected a HookedTransformer or TransformerBridge, got {kind}. Wrap a Hugging Face "
+            "model with tl_taskneurons.load_model(hf_model, tokenizer=...)."
+        )
+    name = str(getattr(model.cfg, "model_name", "") or kind)
+    is_bridge = hasattr(model, "original_model")
+    if "Remote" in kind:
+        raise TypeError(f"{name} is a {kind}, whose weights live elsewhere; load the model here.")
+    blocks = getattr(model, "blocks", None)
+    adapter = getattr(model, "adapter", None)
+    # Encoders and diffusion models state one or the other; a HookedTransformer has no adapter.
+    flags = ("supports_causal_loss", "supports_generation")
+    causal = all(getattr(adapter, flag, True) for flag in flags)
+    if kind.startswith(_NOT_CAUSAL) or blocks is None or not causal:
+        raise ValueError(
+            f"{name} ({kind}) is not a decoder-only causal model with a stack of blocks, so it has "
+            "no MLP neurons that this library could score. Use a model like Llama, GPT-2 or Bloom."
+        )
+    layers = tuple(
+        _bridge_layer(name, i, block, hooks) if is_bridge else _hooked_layer(name, i, block, hooks)
+        for i, block in enumerate(blocks)
+    )
+    if not layers:
+        raise ValueError(f"{name} has no layers.")
+    widths = sorted({layer.d_mlp for layer in layers})
+    if len(widths) > 1:
+        raise ValueError(
+            f"{name} has layers of different widths {widths}; one d_mlp for all layers is needed."
+        )
+    return ModelView(model, name, layers, is_bridge)
+
+
+def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> None:
+    """Raise ValueError unless ``fingerprint`` is the model's.
+
+    Args:
+        what: what carries the fingerprint, for the message, e.g. ``"NeuronSet 'sst2'"``.
+        fingerprint: the fingerprint it carries.
+        model_view: the model it is used with.
+    """
+    if fingerprint != model_view.fingerprint:
+        raise ValueError(
+            f"{what} belongs to model {fingerprint}, but {model_view.name} is "
+            f"{model_view.fingerprint}. Detect neurons in this model, or, if you mean the same "
+            "neurons in changed weights, call .rebind(model) first."
+        )
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple, str]]" = weakref.WeakKeyDictionary()
+_pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def pinned_fingerprint(model_view: ModelView) -> Iterator[None]:
+    """Keep a model's fingerprint while its weights are changed for a moment."""
+    model = model_view.model
+    if model in _pinned:
+        yield
+        return
+    _pinned[model] = model_view.fingerprint
+    try:
+        yield
+    finally:
+        del _pinned[model]
+
+
+def _fingerprint(model_view: ModelView) -> str:
+    model = model_view.model
+    if model in _pinned:
+        return _pinned[model]
+    parts = [p for layer in model_view.layers for p in layer.parameters.values()]
+    state = tuple((p.parameter.data_ptr(), p.parameter._version, p.parameter.dtype) for p in parts)
+    if model in _known and _known[model][0] == state:
+        return _known[model][1]
+    total = 0
+    for k, part in enumerate(parts):
+        total = (total * 1_000_003 + k + _weight_hash(part)) % 2**64
+    fingerprint = f"{model_view.n_layers}x{model_view.d_mlp}-{total:016x}"
+    _known[model] = (state, fingerprint)
+    return fingerprint
+
+
+def _weight_hash(part: NeuronParameter) -> int:
+    """Hash the bfloat16 bits of a parameter; integer sums are the same on every device.
+
+    The factors follow the axes' meaning, not the storage order, so that a transposed copy of the
+    same weights has the same hash.
+    """
+    weight = part.parameter.detach()
+    rows = weight.reshape(weight.shape[0], -1)
+    sizes = list(rows.shape) if part.axis == 0 else list(rows.shape)[::-1]
+    generator = torch.Generator().manual_seed(_HASH_SEED)
+    factors = torch.randint(-(2**62), 2**62, (sum(sizes),), generator=generator) * 2 + 1
+    by_neuron, by_other = factors.to(rows.device).split(sizes)
+    by_row, by_column = (by_neuron, by_other) if part.axis == 0 else (by_other, by_neuron)
+    total = 0
+    for chunk, row_factors in zip(rows.split(1024), by_row.split(1024), strict=True):
+        bits = chunk.to(torch.bfloat16).view(torch.int16).long()
+        total += int(((bits * by_column).sum(1) * row_factors).sum())
+    return total % 2**64

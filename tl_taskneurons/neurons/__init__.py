@@ -1,0 +1,1 @@
+"""Scores of neurons, sets of neurons, and interventions on them."""

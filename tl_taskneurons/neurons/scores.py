@@ -1,0 +1,207 @@
+"""Scores of a model's MLP neurons for a task, and how sets are selected from them."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
+from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
+
+CONTRASTS = ("exclude", "difference", "rank")
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronScores:
+    """How much each neuron matters to a task.
+
+    Attributes:
+        values: float32 scores; the larger, the more relevant. The unit depends on the method
+            (nats of loss for the attribution methods).
+        fingerprint: the model they belong to.
+        name: the task's name.
+        method: the method's name.
+        info: how they were made (examples, tokens, prompt, seed, ...); plain JSON values.
+    """
+
+    values: Float[Tensor, "layer d_mlp"]
+    fingerprint: str
+    name: str = ""
+    method: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not bool(self.values.isfinite().all()):
+            layer, j = (~self.values.isfinite()).nonzero()[0].tolist()
+            raise ValueError(
+                f"Score of neuron ({layer}, {j}) for {self.name!r} is "
+                f"{self.values[layer, j].item()}; scores must be finite."
+            )
+
+    def __repr__(self) -> str:
+        n_layers, d_mlp = self.values.shape
+        return (
+            f"NeuronScores({self.name!r}, {self.method}, {n_layers} layers x {d_mlp} neurons, "
+            f"model {self.fingerprint})"
+        )
+
+    def top(
+        self,
+        *,
+        fraction: float | None = None,
+        n: int | None = None,
+        threshold: float | None = None,
+        per_layer: bool = False,
+    ) -> NeuronSet:
+        """Select the neurons with the highest scores (paper, section 2; there 10%).
+
+        Give exactly one of ``fraction``, ``n`` and ``threshold``. Ties go to the lower layer, then
+        to the lower index. A fraction is rounded to the nearest whole number of neurons.
+
+        Args:
+            fraction: share of the neurons, in (0, 1].
+            n: number of neurons.
+            threshold: take every neuron whose score is at least this.
+            per_layer: apply ``fraction`` or ``n`` to each layer instead of all layers together.
+
+        Raises:
+            ValueError: for a fraction outside (0, 1], an ``n`` outside the model, or not exactly
+                one way of selecting.
+        """
+        if sum(given is not None for given in (fraction, n, threshold)) != 1:
+            raise ValueError(
+                f"Give exactly one of fraction ({fraction}), n ({n}) and threshold ({threshold})."
+            )
+        if threshold is not None:
+            if math.isnan(threshold):
+                raise ValueError("threshold is nan; it must be a number.")
+            mask = self.values >= threshold
+        else:
+            pool = self.values.shape[1] if per_layer else self.values.numel()
+            count = _count(fraction, n, pool)
+            rows = self.values if per_layer else self.values.reshape(1, -1)
+            order = rows.argsort(dim=1, descending=True, stable=True)[:, :count]
+            mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
+            mask = mask.reshape(self.values.shape)
+        info = {
+            "method": self.method, "fraction": fraction, "n": n, "threshold": threshold,
+            "per_layer": per_layer, **self.info,
+        }  # fmt: skip
+        return NeuronSet(mask, self.fingerprint, self.name, info)
+
+    def contrast(
+        self,
+        others: "NeuronScores | Iterable[NeuronScores]",
+        *,
+        how: str = "exclude",
+        fraction: float = 0.01,
+    ) -> "NeuronScores":
+        """Keep what is specific to this task against other tasks or plain text.
+
+        Plain top-k answers "what can this task not do without?"; in real models many of those
+        neurons are needed by every input. The contrast answers "what does this task need that
+        the others don't?".
+
+        Args:
+            others: scores of other tasks or of plain text, by the same method.
+            how: ``"exclude"``: a neuron in the top ``fraction`` of any other task scores 0.
+                ``"difference"``: own score minus the highest of the others, after dividing each
+                task's scores by their sum (a task that the model fails has large scores
+                everywhere); negative differences score 0.
+                ``"rank"``: the same difference between ranks (share of neurons below), which
+                ignores how scores are spread.
+            fraction: the share that counts as another task's top, for ``"exclude"``.
+
+        Raises:
+            ValueError: without others, for an unknown ``how``, or for scores of another model or
+                method.
+        """
+        rivals = [others] if isinstance(others, NeuronScores) else list(others)
+        if not rivals:
+            raise ValueError(f"Contrasting {self.name!r} needs the scores of at least one other.")
+        for rival in rivals:
+            require_same_origin(self, rival)
+            if rival.method != self.method:
+                raise ValueError(
+                    f"Scores of {self.name!r} come from method {self.method!r}, those of "
+                    f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
+                )
+        if how == "exclude":
+            taken = torch.stack([rival.top(fraction=fraction).mask for rival in rivals]).any(0)
+            values = self.values.masked_fill(taken, 0.0)
+        elif how in ("difference", "rank"):
+            scale = _shares if how == "difference" else _ranks
+            highest = torch.stack([scale(rival.values) for rival in rivals]).amax(0)
+            values = (scale(self.values) - highest).clamp_min(0.0)
+        else:
+            raise ValueError(f"Unknown contrast {how!r}; use one of {CONTRASTS}.")
+        info = {**self.info, "contrast": how, "against": [rival.name for rival in rivals]}
+        if how == "exclude":
+            info["contrast_fraction"] = fraction
+        return replace(self, values=values, info=info)
+
+    def rebind(self, model: Any) -> "NeuronScores":
+        """Return the same scores for another model of the same shape.
+
+        Raises:
+            ValueError: when the shapes differ.
+        """
+        return replace(self, fingerprint=rebound(self.values, self.fingerprint, view(model)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per neuron, highest score first: ``layer``, ``neuron``, ``score``."""
+        n_layers, d_mlp = self.values.shape
+        flat = self.values.flatten()
+        order = flat.argsort(descending=True, stable=True)
+        return pd.DataFrame(
+            {"layer": (order // d_mlp).numpy(), "neuron": (order % d_mlp).numpy(),
+             "score": flat[order].numpy()}
+        )  # fmt: skip
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the scores to a safetensors file, atomically."""
+        header = {**header_of(self), "method": self.method}
+        save_tensor(path, "NeuronScores", self.values, header)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "NeuronScores":
+        """Read scores that ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: for a damaged file, or one that holds something else.
+        """
+        values, header = load_tensor(path, "NeuronScores", (*HEADER, "method"))
+        return NeuronScores(
+            values, header["fingerprint"], header["name"], header["method"], header["info"]
+        )
+
+
+def _count(fraction: float | None, n: int | None, pool: int) -> int:
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is {fraction}; it must be in (0, 1], e.g. 0.10 for 10%.")
+        return max(1, round(fraction * pool))
+    assert n is not None
+    if not 0 <= n <= pool:
+        raise ValueError(f"n is {n}; there are {pool} neurons to choose from.")
+    return n
+
+
+def _shares(values: Tensor) -> Tensor:
+    total = values.sum()
+    return values / total if total > 0 else values
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Share of neurons that score lower; equal scores have equal ranks."""
+    flat = values.flatten()
+    below = torch.searchsorted(flat.sort().values, flat)
+    return (below / flat.numel()).reshape(values.shape).to(torch.float32)

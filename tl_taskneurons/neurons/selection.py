@@ -1,0 +1,92 @@
+"""From the scores of several tasks to one neuron set per task, and where these lie."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.sets import NeuronSet, exclusive
+from tl_taskneurons.tasks.task import did_you_mean
+
+SELECTIONS = {
+    "plain": "the top of the task's own scores (the paper): what the task can't do without",
+    "exclusive": "plain, less every neuron in another task's plain set; so fewer neurons",
+    "exclude": "the top among neurons in no other task's plain set; as many as plain if possible",
+    "difference": "the top of own share of scores minus the others' highest share",
+    "rank": "the top of own rank minus the others' highest rank",
+}
+
+
+def select(
+    scores: Mapping[str, NeuronScores], selection: str = "plain", fraction: float = 0.10
+) -> dict[str, NeuronSet]:
+    """Choose each task's neurons.
+
+    Args:
+        scores: the tasks' scores by name.
+        selection: one of ``SELECTIONS``; all but ``"plain"`` are contrastive and need two tasks.
+        fraction: share of all neurons, in (0, 1].
+
+    Raises:
+        ValueError: for an unknown selection, a fraction outside (0, 1], a contrast with one task
+            only, or a task that is left without neurons.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(
+            f"Unknown selection {selection!r}{did_you_mean(selection, tuple(SELECTIONS))}"
+        )
+    plain = {name: own.top(fraction=fraction) for name, own in scores.items()}
+    if selection == "plain":
+        return plain
+    if len(scores) < 2:
+        raise ValueError(
+            f"Selection {selection!r} contrasts tasks with each other, but there is only "
+            f"{list(scores)}; add a task or use 'plain'."
+        )
+    if selection == "exclusive":
+        sets = exclusive(plain)
+    else:
+        sets = {name: _contrasted(name, scores, selection, fraction) for name in scores}
+    for name, chosen in sets.items():
+        if not len(chosen):
+            raise ValueError(
+                f"Selection {selection!r} at fraction {fraction} leaves no neurons for task "
+                f"{name!r}; use a larger fraction, less similar tasks, or 'plain'."
+            )
+    return sets
+
+
+def layer_table(scores: Mapping[str, NeuronScores], sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
+    """Count the neurons of each task's set in each layer; ``plots`` draws the table.
+
+    Args:
+        scores: the tasks' scores by name.
+        sets: the tasks' neurons by name, e.g. from ``select``.
+
+    Returns:
+        One row per task and layer: ``task, layer, n_neurons, share`` (of the set's neurons) and
+        ``score_share`` (of the sum of the task's scores over all neurons).
+    """
+    tables = []
+    for name, neurons in sets.items():
+        counts = pd.Series(neurons.per_layer)
+        sums = scores[name].values.double().sum(1)
+        tables.append(
+            pd.DataFrame(
+                {"task": name, "layer": range(len(counts)), "n_neurons": counts,
+                 "share": counts / len(neurons),
+                 "score_share": (sums / sums.sum().clamp_min(1e-300)).tolist()}
+            )
+        )  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def _contrasted(
+    name: str, scores: Mapping[str, NeuronScores], how: str, fraction: float
+) -> NeuronSet:
+    others = [other for rival, other in scores.items() if rival != name]
+    contrast = scores[name].contrast(others, how=how, fraction=fraction)
+    top = contrast.top(fraction=fraction)
+    # A contrast gives 0 to what another task needs more: such neurons are never part of the set.
+    return replace(top, mask=top.mask & (contrast.values > 0))

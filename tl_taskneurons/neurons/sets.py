@@ -1,0 +1,285 @@
+"""Sets of neurons: set algebra, random controls, files; and what scores and sets have in common."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
+
+HEADER = ("fingerprint", "name", "info")
+
+
+class OfModel(Protocol):
+    """What belongs to one model: scores and sets."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The model it belongs to."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For tables and messages."""
+        ...
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """How it was made; plain JSON values."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSet:
+    """A set of neurons of one model.
+
+    Supports ``|``, ``&``, ``-``, ``^`` and ``~``, ``len``, ``==``, and ``(layer, j) in neurons``.
+
+    Attributes:
+        mask: True at the neurons of the set.
+        fingerprint: the model they belong to (``ModelView.fingerprint``).
+        name: for tables and messages.
+        info: how the set was made (task, method, fraction, ...); plain JSON values.
+    """
+
+    mask: Bool[Tensor, "layer d_mlp"]
+    fingerprint: str
+    name: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def from_pairs(model: Any, pairs: Iterable[tuple[int, int]], name: str = "") -> "NeuronSet":
+        """Make a set of ``(layer, j)`` pairs.
+
+        Raises:
+            ValueError: for a pair outside the model; the message names it.
+        """
+        model_view = view(model)
+        mask = torch.zeros(model_view.shape, dtype=torch.bool)
+        for layer, j in pairs:
+            if not (0 <= layer < model_view.n_layers and 0 <= j < model_view.d_mlp):
+                raise ValueError(
+                    f"No neuron ({layer}, {j}) in {model_view.name}, which has "
+                    f"{model_view.n_layers} layers of {model_view.d_mlp} neurons."
+                )
+            mask[layer, j] = True
+        return NeuronSet(mask, model_view.fingerprint, name)
+
+    @property
+    def per_layer(self) -> list[int]:
+        """Number of neurons in each layer."""
+        return self.mask.sum(1).tolist()
+
+    @property
+    def fraction(self) -> float:
+        """Share of all neurons of the model, between 0 and 1."""
+        return len(self) / self.mask.numel()
+
+    def __len__(self) -> int:
+        return int(self.mask.sum())
+
+    def __contains__(self, neuron: tuple[int, int]) -> bool:
+        layer, j = neuron
+        n_layers, d_mlp = self.mask.shape
+        return 0 <= layer < n_layers and 0 <= j < d_mlp and bool(self.mask[layer, j])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint and torch.equal(self.mask, other.mask)
+
+    def __hash__(self) -> int:
+        packed = self.mask.to(torch.uint8).numpy().tobytes()
+        return hash((self.fingerprint, hashlib.sha256(packed).digest()))
+
+    def __repr__(self) -> str:
+        return (
+            f"NeuronSet({self.name!r}, {len(self)} of {self.mask.numel()} neurons "
+            f"({self.fraction:.2%}), model {self.fingerprint})"
+        )
+
+    def __or__(self, other: "NeuronSet") -> "NeuronSet":
+        return self._combine(other, torch.logical_or, "|")
+
+    def __and__(self, other: "NeuronSet") -> "NeuronSet":
+        return self._combine(other, torch.logical_and, "&")
+
+    def __sub__(self, other: "NeuronSet") -> "NeuronSet":
+        # For truth values, greater means in this set and not in the other.
+        return self._combine(other, torch.gt, "-")
+
+    def __xor__(self, other: "NeuronSet") -> "NeuronSet":
+        return self._combine(other, torch.logical_xor, "^")
+
+    def __invert__(self) -> "NeuronSet":
+        return NeuronSet(~self.mask, self.fingerprint, f"~{self.name}")
+
+    def isdisjoint(self, other: "NeuronSet") -> bool:
+        """Whether no neuron is in both sets."""
+        return len(self & other) == 0
+
+    def issubset(self, other: "NeuronSet") -> bool:
+        """Whether every neuron is in the other set as well."""
+        return len(self - other) == 0
+
+    def rename(self, name: str) -> "NeuronSet":
+        """Return the same set under another name."""
+        return replace(self, name=name)
+
+    def rebind(self, model: Any) -> "NeuronSet":
+        """Return the same neurons for another model of the same shape, e.g. a fine-tuned one.
+
+        Raises:
+            ValueError: when the shapes differ.
+        """
+        return replace(self, fingerprint=rebound(self.mask, self.fingerprint, view(model)))
+
+    def layers(self) -> dict[int, Tensor]:
+        """Indices of the set's neurons in each layer that has any."""
+        return {
+            int(layer): self.mask[layer].nonzero().flatten()
+            for layer in self.mask.any(1).nonzero().flatten()
+        }
+
+    def random_like(
+        self,
+        seed: int,
+        *,
+        match: Literal["layer", "total"] = "layer",
+        exclude: "NeuronSet | None" = None,
+    ) -> "NeuronSet":
+        """Draw a random control of the same size.
+
+        Args:
+            seed: the draw; the same seed gives the same set.
+            match: ``"layer"`` draws as many neurons in each layer as this set has there;
+                ``"total"`` (the paper's control) draws as many over all layers together.
+            exclude: neurons never drawn; by default none, so that chance may hit this set.
+
+        Raises:
+            ValueError: when too few neurons are left to draw from, or for an unknown ``match``.
+        """
+        free = torch.ones_like(self.mask)
+        if exclude is not None:
+            require_same_origin(self, exclude)
+            free = ~exclude.mask
+        generator = torch.Generator().manual_seed(seed)
+        # A random order of all neurons, drawn once: the first free ones of it are the control.
+        order = torch.rand(self.mask.shape, generator=generator, dtype=torch.float64)
+        order[~free] = 2.0
+        mask = torch.zeros_like(self.mask)
+        if match == "layer":
+            for layer, count in enumerate(self.per_layer):
+                _require_room(count, int(free[layer].sum()), f"layer {layer}")
+                mask[layer, order[layer].argsort(stable=True)[:count]] = True
+        elif match == "total":
+            _require_room(len(self), int(free.sum()), "the model")
+            mask.view(-1)[order.flatten().argsort(stable=True)[: len(self)]] = True
+        else:
+            raise ValueError(f"match is {match!r}; use 'layer' or 'total'.")
+        info = {"random_like": self.name, "seed": seed, "match": match}
+        return NeuronSet(mask, self.fingerprint, f"random like {self.name} #{seed}", info)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per neuron: ``layer``, ``neuron``."""
+        pairs = self.mask.nonzero()
+        return pd.DataFrame({"layer": pairs[:, 0].tolist(), "neuron": pairs[:, 1].tolist()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the set to a safetensors file, atomically."""
+        save_tensor(path, "NeuronSet", self.mask.to(torch.uint8), header_of(self))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "NeuronSet":
+        """Read a set that ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: for a damaged file, or one that holds something else.
+        """
+        mask, header = load_tensor(path, "NeuronSet", HEADER)
+        return NeuronSet(mask.bool(), header["fingerprint"], header["name"], header["info"])
+
+    def _combine(
+        self, other: "NeuronSet", operation: Callable[[Tensor, Tensor], Tensor], sign: str
+    ) -> "NeuronSet":
+        if not isinstance(other, NeuronSet):
+            raise TypeError(f"Expected a NeuronSet, got {type(other).__name__}.")
+        require_same_origin(self, other)
+        mask = operation(self.mask, other.mask)
+        return NeuronSet(mask, self.fingerprint, f"({self.name} {sign} {other.name})")
+
+
+def exclusive(sets: Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
+    """Take out of each set every neuron that any other set has too.
+
+    Raises:
+        ValueError: for fewer than two sets, or sets of different models.
+    """
+    if len(sets) < 2:
+        raise ValueError(f"exclusive needs at least two sets; got {list(sets)}.")
+    result = {}
+    for name, own in sets.items():
+        for other_name, other in sets.items():
+            if other_name != name:
+                own = own - other
+        result[name] = own.rename(sets[name].name)
+    return result
+
+
+def common(
+    sets: Mapping[str, NeuronSet] | Sequence[NeuronSet], *, at_least: int | None = None
+) -> NeuronSet:
+    """Return the neurons that all sets share, or at least ``at_least`` of them.
+
+    Raises:
+        ValueError: without sets, sets of different models, or ``at_least`` out of range.
+    """
+    members = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
+    if not members:
+        raise ValueError("common needs at least one set.")
+    need = len(members) if at_least is None else at_least
+    if not 1 <= need <= len(members):
+        raise ValueError(f"at_least is {need}; there are {len(members)} sets.")
+    for member in members[1:]:
+        require_same_origin(members[0], member)
+    mask = torch.stack([member.mask for member in members]).sum(0) >= need
+    return NeuronSet(mask, members[0].fingerprint, f"common to {need} of {len(members)}")
+
+
+def require_same_origin(first: OfModel, second: OfModel) -> None:
+    """Raise ValueError when two scores or sets belong to different models."""
+    if first.fingerprint != second.fingerprint:
+        raise ValueError(
+            f"{first!r} and {second!r} belong to different models, so their neurons don't "
+            "correspond. Use one model, or .rebind(model) if only its weights changed."
+        )
+
+
+def header_of(item: OfModel) -> dict[str, Any]:
+    """Return what a file keeps beside the tensor."""
+    return {"fingerprint": item.fingerprint, "name": item.name, "info": dict(item.info)}
+
+
+def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:
+    """Return the fingerprint for another model; raise ValueError where the shape differs."""
+    if tuple(tensor.shape) != model_view.shape:
+        raise ValueError(
+            f"Neurons of model {fingerprint} don't fit {model_view.name} "
+            f"({model_view.fingerprint}): its shape is {model_view.shape}."
+        )
+    return model_view.fingerprint
+
+
+def _require_room(count: int, room: int, where: str) -> None:
+    if count > room:
+        raise ValueError(
+            f"Can't draw {count} random neurons in {where}: only {room} are not excluded."
+        )

@@ -1,0 +1,122 @@
+"""What a run folder holds for its page. Reads JSON, parquet, CSV and PNG; nothing is unpickled."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from tl_taskneurons.runtime.table_files import read_json, read_table
+
+T = TypeVar("T")
+
+_DETECTED = ("neurons", "layers")
+_DEACTIVATED = ("deactivation_table", "deactivation_matrix", "deactivation_items")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found in a run folder.
+
+    Attributes:
+        path: the folder.
+        run: the content of ``run.json``; empty where it is missing or damaged.
+        tables: every table of the folder by file name without ending, small ones first.
+        figures: every PNG by file name without ending.
+        unfinished: why the run counts as unfinished, in sentences; empty for a finished one.
+        damaged: files that could not be read, with the cause.
+    """
+
+    path: Path
+    run: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, bytes]
+    unfinished: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the run's commands."""
+        return self.run.get("arguments", {})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run found out about its model and tasks."""
+        return self.run.get("facts", {})
+
+
+def read_folder(path: str | os.PathLike[str]) -> Contents:
+    """Read a run folder, as far as it can be read.
+
+    Raises:
+        FileNotFoundError: when there is no such folder, or it holds no run, table or figure.
+        NotADirectoryError: for a file.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"No folder {folder}; give the folder that detect or deactivate wrote (--out)."
+        )
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the folder of a run.")
+    damaged: list[str] = []
+    run = (
+        attempt(read_json, folder / "run.json", damaged) if (folder / "run.json").exists() else None
+    )
+    if not isinstance(run, dict):
+        run = {}
+    tables = {
+        file.stem: table
+        for pattern, read in (("*.parquet", read_table), ("*.csv", _read_csv))
+        for file in sorted(folder.glob(pattern))
+        if (table := attempt(read, file, damaged)) is not None
+    }
+    figures = {file.stem: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+    if not (run or tables or figures or damaged):
+        raise FileNotFoundError(
+            f"{folder} holds no run.json, no table and no figure, so there is nothing to show; "
+            "give the folder that detect or deactivate wrote (--out)."
+        )
+    by_size = sorted(tables.items(), key=lambda pair: (len(pair[1]), pair[0]))
+    return Contents(
+        folder, run, dict(by_size), figures, _unfinished(folder, run, tables), tuple(damaged)
+    )
+
+
+def _unfinished(
+    folder: Path, run: dict[str, Any], tables: dict[str, pd.DataFrame]
+) -> tuple[str, ...]:
+    if not run:
+        return ("run.json is missing or damaged: what made these files, and whether all are there, "
+                "is unknown.",)  # fmt: skip
+    reasons = []
+    status = run.get("status", "unknown")
+    if status != "finished":
+        n_units = len(list((folder / "units").rglob("*.parquet")))
+        reasons.append(
+            f"The run's status is {status!r}, with {n_units} units of work done; call the same "
+            "command again to go on where it stopped."
+        )
+    arguments = run.get("arguments", {})
+    expected = (_DETECTED if "selections" in arguments else ()) + (
+        _DEACTIVATED if "controls" in arguments else ()
+    )
+    missing = [f"{name}.parquet" for name in expected if name not in tables]
+    if missing:
+        reasons.append(f"Missing: {', '.join(missing)}.")
+    return tuple(reasons)
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file)
+
+
+def attempt(read: Callable[[Path], T], file: Path, damaged: list[str]) -> T | None:
+    """Read a file and return it; note what is wrong with it and go on where that fails."""
+    try:
+        return read(file)
+    except (OSError, ValueError) as error:  # what pandas raises for a bad CSV is a ValueError
+        damaged.append(f"{file.name}: {error}")
+        return None

@@ -1,0 +1,1 @@
+"""Processes, progress, memory and files: nothing here knows what a neuron is."""

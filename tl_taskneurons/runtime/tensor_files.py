@@ -1,0 +1,87 @@
+"""Safetensors files with metadata: atomic to write, nothing unpickled, the same bytes each time."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tl_taskneurons.runtime.atomic import write_atomically
+
+# One key only: safetensors writes several metadata keys in a random order.
+_KEY = "tl_taskneurons"
+
+
+def save_tensor(
+    path: str | os.PathLike[str], kind: str, tensor: Tensor, metadata: Mapping[str, Any]
+) -> None:
+    """Write one tensor with JSON metadata to a safetensors file, atomically."""
+    save_tensors(path, kind, {kind: tensor}, metadata)
+
+
+def load_tensor(
+    path: str | os.PathLike[str], kind: str, needs: Sequence[str] = ()
+) -> tuple[Tensor, dict[str, Any]]:
+    """Read what ``save_tensor`` wrote: the tensor and its metadata, which has all that it needs.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file, or one that holds something else.
+    """
+    tensors, header = load_tensors(path, kind, needs)
+    if kind not in tensors:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file (it has no tensor {kind!r}); write it again "
+            "with save."
+        )
+    return tensors[kind], header
+
+
+def save_tensors(
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write named tensors with JSON metadata to a safetensors file, atomically.
+
+    They lie on the CPU and contiguous in the file, wherever they came from.
+    """
+    header = {_KEY: json.dumps({"kind": kind, **metadata}, sort_keys=True)}
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(copies, temporary, metadata=header))
+
+
+def load_tensors(
+    path: str | os.PathLike[str], kind: str, needs: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote: tensors by name, and metadata with all that it needs.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file, or one that holds something else.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"No file {source}; {kind}.save(path) writes one.")
+    try:
+        with safe_open(source, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            found = found if isinstance(found, dict) else {}
+            if found.get("kind") != kind:
+                raise ValueError(
+                    f"{source} is a safetensors file but holds no {kind} (it holds "
+                    f"{found.get('kind', 'nothing of ours')}); load it with what wrote it."
+                )
+            missing = [key for key in needs if key not in found]
+            if missing:
+                raise ValueError(f"{source} holds a {kind} without {', '.join(missing)}.")
+            return {name: file.get_tensor(name) for name in file.keys()}, found  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{source} is damaged or no safetensors file ({error}); write it again with save."
+        ) from error

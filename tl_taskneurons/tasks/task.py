@@ -1,0 +1,186 @@
+"""Tasks as data: examples with an answer, an instruction, and how an answer is judged."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, SupportsIndex, overload
+
+METRICS = ("accuracy", "rougeL", "exact_match", "loss")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a task.
+
+    Attributes:
+        input: the content alone, without the instruction.
+        target: the text to produce; for classification one of the task's labels.
+        label: the label of a classification example, else None.
+        references: every accepted target of a generation example; empty means ``(target,)``.
+    """
+
+    input: str
+    target: str
+    label: str | None = None
+    references: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every accepted target: the references, or the target alone."""
+        return self.references or (self.target,)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named task with a training and a test split.
+
+    Attributes:
+        name: the task's name in tables and files.
+        train: examples for detection, few-shot demonstrations and training.
+        test: examples for evaluation; never used to choose anything.
+        instruction: what to do, in plain words; may be empty.
+        labels: the labels of a classification task; empty for generation.
+        metric: ``"accuracy"``, ``"rougeL"``, ``"exact_match"`` or ``"loss"``.
+        family: the kind of task (``"sentiment"``, ``"relation"``, ...), for grouping.
+
+    Raises:
+        ValueError: for an unknown metric, an empty name, an empty target, or a label that is
+            not among the labels.
+    """
+
+    name: str
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    instruction: str = ""
+    labels: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("A task needs a name; got an empty string.")
+        if self.metric not in METRICS:
+            raise ValueError(
+                f"Unknown metric {self.metric!r} of task {self.name!r}; use one of {METRICS}."
+            )
+        if self.metric == "accuracy" and len(self.labels) < 2:
+            raise ValueError(
+                f"Task {self.name!r} is judged by accuracy but has {len(self.labels)} labels; "
+                "give at least two, or use metric='exact_match' or 'rougeL'."
+            )
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"Task {self.name!r} lists a label twice: {self.labels}.")
+        for split, examples in (("train", self.train), ("test", self.test)):
+            for i, example in enumerate(examples):
+                where = f"Example {i} of the {split} split of task {self.name!r}"
+                if not example.target.strip():
+                    raise ValueError(f"{where} has an empty target; every example needs an answer.")
+                if self.labels and example.target not in self.labels:
+                    raise ValueError(
+                        f"{where} has the unknown label {example.target!r}; "
+                        f"the labels are {self.labels}."
+                    )
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the task has labels."""
+        return bool(self.labels)
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """Return the examples of ``"train"`` or ``"test"``.
+
+        Raises:
+            ValueError: for another name, or when the split is empty.
+        """
+        if name not in ("train", "test"):
+            raise ValueError(f"Unknown split {name!r}; use 'train' or 'test'.")
+        examples = self.train if name == "train" else self.test
+        if not examples:
+            raise ValueError(
+                f"The {name} split of task {self.name!r} is empty; add examples to it or "
+                "choose the other split."
+            )
+        return examples
+
+    def limit(self, n_train: int | None = None, n_test: int | None = None) -> "Task":
+        """Return the task with at most the first ``n_train`` and ``n_test`` examples."""
+        return replace(self, train=self.train[:n_train], test=self.test[:n_test])
+
+    def shorter(self, max_chars: int | None) -> "Task":
+        """Return the task without examples whose input is longer; None keeps all.
+
+        Raises:
+            ValueError: when no example of a split is left.
+        """
+        if max_chars is None:
+            return self
+        kept = {}
+        for split, examples in (("train", self.train), ("test", self.test)):
+            kept[split] = tuple(e for e in examples if len(e.input) <= max_chars)
+            if examples and not kept[split]:
+                shortest = min(len(example.input) for example in examples)
+                raise ValueError(
+                    f"No {split} example of task {self.name!r} has at most {max_chars} characters; "
+                    f"the shortest has {shortest}. Allow longer inputs."
+                )
+        return replace(self, train=kept["train"], test=kept["test"])
+
+    @staticmethod
+    def from_texts(name: str, texts: Iterable[str]) -> "Task":
+        """Make a task of plain texts, whose every token counts as the answer.
+
+        Scores of plain text are a reference to contrast a task with: they show which neurons
+        the model needs for any text at all.
+        """
+        examples = tuple(Example(input="", target=text) for text in texts)
+        return Task(name=name, train=examples, test=examples, metric="loss", family="text")
+
+
+class Tasks(tuple[Task, ...]):
+    """A tuple of tasks that also answers to names: ``tasks["sst2"]``."""
+
+    __slots__ = ()
+
+    def __new__(cls, tasks: Iterable[Task] = ()) -> "Tasks":
+        """Collect tasks; two tasks of one name raise ValueError."""
+        self = super().__new__(cls, tuple(tasks))
+        names = [task.name for task in self]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Task names must differ; given twice: {twice}.")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks' names, in order."""
+        return tuple(task.name for task in self)
+
+    @overload
+    def __getitem__(self, key: str | SupportsIndex) -> Task: ...
+    @overload
+    def __getitem__(self, key: slice) -> "Tasks": ...
+    def __getitem__(self, key: str | SupportsIndex | slice) -> "Task | Tasks":
+        """Return a task by position or by name, or a slice of tasks."""
+        if isinstance(key, str):
+            for task in self:
+                if task.name == key:
+                    return task
+            raise KeyError(f"No task {key!r}{did_you_mean(key, self.names)}")
+        if isinstance(key, slice):
+            return Tasks(super().__getitem__(key))
+        return super().__getitem__(key)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the end of an error message that names the nearest of the known names."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
+    return f"{hint} Known: {', '.join(known)}."
+
+
+def tasks_digest(tasks: Sequence[Any]) -> str:
+    """Return a short name for these tasks and all their examples."""
+    text = json.dumps([asdict(task) for task in tasks], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

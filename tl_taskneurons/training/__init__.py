@@ -1,0 +1,1 @@
+"""Training chosen neurons and its rivals, and the deltas that training leaves."""

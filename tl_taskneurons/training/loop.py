@@ -1,0 +1,314 @@
+"""One training loop for all that can be trained: neurons, all weights, adapters.
+
+What is trained stands behind ``Trainee``: float32 tensors that AdamW updates, a way to collect
+their gradients, and a way to write them into the model. Order of examples, schedule, clipping,
+validation, checkpoints and resuming are the same for all, so that comparisons are fair.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from random import Random
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.runtime.sharing import current_team
+from tl_taskneurons.tasks.batches import Batch, make_batches
+from tl_taskneurons.tasks.prompts import Item, Prompt, encode
+from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.training.settings import Training
+from tl_taskneurons.training.state import TrainingState
+
+HISTORY = ("step", "loss", "lr", "grad_norm", "validation_loss")
+
+
+@runtime_checkable
+class Trainee(Protocol):
+    """What the loop trains.
+
+    Attributes:
+        parameters: float32 leaf tensors that the optimiser updates in place.
+    """
+
+    parameters: list[Tensor]
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """While open, a backward pass through the model adds to the parameters' ``.grad``."""
+        ...
+
+    def write(self) -> None:
+        """Copy the parameters into the model's weights."""
+        ...
+
+
+def training_items(
+    model_view: ModelView, tasks: Sequence[Task], prompt: Prompt, limit: int | None = None
+) -> list[Item]:
+    """Tokenise the train splits of tasks, one after another; ``index`` counts through all of them.
+
+    A generated answer is learnt with its end (a newline, or the end of the turn), so that the
+    model knows where to stop; a label is learnt alone, because it is ranked.
+
+    Raises:
+        ValueError: when there is no task, or a train split is empty.
+    """
+    if not tasks:
+        raise ValueError("There is no task to train on; give at least one.")
+    tokenizer = getattr(model_view.model, "tokenizer", None)
+    items: list[Item] = []
+    for task in tasks:
+        encoded = encode(
+            task, tokenizer, split="train", prompt=prompt, limit=limit, max_length=model_view.n_ctx
+        )
+        for item in encoded.items:
+            end = () if task.is_classification else item.end
+            items.append(replace(item, index=len(items), end=end))
+    return items
+
+
+def fit(
+    model_view: ModelView,
+    trainee: Trainee,
+    items: Sequence[Item],
+    training: Training,
+    *,
+    key: str = "",
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    title: str = "training",
+    penalty: Callable[[], Tensor] | None = None,
+) -> pd.DataFrame:
+    """Train, and leave the trained weights in the model.
+
+    The loss of a batch is the mean over its examples of the mean cross-entropy of each answer's
+    tokens, in nats. The model is in evaluation mode: there is no dropout.
+
+    Args:
+        model_view: the model.
+        trainee: what is trained.
+        items: tokenised examples.
+        training: how.
+        key: what is trained, in words or as a hash; a checkpoint of something else is refused.
+        checkpoint: a file to save to and to resume from, whatever stopped the run. A resumed run
+            ends with the same bytes as an unbroken one; a finished one is not trained again.
+        progress: whether to show a bar with the loss.
+        title: what the bar says.
+        penalty: returns a term of the trainee's parameters that is added to the loss of each
+            update; ``loss`` in the rows stays that of the examples.
+
+    Returns:
+        One row per update: ``step`` (from 1), ``loss`` (nats), ``lr``, ``grad_norm`` before
+        clipping, and ``validation_loss`` (nats) where the held-out part was looked at.
+
+    Raises:
+        ValueError: for a loss or gradient that is not finite (naming step and examples; the last
+            checkpoint stays), fewer than two examples with ``validation``, or a checkpoint of
+            another run.
+    """
+    train, held_out = _split(items, training)
+    per_step = min(training.batch_size * training.accumulate, len(train))
+    steps = training.steps or max(1, math.ceil(training.epochs * len(train) / per_step))
+    every = training.evaluate_every or math.ceil(len(train) / per_step)
+    optimiser = adamw(trainee.parameters, training)
+    digest = _digest(key, training, steps, items, model_view)
+    state = TrainingState(
+        trainee.parameters, optimiser, digest, Path(checkpoint) if checkpoint is not None else None
+    )
+    team = current_team()
+    with team.together():
+        state.resume()
+    team.require_same(
+        "fit",
+        lambda: {
+            "model": model_view.fingerprint, "training": digest,
+            "the checkpoint's step": state.step,
+        },
+    )  # fmt: skip
+    with frozen(model_view.model), Progress(title, shown=progress) as bar:
+        trainee.write()
+        for step in bar.steps(state.step, steps):
+            if training.patience is not None and state.stale >= training.patience:
+                break
+            chosen = _examples(train, training.seed, step, per_step)
+            rate = training.rate(step, steps)
+            try:
+                loss, norm = update(model_view, trainee, optimiser, chosen, training, rate, penalty)
+                row = {"step": step + 1, "loss": loss, "lr": rate, "grad_norm": norm}
+                state.rows.append({**row, "validation_loss": math.nan})
+                state.step = step + 1
+                if held_out and (state.step % every == 0 or state.step == steps):
+                    found = _mean_loss(model_view, held_out, training.batch_size)
+                    state.look(found, keep=training.patience is not None)
+            except FloatingPointError as error:
+                raise ValueError(_lost(step, chosen, error)) from error
+            bar.say(f"{title}: loss {loss:.3f}")
+            if state.step % training.checkpoint_every == 0:
+                _save(state)
+        _save(state)
+        state.keep_best()
+        trainee.write()
+    return pd.DataFrame(state.rows, columns=list(HISTORY))
+
+
+def _save(state: TrainingState) -> None:
+    """Write a checkpoint, all processes at once: they go on when the first has written it."""
+    with current_team().together():
+        state.save()
+
+
+def adamw(parameters: Sequence[Tensor], training: Training) -> torch.optim.AdamW:
+    """AdamW with the settings' weight decay; in one pass over memory where PyTorch can."""
+    # The fused kernel takes memory as it lies: it would write past a view's elements.
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_contiguous() for p in parameters)
+    return torch.optim.AdamW(
+        parameters, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay,
+        fused=fused,
+    )  # fmt: skip
+
+
+def update(
+    model_view: ModelView,
+    trainee: Trainee,
+    optimiser: torch.optim.Optimizer,
+    examples: Sequence[Item],
+    training: Training,
+    rate: float,
+    penalty: Callable[[], Tensor] | None = None,
+) -> tuple[float, float]:
+    """Do one update of a model whose parameters are frozen.
+
+    Args:
+        model_view: the model.
+        trainee: what is trained.
+        optimiser: of the trainee's parameters.
+        examples: all examples of the update; they run ``training.batch_size`` at a time.
+        training: batch size and clipping.
+        rate: the learning rate.
+        penalty: a further term of the loss.
+
+    Returns:
+        The loss (nats) and the norm of the gradient before clipping.
+
+    Raises:
+        FloatingPointError: for a loss or a gradient that is not finite; nothing was updated.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    team = current_team()
+    own = [examples[i] for i in team.own([len(item) for item in examples])]
+    with team.together():
+        for first in range(0, len(own), training.batch_size):
+            batch = _batch(own[first : first + training.batch_size], model_view)
+            with trainee.collecting(), torch.enable_grad():
+                loss = _losses(model_view, batch).sum() / len(examples)
+                once = penalty() if penalty is not None and team.leads and not first else 0.0
+                (loss + once).backward()
+            total += loss.item()
+    total = team.add_up(trainee.parameters, total)
+    limit = math.inf if training.clip is None else training.clip
+    norm = torch.nn.utils.clip_grad_norm_(trainee.parameters, limit).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"The gradient's norm is {norm}.")
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    trainee.write()
+    return total, norm
+
+
+def _losses(model_view: ModelView, batch: Batch) -> Tensor:
+    try:
+        return answer_losses(model_view, batch)
+    except ValueError as error:
+        raise FloatingPointError(str(error)) from error
+
+
+def _lost(step: int, examples: Sequence[Item], cause: Exception) -> str:
+    shown = ", ".join(str(item.index) for item in examples[:8])
+    return (
+        f"Training stopped at step {step + 1}, with the training examples {shown}"
+        f"{', ...' if len(examples) > 8 else ''}. {cause} A lower lr or a smaller clip often "
+        "helps; the last checkpoint, where one was asked for, is kept."
+    )
+
+
+def _split(items: Sequence[Item], training: Training) -> tuple[list[Item], list[Item]]:
+    """Hold out a share of the items, drawn by the seed."""
+    if not items:
+        raise ValueError("There are no examples to train on.")
+    if not training.validation:
+        return list(items), []
+    if len(items) < 2:
+        raise ValueError("validation needs at least two training examples, one to hold out.")
+    order = list(range(len(items)))
+    Random(f"validation/{training.seed}").shuffle(order)
+    count = min(len(items) - 1, max(1, round(training.validation * len(items))))
+    held = set(order[:count])
+    return (
+        [item for i, item in enumerate(items) if i not in held],
+        [items[i] for i in sorted(held)],
+    )
+
+
+def _examples(train: Sequence[Item], seed: int, step: int, per_step: int) -> list[Item]:
+    """The examples of one update: every epoch has an order of its own, from the seed."""
+    chosen: list[Item] = []
+    orders: dict[int, list[int]] = {}
+    for place in range(step * per_step, (step + 1) * per_step):
+        epoch, i = divmod(place, len(train))
+        if epoch not in orders:
+            orders[epoch] = list(range(len(train)))
+            Random(f"epoch/{seed}/{epoch}").shuffle(orders[epoch])
+        chosen.append(train[orders[epoch][i]])
+    return chosen
+
+
+def _batch(items: Sequence[Item], model_view: ModelView) -> Batch:
+    """All items as one batch, whose ``index`` holds the items' own."""
+    budget = len(items) * max(len(item) + len(item.end) for item in items)
+    (batch,) = make_batches(items, token_budget=budget, with_end=True)
+    index = tuple(items[i].index for i in batch.index)
+    return replace(batch, index=index).to(model_view.device)
+
+
+@torch.no_grad()
+def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) -> float:
+    total = 0.0
+    team = current_team()
+    own = [items[i] for i in team.own([len(item) for item in items])]
+    with team.together():
+        for i in range(0, len(own), batch_size):
+            batch = _batch(own[i : i + batch_size], model_view)
+            total += _losses(model_view, batch).sum().item()
+    return float(team.total(torch.tensor(total, dtype=torch.float64))) / len(items)
+
+
+def _digest(
+    key: str, training: Training, steps: int, items: Sequence[Item], model_view: ModelView
+) -> str:
+    """A hash of all that decides the result."""
+    settings = {**asdict(training), "steps": steps, "checkpoint_every": 0, "key": key}
+    model = [str(model_view.dtype), model_view.is_bridge]
+    content = json.dumps([settings, model, [(i.prompt, i.answer, i.end) for i in items]])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def loss_texts(history: pd.DataFrame) -> Iterator[str]:
+    """Say in words how a training went, for the command line."""
+    if len(history):
+        first, last = history.iloc[0], history.iloc[-1]
+        yield f"{len(history)} steps, loss {first['loss']:.3f} -> {last['loss']:.3f} nats per token"
+        watched = history["validation_loss"].dropna()
+        if len(watched):
+            yield f"lowest held-out loss {watched.min():.3f} nats per token"

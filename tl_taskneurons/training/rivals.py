@@ -1,0 +1,225 @@
+"""What chosen neurons are compared with: all weights, and LoRA adapters (``peft``).
+
+Both train through the same loop as neurons do (``training_loop.fit``), and both come back as an
+object with ``applied(model)``, ``info`` and ``history``, like ``NeuronDelta``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.training.deltas import _restored
+
+_ADAPTER = "default"
+
+
+class AllWeights:
+    """Every weight of a model, for ``training_loop.fit``: float32 masters where it is smaller.
+
+    Attributes:
+        names: the parameters' names.
+        parameters: the tensors that the optimiser updates: float32 parameters themselves, and
+            float32 copies of others.
+    """
+
+    def __init__(self, model_view: ModelView) -> None:
+        parameters = dict(model_view.model.named_parameters())
+        shared = Counter(_storage(weight).data_ptr() for weight in parameters.values())
+        # A HookedTransformer has every bias, as zeros where the architecture has none. A bridge
+        # keeps a fused matrix beside its parts, which share its storage and are what runs.
+        named = {
+            name: weight
+            for name, weight in parameters.items()
+            if (model_view.is_bridge or ".b_" not in name or bool(weight.any()))
+            and (
+                shared[_storage(weight).data_ptr()] == 1
+                or weight.nbytes < _storage(weight).nbytes()
+            )
+        }
+        self.names = list(named)
+        self._weights = list(named.values())
+        self.parameters: list[Tensor] = [
+            weight if weight.dtype == torch.float32 else weight.detach().float()
+            for weight in self._weights
+        ]
+        self._before: list[Tensor] = []
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """While open, a backward pass leaves every weight's gradient in ``.grad``."""
+        for weight in self._weights:
+            weight.requires_grad_(True)
+        try:
+            yield
+            for weight, master in zip(self._weights, self.parameters, strict=True):
+                if master is not weight and weight.grad is not None:
+                    gradient = weight.grad.float()
+                    master.grad = gradient if master.grad is None else master.grad + gradient
+                    weight.grad = None
+        finally:
+            for weight in self._weights:
+                weight.requires_grad_(False)
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Copy the masters into the model, rounded to its dtype."""
+        for weight, master in zip(self._weights, self.parameters, strict=True):
+            if master is not weight:
+                weight.copy_(master)
+
+    def changed(self) -> dict[str, Tensor]:
+        """Copies of the weights that training has changed, by name, in float32."""
+        return {
+            name: master.detach().float().cpu().clone()
+            for name, master, before in zip(self.names, self.parameters, self._before, strict=True)
+            if not torch.equal(master, before.float())
+        }
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Put weights and gradients back at the end."""
+        gradients = [weight.grad for weight in self._weights]
+        for weight in self._weights:
+            weight.grad = None
+        try:
+            with _restored(self._weights) as self._before:
+                yield
+        finally:
+            for weight, gradient in zip(self._weights, gradients, strict=True):
+                weight.grad = gradient
+            self._before = []
+
+
+class LoraWeights:
+    """LoRA adapters on the MLPs' matrices of a bridge's Hugging Face model, by ``peft``.
+
+    Use ``attached()`` around training.
+
+    Args:
+        model_view: a TransformerBridge's view.
+        rank: of the adapters.
+        alpha: the change is scaled by ``alpha / rank``; None takes twice the rank.
+        seed: of the adapters' start.
+
+    Attributes:
+        parameters: the adapters' float32 tensors, while attached.
+        scaling: alpha / rank.
+
+    Raises:
+        ImportError: without ``peft``.
+        TypeError: for a HookedTransformer.
+    """
+
+    def __init__(
+        self, model_view: ModelView, rank: int = 16, alpha: float | None = None, seed: int = 0
+    ) -> None:
+        if rank < 1:
+            raise ValueError(f"rank is {rank}; it must be at least 1.")
+        if not model_view.is_bridge:
+            raise TypeError(
+                f"{model_view.name} is a HookedTransformer, whose matrices are no modules that "
+                "peft could adapt; load it with kind='bridge'."
+            )
+        self._view, self._rank, self._seed = model_view, rank, seed
+        self.scaling = (2.0 * rank if alpha is None else alpha) / rank
+        self.parameters: list[Tensor] = []
+        self._layers: dict[str, Any] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put adapters into the model; at the end the plain modules are back."""
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError as error:
+            raise ImportError(
+                "LoRA needs peft; install it with pip install 'tl-taskneurons[compare]'"
+            ) from error
+        hf = self._view.model.original_model
+        homes = {id(module): name for name, module in hf.named_modules()}
+        plain = _linears(self._view)
+        names = {key: homes[id(module)] for key, module in plain.items()}
+        transposed = type(next(iter(plain.values()))).__name__ == "Conv1D"
+        config = LoraConfig(
+            r=self._rank, lora_dropout=0.0, target_modules=list(names.values()),
+            lora_alpha=self.scaling * self._rank,  # pyright: ignore[reportArgumentType] (any number)
+            fan_in_fan_out=transposed,
+        )  # fmt: skip
+        device = self._view.device
+        try:
+            # peft freezes the other weights and leaves them so.
+            with frozen(self._view.model):
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    torch.manual_seed(self._seed)
+                    inject_adapter_in_model(config, hf, adapter_name=_ADAPTER)
+                modules = dict(hf.named_modules())
+                self._layers = {key: modules[name] for key, name in names.items()}
+                self.parameters = [
+                    adapter[_ADAPTER].float().weight
+                    for layer in self._layers.values()
+                    for adapter in (layer.lora_A, layer.lora_B)
+                ]
+                yield
+        finally:
+            if hasattr(hf, "peft_config"):
+                del hf.peft_config
+            for key, name in names.items():
+                parent, _, child = name.rpartition(".")
+                setattr(hf.get_submodule(parent), child, plain[key])
+            self.parameters, self._layers = [], {}
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """While open, a backward pass leaves the adapters' gradients in ``.grad``."""
+        for weight in self.parameters:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in self.parameters:
+                weight.requires_grad_(False)
+
+    def write(self) -> None:
+        """Do nothing: the adapters are part of the model while it trains."""
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Copies of the adapters, oriented as in ``LoraDelta``."""
+        return {
+            key: (
+                layer.lora_A[_ADAPTER].weight.detach().mT.cpu().clone(),
+                layer.lora_B[_ADAPTER].weight.detach().mT.cpu().clone(),
+            )
+            for key, layer in self._layers.items()
+        }
+
+    @torch.no_grad()
+    def start_from(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Give the attached adapters the values of ``factors()``."""
+        for key, (down, up) in factors.items():
+            layer = self._layers[key]
+            layer.lora_A[_ADAPTER].weight.copy_(down.mT)
+            layer.lora_B[_ADAPTER].weight.copy_(up.mT)
+
+    def downs(self) -> dict[str, Tensor]:
+        """The attached down factors ``[d_in, rank]`` themselves, for a penalty on them."""
+        return {key: layer.lora_A[_ADAPTER].weight.mT for key, layer in self._layers.items()}
+
+
+def _linears(model_view: ModelView) -> dict[str, nn.Module]:
+    """The modules that hold the matrices of a bridge, by ``"{layer}/{part}"``."""
+    roles = {"W_in": "in", "W_gate": "gate", "W_out": "out"}
+    return {
+        f"{layer.index}/{name}": getattr(layer.module, role).original_component
+        for layer in model_view.layers
+        for name, role in roles.items()
+        if name in layer.parameters
+    }
+
+
+def _storage(weight: Tensor) -> torch.UntypedStorage:
+    return weight.untyped_storage()
