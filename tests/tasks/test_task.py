@@ -1,6 +1,7 @@
 import pytest
 
-from tl_taskneurons.tasks.task import Example, Task, Tasks, did_you_mean
+from tl_taskneurons.runtime.errors import did_you_mean
+from tl_taskneurons.tasks.task import Example, Task, Tasks
 
 GOOD = (Example("a", "Good"), Example("b", "Bad"))
 

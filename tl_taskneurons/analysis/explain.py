@@ -16,6 +16,7 @@ from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.capture import backward
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.batches import Batch, make_batches, pad_id_of
 from tl_taskneurons.tasks.prompts import Item, Prompt, encode
@@ -78,11 +79,11 @@ def explain_neurons(
             split, an unknown ranking, or a number below 1.
     """
     if by not in ("activation", "relevance"):
-        raise ValueError(f"by is {by!r}; use 'activation' or 'relevance'.")
+        raise InputError(f"by is {by!r}; use 'activation' or 'relevance'.")
     if n_examples < 1:
-        raise ValueError(f"n_examples is {n_examples}; it must be at least 1.")
+        raise InputError(f"n_examples is {n_examples}; it must be at least 1.")
     if not neurons:
-        raise ValueError("There are no neurons to explain; give at least one (layer, j) pair.")
+        raise InputError("There are no neurons to explain; give at least one (layer, j) pair.")
     model_view = view(model)
     chosen = NeuronSet.from_pairs(model_view, neurons)
     tokenizer = getattr(model_view.model, "tokenizer", None)

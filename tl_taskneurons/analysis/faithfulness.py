@@ -14,6 +14,7 @@ from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import make_batches, pad_id_of
 from tl_taskneurons.tasks.prompts import Prompt, encode
 from tl_taskneurons.tasks.task import Task
@@ -83,11 +84,11 @@ def faithfulness(
             more than there are.
     """
     if method == "exact":
-        raise ValueError("faithfulness compares a method with 'exact'; choose another method.")
+        raise InputError("faithfulness compares a method with 'exact'; choose another method.")
     model_view = view(model)
     n_all = model_view.n_layers * model_view.d_mlp
     if min(n_random, n_top) < 0 or not 10 <= n_random + n_top <= n_all:
-        raise ValueError(
+        raise InputError(
             f"The sample has n_random={n_random} + n_top={n_top} neurons; it needs at least 10 in "
             f"all and at most the model's {n_all}."
         )

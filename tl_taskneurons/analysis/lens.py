@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 
 _CHUNK = 64  # neurons at a time: 64 x 150,000 tokens in float32 are 38 MB
 
@@ -72,10 +73,10 @@ def token_effects(
         ValueError: for a neuron outside the model, ``n_tokens`` below 1, or no tokenizer.
     """
     if n_tokens < 1:
-        raise ValueError(f"n_tokens is {n_tokens}; it must be at least 1.")
+        raise InputError(f"n_tokens is {n_tokens}; it must be at least 1.")
     tokenizer = getattr(view(model).model, "tokenizer", None)
     if tokenizer is None:
-        raise ValueError("The model has no tokenizer; load it with one or set model.tokenizer.")
+        raise InputError("The model has no tokenizer; load it with one or set model.tokenizer.")
     found = []
     for start in range(0, len(neurons), _CHUNK):
         # Rows of the unembedding beyond the tokenizer only pad it to a round size.

@@ -12,7 +12,7 @@ from scipy import stats
 from tl_taskneurons.evaluation.statistics import holm
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
-from tl_taskneurons.tasks.task import did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 _SMALLEST = 1e-300
 
@@ -74,7 +74,7 @@ def overlap_matrix(
     across = sets if other is None else other
     table = overlap(sets, across)
     if column not in table.columns[2:]:
-        raise ValueError(
+        raise InputError(
             f"Unknown column {column!r}{did_you_mean(column, list(table.columns[2:]))}"
         )
     wide = table.pivot(index="task_x", columns="task_y", values=column)
@@ -128,9 +128,9 @@ def overlap_by_fraction(
             and ``NeuronScores.top`` do.
     """
     if not fractions:
-        raise ValueError("fractions is empty; give at least one, e.g. (0.1, 0.3, 0.5, 0.7, 1.0).")
+        raise InputError("fractions is empty; give at least one, e.g. (0.1, 0.3, 0.5, 0.7, 1.0).")
     if other is not None and groups is None:
-        raise ValueError("other names groups to compare `groups` with, but there are no groups.")
+        raise InputError("other names groups to compare `groups` with, but there are no groups.")
     tables = []
     for fraction in fractions:
         sets = {name: own.top(fraction=fraction) for name, own in scores.items()}
@@ -158,11 +158,11 @@ def pair_up(
         pairs = list(itertools.product(range(len(sets)), range(len(sets), len(members))))
     if not pairs:
         against = "" if other is None else f" and {list(other)}"
-        raise ValueError(f"There is no pair of sets to compare in {list(sets)}{against}.")
+        raise InputError(f"There is no pair of sets to compare in {list(sets)}{against}.")
     for name, neurons in members:
         require_same_origin(members[0][1], neurons)
         if not len(neurons):
-            raise ValueError(
+            raise InputError(
                 f"The set {name!r} is empty, so nothing can be said of what it shares; leave it "
                 "out or select more neurons."
             )
@@ -212,10 +212,10 @@ def _unions(
     unions = {}
     for group, tasks in groups.items():
         if not tasks:
-            raise ValueError(f"The group {group!r} has no tasks.")
+            raise InputError(f"The group {group!r} has no tasks.")
         for task in tasks:
             if task not in sets:
                 hint = did_you_mean(task, list(sets))
-                raise ValueError(f"The group {group!r} names {task!r}, which has no set{hint}")
+                raise InputError(f"The group {group!r} names {task!r}, which has no set{hint}")
         unions[group] = functools.reduce(operator.or_, (sets[task] for task in tasks)).rename(group)
     return unions

@@ -17,7 +17,7 @@ from tl_taskneurons.analysis.overlap import pair_up
 from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.tasks.task import did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 READINGS = {
     "masked": "cosine of the weight matrices, masked with each set and flattened",
@@ -70,7 +70,7 @@ def weight_similarity(
     """
     if reading not in READINGS:
         hint = did_you_mean(reading, tuple(READINGS))
-        raise ValueError(f"Unknown reading {reading!r}{hint}")
+        raise InputError(f"Unknown reading {reading!r}{hint}")
     model_view = view(model)
     members, pairs = pair_up(sets, other)
     first_name, first = members[0]  # the others are of the same model
@@ -151,14 +151,14 @@ def similarity_over_models(
         del model
         gc.collect()
     if not tables:
-        raise ValueError("There are no models to compare neurons in.")
+        raise InputError("There are no models to compare neurons in.")
     return pd.concat(tables, ignore_index=True)
 
 
 def _require_sets(sets: Mapping[str, NeuronSet], tasks: Sequence[str]) -> None:
     for task in tasks:
         if task not in sets:
-            raise ValueError(f"There is no set for {task!r}{did_you_mean(task, list(sets))}")
+            raise InputError(f"There is no set for {task!r}{did_you_mean(task, list(sets))}")
 
 
 def _checked_parts(parts: Sequence[str] | None, layer: MLPLayer) -> list[str]:
@@ -166,10 +166,10 @@ def _checked_parts(parts: Sequence[str] | None, layer: MLPLayer) -> list[str]:
     if parts is None:
         return known
     if not parts:
-        raise ValueError(f"parts is empty; give some of {known}, or None for all of them.")
+        raise InputError(f"parts is empty; give some of {known}, or None for all of them.")
     for part in parts:
         if part not in known:
-            raise ValueError(f"The model has no part {part!r}{did_you_mean(part, known)}")
+            raise InputError(f"The model has no part {part!r}{did_you_mean(part, known)}")
     return list(parts)
 
 

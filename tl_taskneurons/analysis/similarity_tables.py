@@ -5,6 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from tl_taskneurons.evaluation.statistics import bootstrap, require_columns
+from tl_taskneurons.runtime.errors import InputError
 
 _N_PERMUTATIONS = 9999  # all of them, where there are fewer
 
@@ -77,7 +78,7 @@ def similarity_transfer(
     twice = scores[scores.duplicated(["model", "task"])]
     if len(twice):
         model, task = twice["model"].iloc[0], twice["task"].iloc[0]
-        raise ValueError(
+        raise InputError(
             f"scores has several rows for model {model!r} and task {task!r}; keep or average "
             "them, so that there is one."
         )
@@ -88,7 +89,7 @@ def similarity_transfer(
     missing = points[points["found"] == "left_only"]
     if len(missing):
         model, task = missing["model"].iloc[0], missing["task_y"].iloc[0]
-        raise ValueError(
+        raise InputError(
             f"scores has no row for model {model!r} and task {task!r}; evaluate that model on "
             "that task, or leave it out of similarities."
         )

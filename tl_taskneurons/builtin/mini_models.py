@@ -7,6 +7,8 @@ Each is a Hugging Face folder with a SHA-256 beside its weights. How they were m
 import hashlib
 from pathlib import Path
 
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
+
 MODELS = ("mini-llama", "mini-llama-base", "mini-bloom", "mini-bloom-base")
 FOLDER = Path(__file__).parent / "models"
 WEIGHTS, CHECKSUM = "model.safetensors", "model.safetensors.sha256"
@@ -31,15 +33,15 @@ def mini_model_folder(name: str, *, root: Path | None = None) -> Path:
         FileNotFoundError: If a file of the model is missing.
     """
     if name not in MODELS:
-        raise ValueError(f"no mini model is called {name!r}; there are {', '.join(MODELS)}")
+        raise InputError(f"no mini model is called {name!r}; there are {', '.join(MODELS)}")
     folder = (root or FOLDER) / name
     for file in ("config.json", "tokenizer.json", WEIGHTS, CHECKSUM):
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing; {_REMEDY}")
+            raise MissingFileError(f"{folder / file} is missing; {_REMEDY}")
     wanted = mini_checksum(folder)
     found = sha256(folder / WEIGHTS)
     if found != wanted:
-        raise ValueError(
+        raise InputError(
             f"the weights {folder / WEIGHTS} are damaged: their SHA-256 is {found}, it should be "
             f"{wanted}; {_REMEDY}"
         )

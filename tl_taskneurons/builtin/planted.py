@@ -33,6 +33,7 @@ from tl_taskneurons.builtin.planting import (
     write_attention,
     write_embedding,
 )  # fmt: skip
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Example, Task
 
 _THINGS = words("morning garden river window street kitchen valley harbour meadow market")
@@ -92,17 +93,17 @@ def planted_model(
     names = _task_names(tasks)
     least = 1 if gated else 2
     if neurons_per_task < least:
-        raise ValueError(f"neurons_per_task is {neurons_per_task}; it must be at least {least}")
+        raise InputError(f"neurons_per_task is {neurons_per_task}; it must be at least {least}")
     if not 0 <= overlap <= 1:
-        raise ValueError(f"overlap is {overlap}; it is a share and must lie in 0 to 1")
+        raise InputError(f"overlap is {overlap}; it is a share and must lie in 0 to 1")
     if noise < 0:
-        raise ValueError(f"noise is {noise}; it must be 0 or more")
+        raise InputError(f"noise is {noise}; it must be 0 or more")
     if distractors < 0 or distractors % 2:
-        raise ValueError(f"distractors is {distractors}; it must be an even number, 0 or more")
+        raise InputError(f"distractors is {distractors}; it must be an even number, 0 or more")
     shared = round(overlap * neurons_per_task)
     wanted = shared + len(names) * (neurons_per_task - shared) + distractors
     if wanted > n_layers * d_mlp:
-        raise ValueError(
+        raise InputError(
             f"{wanted} neurons were asked for ({len(names)} tasks of {neurons_per_task} with "
             f"{shared} shared, and {distractors} distractors), but the model has "
             f"{n_layers * d_mlp} ({n_layers} layers of {d_mlp}); ask for fewer or raise "
@@ -153,9 +154,9 @@ def precision_recall(found: Tensor, truth: Tensor) -> tuple[float, float]:
         ValueError: If the shapes differ or one of the sets is empty.
     """
     if found.shape != truth.shape:
-        raise ValueError(f"found has the shape {tuple(found.shape)}, truth {tuple(truth.shape)}")
+        raise InputError(f"found has the shape {tuple(found.shape)}, truth {tuple(truth.shape)}")
     if not found.any() or not truth.any():
-        raise ValueError("precision and recall need at least one found and one true neuron")
+        raise InputError("precision and recall need at least one found and one true neuron")
     both = int((found & truth).sum())
     return both / int(found.sum()), both / int(truth.sum())
 
@@ -166,9 +167,9 @@ def _task_names(tasks: int | Sequence[str]) -> tuple[str, ...]:
     else:
         names = tuple(tasks)
     if not names:
-        raise ValueError(f"tasks is {tasks!r}; a planted model needs at least one task")
+        raise InputError(f"tasks is {tasks!r}; a planted model needs at least one task")
     if len(set(names)) < len(names):
-        raise ValueError(f"the task names {', '.join(names)} are not all different")
+        raise InputError(f"the task names {', '.join(names)} are not all different")
     return names
 
 
@@ -191,7 +192,7 @@ def _tasks(names: Sequence[str], n_train: int, n_test: int, seed: int) -> tuple[
             sides[label] = items
         mixed = [item for pair in zip(sides["yes"], sides["no"], strict=True) for item in pair]
         if n_train < 0 or n_test < 0 or n_train + n_test > len(mixed):
-            raise ValueError(
+            raise InputError(
                 f"{n_train} training and {n_test} test items were asked for; "
                 f"a planted task has {len(mixed)} in all"
             )

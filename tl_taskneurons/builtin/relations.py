@@ -7,7 +7,8 @@ answer is right, the other accepted answers separated by ``|``.
 from importlib import resources
 from random import Random
 
-from tl_taskneurons.tasks.task import Example, Task, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.tasks.task import Example, Task
 
 _INSTRUCTIONS = {
     "country_capital": "Name the capital city of this country.",
@@ -48,7 +49,7 @@ def relation_task(name: str, *, n_test: int | None = None, seed: int = 0) -> Tas
             split empty, or a damaged word list.
     """
     if name not in _INSTRUCTIONS:
-        raise ValueError(
+        raise InputError(
             f"No built-in relation task {name!r}{did_you_mean(name, relation_names())}"
         )
     file = resources.files("tl_taskneurons.builtin") / "words" / f"{name}.tsv"
@@ -56,7 +57,7 @@ def relation_task(name: str, *, n_test: int | None = None, seed: int = 0) -> Tas
     if n_test is None:
         n_test = len(examples) // 3
     if not 0 < n_test < len(examples):
-        raise ValueError(
+        raise InputError(
             f"n_test is {n_test}, but relation task {name!r} has {len(examples)} items to share "
             f"between training and test; choose 1 to {len(examples) - 1}."
         )
@@ -89,7 +90,7 @@ def parse_words(text: str, file: str) -> list[Example]:
         where = f"{file}, line {number}"
         columns = line.split("\t")
         if len(columns) not in (2, 3):
-            raise ValueError(
+            raise InputError(
                 f"{where}: {line!r} has {len(columns)} columns separated by tabs; it needs an "
                 "input, a target and, if you wish, other accepted answers."
             )
@@ -97,12 +98,12 @@ def parse_words(text: str, file: str) -> list[Example]:
         others = columns[2].split("|") if len(columns) == 3 else []
         for part in (source, target, *others):
             if not part or part != part.strip():
-                raise ValueError(
+                raise InputError(
                     f"{where}: {line!r} has an empty field or spaces around one ({part!r}); "
                     "remove the spaces, or fill or delete the field."
                 )
         if source in first_seen:
-            raise ValueError(
+            raise InputError(
                 f"{where}: the input {source!r} is already in line {first_seen[source]}; keep one "
                 "line and put the other answers in its third column."
             )

@@ -25,6 +25,7 @@ from tl_taskneurons.neurons.attribution import METHODS
 from tl_taskneurons.neurons.selection import SELECTIONS
 from tl_taskneurons.report import write_report
 from tl_taskneurons.report.terminal import deactivation_report, detection_report, draw
+from tl_taskneurons.runtime.errors import InputError, TaskNeuronsError
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.table_files import read_table
 
@@ -68,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog} --help)")
+        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = getattr(options, "out", None)
         where = f" What is finished is in {out}." if out else ""
         return _fail(f"stopped.{where} Call the same command again to go on where it stopped.", 130)
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (TaskNeuronsError, OSError) as error:
         if "--debug" in given:
             raise
         return _fail(f"error: {error or type(error).__name__}", 2)

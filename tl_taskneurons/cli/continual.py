@@ -15,6 +15,7 @@ from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import forgetting_curves, save
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.table_files import stamp, write_table
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.training.settings import Training
@@ -87,7 +88,7 @@ def add_continual_command(commands: Any) -> None:
 
 def _continual(options: argparse.Namespace) -> int:
     if (options.order is None) == (options.tasks is None):
-        raise ValueError("Give either --order or --tasks, which says what comes after what.")
+        raise InputError("Give either --order or --tasks, which says what comes after what.")
     for name in options.method:
         # Cheap and often wrong, so before the model.
         find_method(name, options.fraction, options.score_limit)

@@ -20,6 +20,7 @@ from tl_taskneurons.models.forward import answer_losses, frozen
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.memory import peak_memory
 from tl_taskneurons.tasks.batches import make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item
@@ -98,10 +99,10 @@ def plan(
             model's class is not supported.
     """
     if not items:
-        raise ValueError("There are no examples to plan for; give the task's items.")
+        raise InputError("There are no examples to plan for; give the task's items.")
     for name, number in (("batch_size", batch_size), ("steps", steps), ("repeats", repeats)):
         if number < 1:
-            raise ValueError(f"{name} is {number}; give 1 or more.")
+            raise InputError(f"{name} is {number}; give 1 or more.")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     budget = token_budget_for(where, token_budget)
     n_layers = int(config.num_hidden_layers)

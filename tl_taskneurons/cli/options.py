@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 
 from tl_taskneurons.builtin.mini_models import mini_model_names
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.sharing import is_launched, share_work
 
 
@@ -71,7 +72,7 @@ def shared(options: argparse.Namespace) -> Iterator[None]:
         yield
         return
     if not options.shares:
-        raise ValueError(
+        raise InputError(
             "this command works in one process; call it without torchrun (detect, deactivate, "
             "finetune, apply and continual share their work)."
         )

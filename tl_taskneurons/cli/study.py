@@ -19,13 +19,14 @@ from tl_taskneurons.neurons.attribution import METHODS, activation_mean, score_n
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import SELECTIONS, layer_table, select
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.runtime.table_files import stamp, write_table
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.tasks.task import Task, Tasks, did_you_mean, tasks_digest
+from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
 
 
 @dataclass(frozen=True)
@@ -74,29 +75,29 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
         if not (self.tasks and self.selections):
-            raise ValueError(
+            raise InputError(
                 f"tasks is {self.tasks} and selections is {self.selections}; name at least one."
             )
         if not 0 < self.fraction <= 1:
-            raise ValueError(
+            raise InputError(
                 f"fraction is {self.fraction}; it must be in (0, 1], e.g. 0.10 for 10%."
             )
         if self.method not in METHODS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown method {self.method!r}{did_you_mean(self.method, list(METHODS))}"
             )
         if self.method == "exact":
-            raise ValueError(
+            raise InputError(
                 "Method 'exact' silences neurons one by one and needs to be told which; it is for "
                 "tl_taskneurons.score_neurons(..., neurons=...) in Python."
             )
         for name in self.selections:
             if name not in SELECTIONS:
-                raise ValueError(
+                raise InputError(
                     f"Unknown selection {name!r}{did_you_mean(name, list(SELECTIONS))}"
                 )
         if len(self.tasks) < 2 and set(self.selections) - {"plain"}:
-            raise ValueError(
+            raise InputError(
                 f"Selections {self.selections} compare tasks, but only {self.tasks} is given; "
                 "name at least two tasks, or use 'plain'."
             )
@@ -104,9 +105,9 @@ class Settings:
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
-                raise ValueError(f"{name} is {value}; it must be at least {lowest}.")
+                raise InputError(f"{name} is {value}; it must be at least {lowest}.")
         if self.ablation not in ("zero", "mean"):
-            raise ValueError(f"ablation is {self.ablation!r}; use 'zero' or 'mean'.")
+            raise InputError(f"ablation is {self.ablation!r}; use 'zero' or 'mean'.")
 
     @property
     def prompt(self) -> Prompt:

@@ -20,6 +20,7 @@ from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.neurons.attribution import METHODS, score_neurons
 from tl_taskneurons.neurons.selection import SELECTIONS, select
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.tasks.prompts import Prompt
@@ -219,7 +220,7 @@ def _apply(options: argparse.Namespace) -> int:
     deltas = [NeuronDelta.load(path) for path in options.delta]
     trained = dict.fromkeys(name for delta in deltas for name in delta.info.get("tasks", ()))
     if not (trained or options.tasks):
-        raise ValueError(f"{options.delta[0]} names no tasks; give --tasks.")
+        raise InputError(f"{options.delta[0]} names no tasks; give --tasks.")
     tasks = load_tasks(options.data, options.tasks or tuple(trained))
     prompt = Prompt(**deltas[0].info.get("prompt", {}))
     if options.shots is not None:
@@ -254,7 +255,7 @@ def _neurons(options: argparse.Namespace, model: Any, tasks: Tasks, prompt: Prom
         folder = options.neurons / "sets" / options.selection
         if not folder.is_dir():
             there = sorted(path.name for path in (options.neurons / "sets").glob("*"))
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{options.neurons} has no sets by the selection {options.selection!r} (it has "
                 f"{', '.join(there) or 'none'}); give a folder that tl-taskneurons detect wrote."
             )

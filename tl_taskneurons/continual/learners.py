@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tl_taskneurons.continual.features import SAMPLES, TaskStatistics, input_features
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputTypeError
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks
 from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta, WeightDelta
@@ -119,7 +120,7 @@ def deltas_of(history: Sequence[Piece], kind: type[Kind]) -> list[Kind]:
     deltas: list[Kind] = []
     for piece in history:
         if not isinstance(piece.delta, kind):
-            raise TypeError(
+            raise InputTypeError(
                 f"The stage of task {piece.task!r} left a {type(piece.delta).__name__}, but a "
                 f"{kind.__name__} is needed; this learner and this inference don't go together."
             )

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from tl_taskneurons.runtime.errors import InputError
+
 
 def average_score(a: ArrayLike, stage: int | None = None) -> float:
     """Return the mean score of the tasks seen until a stage (the paper's CL at the last stage).
@@ -71,7 +73,7 @@ def stage_table(a: ArrayLike, alone: ArrayLike) -> pd.DataFrame:
 def _square(a: ArrayLike) -> np.ndarray:
     scores = np.asarray(a, dtype=float)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or not len(scores):
-        raise ValueError(
+        raise InputError(
             f"The scores have shape {scores.shape}; one row per task and one column per stage, "
             "as many of both, are needed."
         )

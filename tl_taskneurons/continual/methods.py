@@ -15,7 +15,7 @@ from tl_taskneurons.continual.learners import Learner, Piece
 from tl_taskneurons.continual.lora_learners import LoraLearner, OrthogonalLearner
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
 from tl_taskneurons.continual.weight_learners import JointLearner, WeightLearner
-from tl_taskneurons.tasks.task import did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 METHODS = {
     "seq-ft": "all weights, one task after another",
@@ -95,4 +95,4 @@ def find_method(name: str, fraction: float = 0.10, score_limit: int = 100) -> Me
     for method in made:
         if method.name == name:
             return method
-    raise ValueError(f"Unknown method {name!r}{did_you_mean(name, tuple(METHODS))}")
+    raise InputError(f"Unknown method {name!r}{did_you_mean(name, tuple(METHODS))}")

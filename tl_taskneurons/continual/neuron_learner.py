@@ -14,6 +14,7 @@ from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_sa
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta, places
 from tl_taskneurons.training.finetune import finetune
@@ -51,9 +52,9 @@ class NeuronLearner:
         for name in ("fraction", "mass"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise ValueError(f"{name} is {value}; it must be in (0, 1].")
+                raise InputError(f"{name} is {value}; it must be in (0, 1].")
         if self.score_limit < 1:
-            raise ValueError(
+            raise InputError(
                 f"score_limit is {self.score_limit}, but neurons are chosen by the scores of "
                 "training examples; give at least 1."
             )
@@ -101,7 +102,7 @@ class NeuronLearner:
         )
         free = int((~taken).sum())
         if count > free:
-            raise ValueError(
+            raise InputError(
                 f"Task {scores.name!r} needs {count} neurons, but strict isolation leaves {free} "
                 f"of {taken.numel()} after {len(history)} tasks; lower fraction or mass, or use "
                 "isolation 'soft'."

@@ -4,7 +4,7 @@ The names are those of ``load_tasks`` for a folder in the format of the README a
 alike (the miniature's for ``"mini"``).
 """
 
-from tl_taskneurons.tasks.task import did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 # Leng & Xiong 2025, section 4: rows of four tasks, and rows of eight.
 ORDERS: dict[str, tuple[str, ...]] = {
@@ -34,7 +34,7 @@ def order(name: str) -> tuple[str, ...]:
         return ORDERS[name]
     if "," in name:
         return tuple(part.strip() for part in name.split(",") if part.strip())
-    raise ValueError(
+    raise InputError(
         f"Unknown order {name!r}{did_you_mean(name, tuple(ORDERS))} Or give task names with "
         "commas between."
     )

@@ -15,6 +15,7 @@ from tl_taskneurons.continual.methods import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import Store
 from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
@@ -118,7 +119,7 @@ def run_sequence(
     chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
     row = _checked(tasks, limit, test_limit)
     if keep and not chosen.inference.one_state:
-        raise ValueError(
+        raise InputError(
             f"Method {chosen.name!r} answers inputs with different weights, so there is no one "
             "model to keep; use keep=False and apply result.deltas yourself."
         )
@@ -188,13 +189,13 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
     """Refuse rows that could not run to their end; cut tasks to their limits."""
     for name, value in (("limit", limit), ("test_limit", test_limit)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1, or None for all examples.")
+            raise InputError(f"{name} is {value}; it must be at least 1, or None for all examples.")
     if not tasks:
-        raise ValueError("The row has no tasks; give at least one.")
+        raise InputError("The row has no tasks; give at least one.")
     names = [task.name for task in tasks]
     for stage, name in enumerate(names):
         if name in names[:stage]:
-            raise ValueError(
+            raise InputError(
                 f"Task {name!r} is given twice, at stages {names.index(name) + 1} and {stage + 1}; "
                 "a row has each task once."
             )
@@ -203,9 +204,9 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
             try:
                 task.split(split)
             except ValueError as error:
-                raise ValueError(f"Stage {stage} can't be run. {error}") from error
+                raise InputError(f"Stage {stage} can't be run. {error}") from error
         if task.metric == "loss":
-            raise ValueError(
+            raise InputError(
                 f"Stage {stage} can't be run. Task {task.name!r} has no metric but its loss, so "
                 "there is no score to compare; use accuracy, exact_match or rougeL."
             )

@@ -7,6 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.comparisons import finetune_all
 from tl_taskneurons.training.deltas import WeightDelta
@@ -28,7 +29,7 @@ class WeightLearner:
 
     def __post_init__(self) -> None:
         if self.buffer < 0 or not 0 < self.share < 1:
-            raise ValueError(
+            raise InputError(
                 f"buffer is {self.buffer} and share is {self.share}; buffer must be 0 or more, "
                 "share between 0 and 1."
             )

@@ -12,6 +12,7 @@ from tl_taskneurons.models.forward import answer_logits, before, require_finite
 from tl_taskneurons.models.generation import generate
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import Batch, in_memory, make_batches, pad_id_of
 from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, label_ids, stop_ids
 from tl_taskneurons.tasks.task import Task
@@ -143,7 +144,7 @@ def _rank(run: Answering) -> Answers:
     losses, sums, firsts = _teacher_forced(run, items, [ids[label][0] for label in labels])
     truth = [label for item in items for label in labels if ids[label] == item.answer]
     if len(truth) != len(items):
-        raise ValueError(
+        raise InputError(
             f"In task {run.task.name!r} an answer's token ids differ from its label's; check that "
             "targets are written exactly like the labels."
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.neurons.interventions import deactivate, mean_ablate
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
 from tl_taskneurons.tasks.task import Task, Tasks
@@ -47,7 +48,7 @@ def conditions(
     result = [Condition("", "none", -1, None)]
     for name, neurons in sets.items():
         if not len(neurons):
-            raise ValueError(
+            raise InputError(
                 f"The neuron set of {name!r} is empty, so silencing it shows nothing; choose a "
                 "larger fraction or another selection."
             )
@@ -93,7 +94,7 @@ def evaluate_condition(
         ValueError: for an unknown ablation, or ``"mean"`` without means.
     """
     if ablation not in ("zero", "mean") or (ablation == "mean" and means is None):
-        raise ValueError(
+        raise InputError(
             f"ablation is {ablation!r} with means={'given' if means is not None else None}; use "
             "'zero', or 'mean' with means=activation_mean(model, task)."
         )

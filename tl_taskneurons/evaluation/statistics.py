@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from tl_taskneurons.runtime.errors import InputError
+
 N_RESAMPLES = 2000  # of a bootstrap interval
 N_DRAWS = 10_000  # so that the smallest p, 1/10,001, passes Holm's correction of a whole claim
 N_PERMUTATIONS = 10_000  # also the number up to which all permutations are tried
@@ -151,7 +153,7 @@ def slope(x: ArrayLike, values: ArrayLike) -> np.ndarray:
     """
     places = np.asarray(x, dtype=float)
     if len(np.unique(places)) < 2:
-        raise ValueError(f"A slope needs two different places or more; x is {places.tolist()}.")
+        raise InputError(f"A slope needs two different places or more; x is {places.tolist()}.")
     centred = places - places.mean()
     return np.tensordot(centred / (centred**2).sum(), np.asarray(values, dtype=float), axes=1)
 
@@ -226,6 +228,6 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> N
     """Raise ValueError when a table, called ``name`` in the message, lacks a column."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{name} lacks the columns {missing}; it has {list(map(str, table.columns))}."
         )

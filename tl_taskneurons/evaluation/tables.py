@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.runtime.errors import InputError
 
 
 def summarise(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -132,7 +133,7 @@ def diagonal_wins(matrix: pd.DataFrame, column: str = "loss_change") -> dict[str
 def _original(items: pd.DataFrame) -> pd.DataFrame:
     plain = items[items["kind"] == "none"]
     if plain.empty:
-        raise ValueError("The table has no rows of the plain model (kind 'none') to compare with.")
+        raise InputError("The table has no rows of the plain model (kind 'none') to compare with.")
     return plain.set_index(["task", "item"]).sort_index()
 
 

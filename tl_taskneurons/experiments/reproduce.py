@@ -39,9 +39,10 @@ from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import save
 from tl_taskneurons.report import write_report
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import read_json, write_json, write_table
-from tl_taskneurons.tasks.task import Tasks, did_you_mean
+from tl_taskneurons.tasks.task import Tasks
 
 # In the order of the paper's sections.
 EXPERIMENTS: dict[str, Experiment] = {
@@ -88,7 +89,7 @@ def find_experiments(names: Sequence[str] | None) -> tuple[str, ...]:
     """
     for name in names or ():
         if name not in EXPERIMENTS:
-            raise ValueError(f"Unknown experiment {name!r}{did_you_mean(name, tuple(EXPERIMENTS))}")
+            raise InputError(f"Unknown experiment {name!r}{did_you_mean(name, tuple(EXPERIMENTS))}")
     return tuple(EXPERIMENTS) if names is None else tuple(names)
 
 
@@ -100,7 +101,7 @@ def open_lab(job: Job) -> Lab:
     """
     subject, options = job.subject, dict(job.options)
     if not subject.data:
-        raise ValueError(
+        raise InputError(
             f"There are no tasks to reproduce with on {subject.base!r}; give --data with a folder "
             "of tasks, 'mini' or 'hub'."
         )
@@ -169,7 +170,7 @@ def reproduce(
         FileNotFoundError: for a folder in ``also`` without ``claims.json``.
     """
     if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1.")
+        raise InputError(f"workers is {workers}; it must be at least 1.")
     others = [claims.from_json(read_json(folder / "claims.json")) for folder in also]
     about = {"experiment": "reproduce", "model": job.subject.base, "tuned": job.subject.tuned}
     with RunFolder.open(job.folder, about) as folder:

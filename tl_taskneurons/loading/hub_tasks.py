@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tl_taskneurons.tasks.task import Example, Task, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.tasks.task import Example, Task
 
 ToRow = Callable[[Mapping[str, Any]], dict[str, Any] | None]
 
@@ -79,15 +80,15 @@ def hub_task(
         ConnectionError: the hub cannot be reached; the message names the dataset.
     """
     if name not in HUB_TASKS:
-        raise ValueError(f"No hub task {name!r}{did_you_mean(name, hub_task_names())}")
+        raise InputError(f"No hub task {name!r}{did_you_mean(name, hub_task_names())}")
     if n_train < 1 or n_test < 1:
-        raise ValueError(f"n_train is {n_train} and n_test is {n_test}; both must be 1 or more.")
+        raise InputError(f"n_train is {n_train} and n_test is {n_test}; both must be 1 or more.")
     spec = HUB_TASKS[name]
     splits = _load(name, spec) if dataset is None else dataset
     train_name, test_name = spec.splits
     for split in (train_name, test_name or train_name):
         if split not in splits:
-            raise ValueError(
+            raise InputError(
                 f"Task {name!r} reads the splits {[s for s in spec.splits if s]}, but there is no "
                 f"{split!r}, only {sorted(splits)}; rename or add the split."
             )
@@ -163,7 +164,7 @@ class _Reader:
         least = min(len(drawn[label]) for label in short)
         if least == 0:
             missing = [label for label in short if not drawn[label]]
-            raise ValueError(
+            raise InputError(
                 f"Split {split!r} of task {self.name!r} has no usable row"
                 + (f" with the labels {missing}" if self.spec.labels else "")
                 + "; give a larger or another dataset."
@@ -186,18 +187,18 @@ class _Reader:
         try:
             row = self.spec.to_row(source)
         except KeyError as error:
-            raise ValueError(
+            raise InputError(
                 f"{where} has no column {error.args[0]!r}, only {sorted(source)}; the mapping "
                 f"expects the columns of {self.spec.path or 'the original files'}: rename yours."
             ) from error
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         return row if row and row["input"] and row["target"] else None
 
 
 def _load(name: str, spec: HubTask) -> Mapping[Any, Any]:
     if spec.path is None:
-        raise ValueError(
+        raise InputError(
             f"Task {name!r} is not on the Hugging Face hub; get its files, write their rows to "
             f"FOLDER/{name}.jsonl and name the source 'hub+FOLDER', or call "
             f"hub_task({name!r}, dataset={{'train': [{{...}}, ...]}})."
@@ -239,7 +240,7 @@ def _label(value: Any, labels: Sequence[str], first: int = 0) -> str | None:
         return value
     if isinstance(value, int) and first <= value < first + len(labels):
         return labels[value - first]
-    raise ValueError(
+    raise InputError(
         f"the label {value!r} is neither one of {labels} nor a number from {first} to "
         f"{first + len(labels) - 1}"
     )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tl_taskneurons.builtin.mini_models import mini_checksum, mini_model_folder, mini_model_names
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def find_source(name_or_path: str | os.PathLike[str]) -> Source:
         return Source(folder.name, str(folder), f"sha256:{mini_checksum(folder)[:16]}")
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"the folder {text!r} holds no config.json; give a folder that Hugging Face's "
                 "save_pretrained wrote"
             )
@@ -68,13 +69,13 @@ def find_source(name_or_path: str | os.PathLike[str]) -> Source:
         return _find_gguf(path, path.stem)
     is_path = not isinstance(name_or_path, str) or text.endswith(".gguf") or "\\" in text
     if is_path or text.startswith(("/", ".", "~")) or text.count("/") > 1:
-        raise FileNotFoundError(f"no file or folder {text!r} (looked from {Path.cwd()})")
+        raise MissingFileError(f"no file or folder {text!r} (looked from {Path.cwd()})")
     official = _official_names().get(text.lower())
     if official is not None:
         return Source(official, official)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         return Source(text, text)
-    raise ValueError(f"unknown model {text!r}; {_advice(text)}")
+    raise InputError(f"unknown model {text!r}; {_advice(text)}")
 
 
 def _official_names() -> dict[str, str]:
@@ -118,7 +119,7 @@ def _find_gguf(path: Path, name: str) -> Source:
     """The converted folder of a GGUF file; converts on first use, all or nothing."""
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f"{str(path)!r} is not a GGUF file; give a folder or a .gguf file")
+            raise InputError(f"{str(path)!r} is not a GGUF file; give a folder or a .gguf file")
     folder = _gguf_cache() / f"{path.stem}-{_file_key(path)}"
     if not folder.is_dir():
         logger.info("converting %s once into %s", path, folder)
@@ -165,7 +166,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         if has_tokenizer:
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
     except (ValueError, KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(f"cannot read the GGUF file {str(path)!r}: {brief(error)}") from error
+        raise InputError(f"cannot read the GGUF file {str(path)!r}: {brief(error)}") from error
     # The loaded model counts as quantised and refuses to be saved; its values are plain numbers.
     config = hf.config.to_dict()
     config.pop("quantization_config", None)
@@ -209,7 +210,7 @@ def read_source(
     except Exception as error:
         raise _reading_error(source, local, error) from error
     if info["missing_keys"]:
-        raise ValueError(
+        raise InputError(
             f"the weights of {source.name!r} are incomplete: {len(info['missing_keys'])} tensors "
             f"are missing, such as {min(info['missing_keys'])!r}; give a complete causal model"
         )

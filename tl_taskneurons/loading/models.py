@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tl_taskneurons.loading.huggingface import Source, brief, find_source, read_source
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
 
 _KINDS = ("bridge", "hooked")
 _DTYPES = {
@@ -71,7 +72,7 @@ def load_model(
         TypeError: something that is neither a name, a path nor a Hugging Face model.
     """
     if kind not in _KINDS:
-        raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
+        raise InputError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
     if kind == "hooked":
         _hooked_class()  # before minutes of loading, not after
     dtype = as_dtype(dtype)
@@ -109,7 +110,7 @@ def model_name(model: Any) -> str:
     """
     cfg = getattr(model, "cfg", None)
     if cfg is None:
-        raise TypeError(
+        raise InputTypeError(
             f"expected HookedTransformer or TransformerBridge, got {type(model).__name__}; "
             "load_model makes one from a Hugging Face model"
         )
@@ -129,15 +130,15 @@ def _is_spread(model: Any) -> bool:
 def _check_spread(model: Any, kind: str, device: Any, device_map: Any) -> None:
     """Raise ValueError where several devices don't go with the other arguments."""
     if kind == "hooked":
-        raise ValueError(
+        raise InputError(
             "a HookedTransformer can't be spread over devices by accelerate; use kind='bridge'"
         )
     if device is not None:
-        raise ValueError(
+        raise InputError(
             f"device is {str(device)!r}, but the model is spread over devices; leave device out"
         )
     if device_map is not None and isinstance(model, nn.Module):
-        raise ValueError(
+        raise InputError(
             "device_map is for models that are loaded; spread this one with "
             "accelerate.dispatch_model before, and leave device_map out"
         )
@@ -146,7 +147,7 @@ def _check_spread(model: Any, kind: str, device: Any, device_map: Any) -> None:
 def _refuse_offloaded(hf: nn.Module, source: Source) -> None:
     outside = [name for name, weight in hf.named_parameters() if weight.device.type == "meta"]
     if outside:
-        raise ValueError(
+        raise InputError(
             f"{len(outside)} weights of {source.name!r} found no room on the devices and were "
             f"offloaded, such as {outside[0]!r}: neurons can't be read or changed there. Use more "
             "GPUs, or dtype='bfloat16'"
@@ -157,7 +158,7 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """Return the dtype of a name; raise ValueError for one that models are not loaded in."""
     found = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
     if found is None or found not in _DTYPES.values():
-        raise ValueError(f"unsupported dtype {dtype!r}; use one of {', '.join(_DTYPES)}")
+        raise InputError(f"unsupported dtype {dtype!r}; use one of {', '.join(_DTYPES)}")
     return found
 
 
@@ -166,7 +167,7 @@ def _take_over(hf: nn.Module, dtype: torch.dtype) -> tuple[Source, Any]:
     from transformers import PreTrainedModel
 
     if not isinstance(hf, PreTrainedModel):
-        raise TypeError(
+        raise InputTypeError(
             f"expected a name, a path or a Hugging Face model, got {type(hf).__name__}; a "
             "HookedTransformer or TransformerBridge needs no loading"
         )
@@ -206,7 +207,7 @@ def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device | N
             hf, architecture, hf_config=hf.config, tokenizer=tokenizer, model_name=source.name
         )
     except (ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"TransformerLens cannot build a bridge for {source.name!r} ({architecture}): "
             f"{brief(error)}"
         ) from error
@@ -216,7 +217,7 @@ def _hooked_class() -> Any:
     try:
         from transformer_lens import HookedTransformer
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "TransformerLens 4 removed HookedTransformer; use kind='bridge', or install "
             "'transformer-lens<4'"
         ) from error
@@ -230,7 +231,7 @@ def _as_hooked(
 
     architecture = type(hf).__name__
     if getattr(hf.config, "mlp_bias", False):
-        raise ValueError(
+        raise InputError(
             f"HookedTransformer drops the MLP biases of {source.name!r}; use kind='bridge'"
         )
     requires_grad = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
@@ -254,7 +255,7 @@ def _as_hooked(
                 fold_value_biases=False,
             )
         except (ValueError, NotImplementedError, AttributeError, KeyError, RuntimeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"HookedTransformer cannot hold {source.name!r} ({architecture}): "
                 f"{brief(error)}; use kind='bridge'"
             ) from error
@@ -282,7 +283,7 @@ def _config_folder(hf: Any, source: Source) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="tn-") as folder:
         sniffed = [word for word in _SNIFFED if word in folder.lower()]
         if sniffed:
-            raise ValueError(
+            raise InputError(
                 f"the temporary folder {folder!r} has {sniffed[0]!r} in its path, which "
                 "HookedTransformer takes for the architecture; set TMPDIR to another folder"
             )
@@ -302,7 +303,7 @@ def _check_same(hf: Any, model: Any, source: Source) -> None:
     found = model(ids, attention_mask=torch.ones_like(ids)).float().log_softmax(-1)
     gap = (expected - found).abs().max().item()
     if not gap <= _AGREEMENT_NATS:
-        raise ValueError(
+        raise InputError(
             f"HookedTransformer's log-probabilities for {source.name!r} "
             f"({type(hf).__name__}) differ from Hugging Face's by {gap:.3g} nats; use kind='bridge'"
         )

@@ -9,7 +9,13 @@ from random import Random
 from typing import Any
 
 from tl_taskneurons.builtin.relations import relation_names, relation_task
-from tl_taskneurons.tasks.task import METRICS, Example, Task, Tasks, did_you_mean
+from tl_taskneurons.runtime.errors import (
+    InputError,
+    InputTypeError,
+    MissingFileError,
+    did_you_mean,
+)
+from tl_taskneurons.tasks.task import METRICS, Example, Task, Tasks
 
 _HEADER = ("instruction", "labels", "metric", "family")
 _ONE_LINE = '{"input": "...", "target": "..."}'
@@ -66,12 +72,12 @@ def load_tasks(
         ConnectionError: the hub cannot be reached.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; give 1 or more, or None for every example.")
+        raise InputError(f"limit is {limit}; give 1 or more, or None for every example.")
     if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}; it must lie between 0 and 1.")
+        raise InputError(f"test_fraction is {test_fraction}; it must lie between 0 and 1.")
     wanted = (names,) if isinstance(names, str) else None if names is None else tuple(names)
     if wanted == ():
-        raise ValueError("names is empty; give at least one task name, or None for all.")
+        raise InputError("names is empty; give at least one task name, or None for all.")
     given = {"instruction": instruction, "labels": labels, "metric": metric}
     given = {key: value for key, value in given.items() if value is not None}
     if not isinstance(source, str | os.PathLike):
@@ -91,7 +97,7 @@ def load_tasks(
         name = _single(wanted, path.stem, f"The file {path}")
         tasks = [_make(name, _read(path), str(path), given, test_fraction, seed)]
     else:
-        raise FileNotFoundError(_no_path(source))
+        raise MissingFileError(_no_path(source))
     return Tasks(task.limit(limit, limit) for task in tasks)
 
 
@@ -145,11 +151,11 @@ def _make(
     if rows and _is_header(rows[0]):
         options, rows = {**rows[0].fields, **options}, rows[1:]
     if not rows:
-        raise ValueError(f"Task {name!r} is empty: no example in {where}; add {_ONE_LINE}.")
+        raise InputError(f"Task {name!r} is empty: no example in {where}; add {_ONE_LINE}.")
     instruction, labels, metric, family = _options(options, where)
     without = [row for row in rows if row.fields.get("label") is None]
     if 0 < len(without) < len(rows) and not labels:
-        raise ValueError(
+        raise InputError(
             f"{without[0].where} has no 'label', but others have; give it to all, or give the "
             "task's labels (labels=[...])."
         )
@@ -157,7 +163,7 @@ def _make(
         found = sorted({_text(row, "label") for row in rows})
         labels = tuple(found)
         if len(found) < 2:
-            raise ValueError(
+            raise InputError(
                 f"Every label in {where} is {found[0]!r}, but classification needs at least two: "
                 "list them all (labels=[...]), or write 'target' instead of 'label'."
             )
@@ -173,7 +179,7 @@ def _is_header(row: _Row) -> bool:
         return False
     for key in row.fields:
         if key not in _HEADER:
-            raise ValueError(
+            raise InputError(
                 f"{row.where}: a header has no field {key!r}{did_you_mean(key, _HEADER)}"
             )
     return True
@@ -184,12 +190,12 @@ def _options(options: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ..
     for key in ("instruction", "metric", "family"):
         value = options.get(key)
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"The {key} in {where} is {value!r}; it must be a string.")
+            raise InputTypeError(f"The {key} in {where} is {value!r}; it must be a string.")
     metric, labels = options.get("metric") or "", options.get("labels") or ()
     if metric and metric not in METRICS:
-        raise ValueError(f"Unknown metric {metric!r} in {where}{did_you_mean(metric, METRICS)}")
+        raise InputError(f"Unknown metric {metric!r} in {where}{did_you_mean(metric, METRICS)}")
     if not isinstance(labels, list | tuple) or not all(isinstance(one, str) for one in labels):
-        raise TypeError(f"The labels in {where} are {labels!r}; give a list of strings.")
+        raise InputTypeError(f"The labels in {where} are {labels!r}; give a list of strings.")
     return options.get("instruction") or "", tuple(labels), metric, options.get("family") or ""
 
 
@@ -199,15 +205,15 @@ def _two_splits(
     splits = [row.fields.get("split") for row in rows]
     for row, split in zip(rows, splits, strict=True):
         if split not in (None, "train", "test"):
-            raise ValueError(f"{row.where}: unknown split {split!r}; write 'train' or 'test'.")
+            raise InputError(f"{row.where}: unknown split {split!r}; write 'train' or 'test'.")
     if any(splits) and None in splits:
         where = rows[splits.index(None)].where
-        raise ValueError(f"{where} has no 'split', but others have; give it to all or none.")
+        raise InputError(f"{where} has no 'split', but others have; give it to all or none.")
     if any(splits):
         train = [e for e, split in zip(examples, splits, strict=True) if split == "train"]
         return train, [e for e, split in zip(examples, splits, strict=True) if split == "test"]
     if len(examples) < 2:
-        raise ValueError(
+        raise InputError(
             f"There is one example in {where}, too few to hold one out for the test split; add "
             "examples, or write 'split': 'test' into it."
         )
@@ -219,34 +225,36 @@ def _two_splits(
 def _example(row: _Row, labels: Sequence[str], metric: str) -> Example:
     fields = row.fields
     if fields.get("input") is None:
-        raise ValueError(
+        raise InputError(
             f"{row.where} has no 'input', only {[*fields]}; write it like {_ONE_LINE}."
         )
     text = _text(row, "input")
     if not text.strip() and metric != "loss":
-        raise ValueError(f"{row.where}: 'input' is {text!r}; every example needs an input.")
+        raise InputError(f"{row.where}: 'input' is {text!r}; every example needs an input.")
     label = None if fields.get("label") is None else _text(row, "label")
     target = label if fields.get("target") is None else _text(row, "target")
     if target is None:
-        raise ValueError(
+        raise InputError(
             f"{row.where} has no 'target' and no 'label', only {[*fields]}; write it like "
             f"{_ONE_LINE}."
         )
     if not target.strip():
-        raise ValueError(f"{row.where}: the target is {target!r}; every example needs an answer.")
+        raise InputError(f"{row.where}: the target is {target!r}; every example needs an answer.")
     if labels:
         if label not in (None, target):
-            raise ValueError(
+            raise InputError(
                 f"{row.where}: label {label!r} and target {target!r} differ; keep one of them."
             )
         if target not in labels:
-            raise ValueError(f"{row.where}: unknown label {target!r}{did_you_mean(target, labels)}")
+            raise InputError(f"{row.where}: unknown label {target!r}{did_you_mean(target, labels)}")
         return Example(text, target, label=target)
     references = fields.get("references") or []
     if not isinstance(references, list | tuple) or not all(isinstance(r, str) for r in references):
-        raise TypeError(f"{row.where}: 'references' is {references!r}; give a list of strings.")
+        raise InputTypeError(
+            f"{row.where}: 'references' is {references!r}; give a list of strings."
+        )
     if not all(reference.strip() for reference in references):
-        raise ValueError(f"{row.where}: a reference in {references!r} is empty; fill or delete it.")
+        raise InputError(f"{row.where}: a reference in {references!r} is empty; fill or delete it.")
     # The target is an accepted answer whether or not the list repeats it.
     if references and target not in references:
         references = [target, *references]
@@ -256,7 +264,7 @@ def _example(row: _Row, labels: Sequence[str], metric: str) -> Example:
 def _text(row: _Row, field: str) -> str:
     value = row.fields[field]
     if not isinstance(value, str):
-        raise TypeError(
+        raise InputTypeError(
             f"{row.where}: {field!r} is {value!r} ({type(value).__name__}); it must be a string."
         )
     return value
@@ -264,7 +272,7 @@ def _text(row: _Row, field: str) -> str:
 
 def _row(where: str, fields: Any) -> _Row:
     if not isinstance(fields, Mapping):
-        raise TypeError(f"{where} is {fields!r}; it must be an object like {_ONE_LINE}.")
+        raise InputTypeError(f"{where} is {fields!r}; it must be an object like {_ONE_LINE}.")
     return _Row(where, fields)
 
 
@@ -283,7 +291,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise InputError(
             f"{where} is not JSON ({error}): {text.strip()[:80]!r}; in a JSONL file every line is "
             f"one object like {_ONE_LINE}."
         ) from error
@@ -294,7 +302,7 @@ def _utf8(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise ValueError(
+        raise InputError(
             f"{path} is not UTF-8 text (byte {error.start} is {byte:#04x}); save it as UTF-8."
         ) from error
 
@@ -303,30 +311,32 @@ def _folder(folder: Path, wanted: Sequence[str] | None, given: Mapping[str, Any]
     """Read tasks from a folder with ``tasks.json``."""
     index = folder / "tasks.json"
     if not index.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The folder {folder} has no tasks.json, which says what tasks it holds: "
             '{"NAME": {"instruction": "...", "labels": ["...", "..."], "metric": "accuracy"}}. '
             "To read a single JSONL file, give its path."
         )
     known = _json(_utf8(index), str(index))
     if not isinstance(known, dict) or not known:
-        raise ValueError(f"{index} must map task names to objects, but holds {str(known)[:80]}.")
+        raise InputError(f"{index} must map task names to objects, but holds {str(known)[:80]}.")
     tasks = []
     for name in wanted or known:
         if name not in known:
-            raise ValueError(f"No task {name!r} in {index}{did_you_mean(name, tuple(known))}")
+            raise InputError(f"No task {name!r} in {index}{did_you_mean(name, tuple(known))}")
         if not isinstance(known[name], dict):
-            raise TypeError(f"{index}: task {name!r} is {known[name]!r}; it must be an object.")
+            raise InputTypeError(
+                f"{index}: task {name!r} is {known[name]!r}; it must be an object."
+            )
         rows = []
         for split in ("train", "test"):
             path = folder / name / f"{split}.jsonl"
             if not path.is_file():
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"Task {name!r} of {index} needs {path}, which is not there."
                 )
             read = _read(path)
             if not read:
-                raise ValueError(f"{path} is empty; add lines like {_ONE_LINE}.")
+                raise InputError(f"{path} is empty; add lines like {_ONE_LINE}.")
             rows += [_Row(row.where, {**row.fields, "split": split}) for row in read]
         where = f"task {name!r} of {index}"
         tasks.append(_make(name, rows, where, {**known[name], **given}, 0.5, 0))
@@ -343,7 +353,7 @@ def _builtin(name: str, limit: int | None, test_fraction: float, seed: int) -> T
 
     if name not in mini_names():
         known = (*relation_names(), *mini_names())
-        raise ValueError(f"No built-in task {name!r}{did_you_mean(name, known)}")
+        raise InputError(f"No built-in task {name!r}{did_you_mean(name, known)}")
     return _mini((name,), limit, seed)[0]
 
 
@@ -363,12 +373,12 @@ def _hub(source: str, wanted: Sequence[str] | None, limit: int | None, seed: int
     hub, _, here = source.partition("+")
     one = hub.removeprefix("hub").removeprefix(":")
     if bool(one) == (wanted is not None):
-        raise ValueError(
+        raise InputError(
             f"source is {source!r} and names is {wanted}: write 'hub' and names, or 'hub:NAME'. "
             f"Known: {', '.join(hub_task_names())}."
         )
     if here and not Path(here).is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no folder {here!r}, which {source!r} names; make it, or write 'hub'."
         )
     n_train, n_test = limit or 2000, min(limit or 500, 500)
@@ -404,7 +414,7 @@ def _single(wanted: Sequence[str] | None, default: str, what: str) -> str:
     if wanted is None:
         return default
     if len(wanted) > 1:
-        raise ValueError(f"{what} holds one task, but names has {len(wanted)}: {wanted}; give one.")
+        raise InputError(f"{what} holds one task, but names has {len(wanted)}: {wanted}; give one.")
     return wanted[0]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.errors import StateError
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def gradient_checkpointing(model: Any) -> Iterator[None]:
     """
     model_view = view(model)
     if recomputes(model_view):
-        raise RuntimeError(
+        raise StateError(
             f"gradient_checkpointing is open for {model_view.name} already; open it once."
         )
     # Some models have a forward of their own in a block already, which is put back.

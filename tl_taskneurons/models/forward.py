@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
 
 
@@ -71,7 +72,7 @@ def logits_only_at(model_view: ModelView, positions: Bool[Tensor, "batch pos"]) 
     finally:
         handle.remove()
     if len(runs) != 1:
-        raise RuntimeError(
+        raise StateError(
             f"The unembedding of {model_view.name} ran {len(runs)} times in one forward pass, "
             "expected once; this architecture is not supported."
         )
@@ -109,7 +110,7 @@ def require_finite(losses: Float[Tensor, " batch"], batch: Batch, model_view: Mo
     """Raise ValueError naming the first example whose loss is not a finite number."""
     bad = (~losses.detach().isfinite()).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(
+        raise InputError(
             f"The loss of example {batch.index[bad[0]]} is {losses[bad[0]].item()} in "
             f"{model_view.name} ({model_view.dtype}): the model's weights or activations overflow. "
             "Check the weights, or use float32 or bfloat16 instead of float16."

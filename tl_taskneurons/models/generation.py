@@ -6,6 +6,7 @@ import torch
 
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.memory import pieces_in_memory
 
 
@@ -39,10 +40,10 @@ def generate(
         ValueError: when ``max_new_tokens`` is below 1 or a prompt leaves no room in the context.
     """
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
+        raise InputError(f"max_new_tokens is {max_new_tokens}; it must be at least 1.")
     longest = max((len(prompt) for prompt in prompts), default=0)
     if model_view.n_ctx is not None and longest + max_new_tokens > model_view.n_ctx:
-        raise ValueError(
+        raise InputError(
             f"A prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of "
             f"{model_view.n_ctx} tokens of {model_view.name}; shorten one of them."
         )

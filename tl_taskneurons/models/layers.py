@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from tl_taskneurons.runtime.errors import InputError
+
 _PARTS = ("W_in", "b_in", "W_gate", "b_gate", "W_out")
 
 
@@ -86,7 +88,7 @@ def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookP
             # TransformerLens adds this bias after the product of gate and up, where no
             # architecture has one; it is zero in every converted model.
             if bool(parameter.detach().any()):
-                raise ValueError(
+                raise InputError(
                     f"Layer {i} of {name} is a gated HookedTransformer MLP with a non-zero b_in, "
                     "which TransformerLens applies in the wrong place; load the model as a "
                     "TransformerBridge instead (kind='bridge')."
@@ -133,7 +135,7 @@ def _refuse_if_unusable(
     elif _hook_of(i) not in hooks:
         cause = f"it has no hook point {_hook_of(i)}"
     if cause:
-        raise ValueError(
+        raise InputError(
             f"Layer {i} of {name} can't be used: {cause}. Supported are decoder-only models with "
             "plain or gated MLPs (Llama, GPT-2, Bloom, GPT-NeoX, Gemma, Phi-3, Qwen and their kin)."
         )
@@ -153,20 +155,20 @@ def _checked_layer(
 ) -> MLPLayer:
     missing = {"W_in", "W_out"} - set(parameters)
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Layer {i} of {name} can't be used: its {type(mlp).__name__} has no "
             f"{' and no '.join(sorted(missing))}."
         )
     for part in parameters.values():
         weight = part.parameter  # float8 counts as floating point, but its scales are elsewhere
         if not weight.is_floating_point() or weight.element_size() < 2 or weight.ndim > 2:
-            raise ValueError(
+            raise InputError(
                 f"Layer {i} of {name} has {part.name} of type {part.parameter.dtype} and shape "
                 f"{tuple(part.parameter.shape)}: quantised weights can't be scored or changed. "
                 "Load the model in float32 or bfloat16."
             )
         if weight.is_inference():
-            raise ValueError(
+            raise InputError(
                 f"{name} was made under torch.inference_mode, so it can have no gradients; load "
                 "it outside (scoring it inside is fine)."
             )
@@ -177,7 +179,7 @@ def _checked_layer(
     for part_name in {"W_in", "W_gate"} & set(parameters):
         shape = tuple(parameters[part_name].oriented.shape)
         if shape != (d_model, d_mlp):
-            raise ValueError(
+            raise InputError(
                 f"Layer {i} of {name} can't be used: {part_name} is {shape}, W_out implies "
                 f"{(d_model, d_mlp)}."
             )

@@ -22,6 +22,7 @@ from tl_taskneurons.models.layers import (
     _hooked_layer,
     _neuron_axis,
 )
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError
 
 # Position-dependent odd multipliers make the weight hash sensitive to order; a fixed seed makes
 # it the same everywhere.
@@ -115,7 +116,7 @@ class ModelView:
         parameters = self.layers[layer].parameters
         for name, value in values.items():
             if name not in parameters:
-                raise KeyError(
+                raise UnknownNameError(
                     f"Layer {layer} of {self.name} has no {name}; it has {sorted(parameters)}."
                 )
             target = parameters[name].oriented
@@ -145,21 +146,23 @@ def view(model: Any) -> ModelView:
         return model
     hooks = getattr(model, "hook_dict", None)  # a bridge collects it anew at every access
     if hooks is None or not hasattr(model, "cfg"):
-        raise TypeError(
+        raise InputTypeError(
             f"Expected a HookedTransformer or TransformerBridge, got {kind}. Wrap a Hugging Face "
             "model with tl_taskneurons.load_model(hf_model, tokenizer=...)."
         )
     name = str(getattr(model.cfg, "model_name", "") or kind)
     is_bridge = hasattr(model, "original_model")
     if "Remote" in kind:
-        raise TypeError(f"{name} is a {kind}, whose weights live elsewhere; load the model here.")
+        raise InputTypeError(
+            f"{name} is a {kind}, whose weights live elsewhere; load the model here."
+        )
     blocks = getattr(model, "blocks", None)
     adapter = getattr(model, "adapter", None)
     # Encoders and diffusion models state one or the other; a HookedTransformer has no adapter.
     flags = ("supports_causal_loss", "supports_generation")
     causal = all(getattr(adapter, flag, True) for flag in flags)
     if kind.startswith(_NOT_CAUSAL) or blocks is None or not causal:
-        raise ValueError(
+        raise InputError(
             f"{name} ({kind}) is not a decoder-only causal model with a stack of blocks, so it has "
             "no MLP neurons that this library could score. Use a model like Llama, GPT-2 or Bloom."
         )
@@ -168,10 +171,10 @@ def view(model: Any) -> ModelView:
         for i, block in enumerate(blocks)
     )
     if not layers:
-        raise ValueError(f"{name} has no layers.")
+        raise InputError(f"{name} has no layers.")
     widths = sorted({layer.d_mlp for layer in layers})
     if len(widths) > 1:
-        raise ValueError(
+        raise InputError(
             f"{name} has layers of different widths {widths}; one d_mlp for all layers is needed."
         )
     return ModelView(model, name, layers, is_bridge)
@@ -186,7 +189,7 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
         model_view: the model it is used with.
     """
     if fingerprint != model_view.fingerprint:
-        raise ValueError(
+        raise InputError(
             f"{what} belongs to model {fingerprint}, but {model_view.name} is "
             f"{model_view.fingerprint}. Detect neurons in this model, or, if you mean the same "
             "neurons in changed weights, call .rebind(model) first."

@@ -15,10 +15,11 @@ from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import PerLayer, score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.batches import make_batches, pad_id_of, token_budget_for
 from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, encode
-from tl_taskneurons.tasks.task import Task, Tasks, did_you_mean
+from tl_taskneurons.tasks.task import Task, Tasks
 
 METHODS = {
     "grad_act": "mean over examples of |sum over positions of gradient * activation|, in nats",
@@ -78,17 +79,17 @@ def score_neurons(
             isn't there.
     """
     if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}{did_you_mean(method, tuple(METHODS))}")
+        raise InputError(f"Unknown method {method!r}{did_you_mean(method, tuple(METHODS))}")
     if (neurons is not None) != (method == "exact"):
-        raise ValueError(
+        raise InputError(
             f"Method {method!r} with neurons={neurons!r}: 'exact' needs the neurons to ablate, "
             "the other methods score all neurons."
         )
     if steps < 1:
-        raise ValueError(f"steps is {steps}; integrated gradients needs at least 1.")
+        raise InputError(f"steps is {steps}; integrated gradients needs at least 1.")
     model_view = view(model)
     if layers is not None and method not in ITEM_METHODS:
-        raise ValueError(
+        raise InputError(
             f"layers={list(layers)} with method {method!r}: only {', '.join(ITEM_METHODS)} can "
             "score some layers alone."
         )
@@ -163,10 +164,10 @@ def score_items(
             a loss that is not finite.
     """
     if method not in ITEM_METHODS:
-        raise ValueError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
+        raise InputError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
     for i, item in enumerate(items):
         if not item.prompt or not item.answer:
-            raise ValueError(
+            raise InputError(
                 f"Item {i} has {len(item.prompt)} prompt and {len(item.answer)} answer tokens; it "
                 "needs at least one of each (a BOS will do as prompt)."
             )
@@ -213,10 +214,10 @@ def score_tasks(
         ValueError: as ``score_neurons``, for another method, or without tasks.
     """
     if method not in ITEM_METHODS:
-        raise ValueError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
+        raise InputError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
     listed, model_view = Tasks(tasks), view(model)
     if not listed:
-        raise ValueError("There are no tasks to score neurons for; give at least one.")
+        raise InputError("There are no tasks to score neurons for; give at least one.")
     found = [_encode(model_view, task, split, prompt, limit) for task in listed]
     places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     for encoded in found:

@@ -10,6 +10,7 @@ from tl_taskneurons.models.checkpointing import recomputes
 from tl_taskneurons.models.forward import answer_losses
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import StateError
 from tl_taskneurons.tasks.batches import Batch
 
 # Called with a layer and a number for each example and neuron, ``[batch, d_mlp]``.
@@ -132,7 +133,7 @@ def require_fired(model_view: ModelView, fired: set[int], layers: Sequence[int])
     """Raise RuntimeError when a layer's hook did not fire in a forward pass."""
     silent = set(layers) - fired
     if silent:
-        raise RuntimeError(
+        raise StateError(
             f"The hook {model_view.layers[min(silent)].hook} of {model_view.name} never fired, so "
             "its neurons were not seen; this version of TransformerLens names it otherwise."
         )

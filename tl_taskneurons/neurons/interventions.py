@@ -17,6 +17,7 @@ from transformer_lens import ActivationCache
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.roles import current_role
 
 How = Literal["hooks", "weights"]
@@ -60,7 +61,7 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
             finite.
     """
     if not torch.tensor(factor).isfinite():
-        raise ValueError(f"factor is {factor}; it must be a finite number.")
+        raise InputError(f"factor is {factor}; it must be a finite number.")
     model_view = _checked(model, neurons)
     if how == "hooks":
 
@@ -77,7 +78,7 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
         with _scaled_weights(model_view, neurons, factor):
             yield
     else:
-        raise ValueError(f"how is {how!r}; use 'hooks' or 'weights'.")
+        raise InputError(f"how is {how!r}; use 'hooks' or 'weights'.")
 
 
 @contextmanager
@@ -99,11 +100,11 @@ def mean_ablate(
     """
     model_view = _checked(model, neurons)
     if tuple(means.shape) != model_view.shape:
-        raise ValueError(
+        raise InputError(
             f"means has shape {tuple(means.shape)}; {model_view.name} needs {model_view.shape}."
         )
     if not bool(means.isfinite().all()):
-        raise ValueError("means holds a NaN or infinite value; check the model's activations.")
+        raise InputError("means holds a NaN or infinite value; check the model's activations.")
 
     def change(layer: int, activation: Tensor, index: Tensor) -> Tensor:
         constant = means[layer].to(activation.device, activation.dtype)[index]
@@ -133,7 +134,7 @@ def patch(
     model_view = _checked(model, neurons)
     for layer in neurons.layers():
         if model_view.layers[layer].hook not in source:
-            raise ValueError(
+            raise InputError(
                 f"source has no {model_view.layers[layer].hook}, where {neurons!r} has neurons; "
                 "cache it with model.run_with_cache(tokens)."
             )
@@ -142,7 +143,7 @@ def patch(
         hook = model_view.layers[layer].hook
         other = source[hook]
         if other.shape != activation.shape:
-            raise ValueError(
+            raise InputError(
                 f"source[{hook!r}] has shape {tuple(other.shape)}, this run has "
                 f"{tuple(activation.shape)}; patch between runs of equal batch and length."
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 CONTRASTS = ("exclude", "difference", "rank")
@@ -40,7 +41,7 @@ class NeuronScores:
     def __post_init__(self) -> None:
         if not bool(self.values.isfinite().all()):
             layer, j = (~self.values.isfinite()).nonzero()[0].tolist()
-            raise ValueError(
+            raise InputError(
                 f"Score of neuron ({layer}, {j}) for {self.name!r} is "
                 f"{self.values[layer, j].item()}; scores must be finite."
             )
@@ -76,12 +77,12 @@ class NeuronScores:
                 one way of selecting.
         """
         if sum(given is not None for given in (fraction, n, threshold)) != 1:
-            raise ValueError(
+            raise InputError(
                 f"Give exactly one of fraction ({fraction}), n ({n}) and threshold ({threshold})."
             )
         if threshold is not None:
             if math.isnan(threshold):
-                raise ValueError("threshold is nan; it must be a number.")
+                raise InputError("threshold is nan; it must be a number.")
             mask = self.values >= threshold
         else:
             pool = self.values.shape[1] if per_layer else self.values.numel()
@@ -125,11 +126,11 @@ class NeuronScores:
         """
         rivals = [others] if isinstance(others, NeuronScores) else list(others)
         if not rivals:
-            raise ValueError(f"Contrasting {self.name!r} needs the scores of at least one other.")
+            raise InputError(f"Contrasting {self.name!r} needs the scores of at least one other.")
         for rival in rivals:
             require_same_origin(self, rival)
             if rival.method != self.method:
-                raise ValueError(
+                raise InputError(
                     f"Scores of {self.name!r} come from method {self.method!r}, those of "
                     f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
                 )
@@ -141,7 +142,7 @@ class NeuronScores:
             highest = torch.stack([scale(rival.values) for rival in rivals]).amax(0)
             values = (scale(self.values) - highest).clamp_min(0.0)
         else:
-            raise ValueError(f"Unknown contrast {how!r}; use one of {CONTRASTS}.")
+            raise InputError(f"Unknown contrast {how!r}; use one of {CONTRASTS}.")
         info = {**self.info, "contrast": how, "against": [rival.name for rival in rivals]}
         if how == "exclude":
             info["contrast_fraction"] = fraction
@@ -187,11 +188,11 @@ class NeuronScores:
 def _count(fraction: float | None, n: int | None, pool: int) -> int:
     if fraction is not None:
         if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is {fraction}; it must be in (0, 1], e.g. 0.10 for 10%.")
+            raise InputError(f"fraction is {fraction}; it must be in (0, 1], e.g. 0.10 for 10%.")
         return max(1, round(fraction * pool))
     assert n is not None
     if not 0 <= n <= pool:
-        raise ValueError(f"n is {n}; there are {pool} neurons to choose from.")
+        raise InputError(f"n is {n}; there are {pool} neurons to choose from.")
     return n
 
 

@@ -13,6 +13,7 @@ from tl_taskneurons.models.hooks import hooked
 from tl_taskneurons.models.view import ModelView, require_same_model
 from tl_taskneurons.neurons.capture import Add, activations, first_order, integrated
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import Team, current_team
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory
@@ -52,7 +53,7 @@ def score_batches(
     """
     progress = progress or Progress("", shown=False)
     if not sum(len(batch.index) for batch in batches):
-        raise ValueError("There are no examples to score neurons on.")
+        raise InputError("There are no examples to score neurons on.")
     scored = _layers(model_view, layers)
     team = current_team()
     team.require_same(
@@ -107,7 +108,7 @@ def _layers(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
         return list(range(model_view.n_layers))
     chosen = sorted(set(layers))
     if not chosen or chosen[0] < 0 or chosen[-1] >= model_view.n_layers:
-        raise ValueError(
+        raise InputError(
             f"layers is {list(layers)}, but {model_view.name} has the layers 0 to "
             f"{model_view.n_layers - 1}; give at least one of them."
         )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet, exclusive
-from tl_taskneurons.tasks.task import did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 SELECTIONS = {
     "plain": "the top of the task's own scores (the paper): what the task can't do without",
@@ -33,14 +33,14 @@ def select(
             only, or a task that is left without neurons.
     """
     if selection not in SELECTIONS:
-        raise ValueError(
+        raise InputError(
             f"Unknown selection {selection!r}{did_you_mean(selection, tuple(SELECTIONS))}"
         )
     plain = {name: own.top(fraction=fraction) for name, own in scores.items()}
     if selection == "plain":
         return plain
     if len(scores) < 2:
-        raise ValueError(
+        raise InputError(
             f"Selection {selection!r} contrasts tasks with each other, but there is only "
             f"{list(scores)}; add a task or use 'plain'."
         )
@@ -50,7 +50,7 @@ def select(
         sets = {name: _contrasted(name, scores, selection, fraction) for name in scores}
     for name, chosen in sets.items():
         if not len(chosen):
-            raise ValueError(
+            raise InputError(
                 f"Selection {selection!r} at fraction {fraction} leaves no neurons for task "
                 f"{name!r}; use a larger fraction, less similar tasks, or 'plain'."
             )

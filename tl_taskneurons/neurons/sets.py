@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -12,11 +12,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 HEADER = ("fingerprint", "name", "info")
 
 
+@runtime_checkable
 class OfModel(Protocol):
     """What belongs to one model: scores and sets."""
 
@@ -65,7 +67,7 @@ class NeuronSet:
         mask = torch.zeros(model_view.shape, dtype=torch.bool)
         for layer, j in pairs:
             if not (0 <= layer < model_view.n_layers and 0 <= j < model_view.d_mlp):
-                raise ValueError(
+                raise InputError(
                     f"No neuron ({layer}, {j}) in {model_view.name}, which has "
                     f"{model_view.n_layers} layers of {model_view.d_mlp} neurons."
                 )
@@ -183,7 +185,7 @@ class NeuronSet:
             _require_room(len(self), int(free.sum()), "the model")
             mask.view(-1)[order.flatten().argsort(stable=True)[: len(self)]] = True
         else:
-            raise ValueError(f"match is {match!r}; use 'layer' or 'total'.")
+            raise InputError(f"match is {match!r}; use 'layer' or 'total'.")
         info = {"random_like": self.name, "seed": seed, "match": match}
         return NeuronSet(mask, self.fingerprint, f"random like {self.name} #{seed}", info)
 
@@ -211,7 +213,7 @@ class NeuronSet:
         self, other: "NeuronSet", operation: Callable[[Tensor, Tensor], Tensor], sign: str
     ) -> "NeuronSet":
         if not isinstance(other, NeuronSet):
-            raise TypeError(f"Expected a NeuronSet, got {type(other).__name__}.")
+            raise InputTypeError(f"Expected a NeuronSet, got {type(other).__name__}.")
         require_same_origin(self, other)
         mask = operation(self.mask, other.mask)
         return NeuronSet(mask, self.fingerprint, f"({self.name} {sign} {other.name})")
@@ -224,7 +226,7 @@ def exclusive(sets: Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
         ValueError: for fewer than two sets, or sets of different models.
     """
     if len(sets) < 2:
-        raise ValueError(f"exclusive needs at least two sets; got {list(sets)}.")
+        raise InputError(f"exclusive needs at least two sets; got {list(sets)}.")
     result = {}
     for name, own in sets.items():
         for other_name, other in sets.items():
@@ -244,10 +246,10 @@ def common(
     """
     members = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     if not members:
-        raise ValueError("common needs at least one set.")
+        raise InputError("common needs at least one set.")
     need = len(members) if at_least is None else at_least
     if not 1 <= need <= len(members):
-        raise ValueError(f"at_least is {need}; there are {len(members)} sets.")
+        raise InputError(f"at_least is {need}; there are {len(members)} sets.")
     for member in members[1:]:
         require_same_origin(members[0], member)
     mask = torch.stack([member.mask for member in members]).sum(0) >= need
@@ -257,7 +259,7 @@ def common(
 def require_same_origin(first: OfModel, second: OfModel) -> None:
     """Raise ValueError when two scores or sets belong to different models."""
     if first.fingerprint != second.fingerprint:
-        raise ValueError(
+        raise InputError(
             f"{first!r} and {second!r} belong to different models, so their neurons don't "
             "correspond. Use one model, or .rebind(model) if only its weights changed."
         )
@@ -271,7 +273,7 @@ def header_of(item: OfModel) -> dict[str, Any]:
 def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:
     """Return the fingerprint for another model; raise ValueError where the shape differs."""
     if tuple(tensor.shape) != model_view.shape:
-        raise ValueError(
+        raise InputError(
             f"Neurons of model {fingerprint} don't fit {model_view.name} "
             f"({model_view.fingerprint}): its shape is {model_view.shape}."
         )
@@ -280,6 +282,6 @@ def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:
 
 def _require_room(count: int, room: int, where: str) -> None:
     if count > room:
-        raise ValueError(
+        raise InputError(
             f"Can't draw {count} random neurons in {where}: only {room} are not excluded."
         )

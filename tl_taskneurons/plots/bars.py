@@ -18,6 +18,7 @@ from tl_taskneurons.plots.look import (
     title,
 )
 from tl_taskneurons.plots.tables import reach, require
+from tl_taskneurons.runtime.errors import InputError
 
 # Dark enough apart in grey print: original, random, task (after Okabe and Ito).
 _BARS = {
@@ -41,7 +42,7 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
             alone.
     """
     if "original" in table.columns and table["original"].isna().any():
-        raise ValueError(
+        raise InputError(
             "A task here has no score but its loss; draw deactivation_heatmap instead."
         )
     ends = [f"{column}_{end}" for column in _BARS for end in ("low", "high")]

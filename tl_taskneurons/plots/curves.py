@@ -18,6 +18,7 @@ from tl_taskneurons.plots.look import (
     title,
 )
 from tl_taskneurons.plots.tables import groups, require
+from tl_taskneurons.runtime.errors import InputError
 
 KINDS = ("in-domain", "out-of-domain")
 
@@ -46,7 +47,7 @@ def share_curves(
     require(table, keys, ["score"], also=["low", "high"])
     unknown = sorted(set(table["kind"]) - set(KINDS))
     if unknown:
-        raise ValueError(f"The kinds {unknown} are unknown; use {list(KINDS)}.")
+        raise InputError(f"The kinds {unknown} are unknown; use {list(KINDS)}.")
     tested = list(table[line].unique()) if line else [""]
     styles: dict[str, Style] = {}
     for k, name in enumerate(tested):

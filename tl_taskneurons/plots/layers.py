@@ -23,6 +23,7 @@ from tl_taskneurons.plots.look import (
     title,
 )
 from tl_taskneurons.plots.tables import grid, groups, require
+from tl_taskneurons.runtime.errors import InputError
 
 LAYER_LABELS = {"share": "% of the task's neurons", "score_share": "% of the task's total score"}
 _PARTS = {
@@ -92,7 +93,7 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
     split = [name for name in ("reading", "part") if name in table.columns]
     require(table, [*split, "task_x", "task_y", "layer"], [], also=["layer", *_CURVE])
     if table["similarity"].isna().all():
-        raise ValueError("Every similarity is NaN; the tasks have no neurons in a common layer.")
+        raise InputError("Every similarity is NaN; the tasks have no neurons in a common layer.")
     pairs = table["task_x"].map(spaced) + " \u2013 " + table["task_y"].map(spaced)
     named = table.assign(pair=pairs)
     if "part" in split:
@@ -118,7 +119,7 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
 def check_layers(layers: pd.DataFrame, column: str) -> None:
     """Refuse a table of layers that cannot be drawn."""
     if column not in LAYER_LABELS:
-        raise ValueError(f"column is {column!r}; use one of {tuple(LAYER_LABELS)}.")
+        raise InputError(f"column is {column!r}; use one of {tuple(LAYER_LABELS)}.")
     require(layers, ["task", "layer"], [column], also=["layer"])
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import InputError
 
 INK = "#222222"
 GREY = "#9a9a9a"
@@ -70,7 +71,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
-        raise ValueError(f"{path} ends in {suffix!r}; figures are written as {list(_FORMATS)}.")
+        raise InputError(f"{path} ends in {suffix!r}; figures are written as {list(_FORMATS)}.")
     options = _FORMATS[suffix]
     # Laying out again, from what the last time gave, would move things by fractions of a point.
     figure.draw_without_rendering()

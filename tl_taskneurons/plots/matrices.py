@@ -21,6 +21,7 @@ from tl_taskneurons.plots.look import (
     title,
 )
 from tl_taskneurons.plots.tables import grid, require
+from tl_taskneurons.runtime.errors import InputError
 
 _ROW_LABELS = {"silenced": "neurons silenced", "trained": "neurons trained"}
 
@@ -106,10 +107,10 @@ def overlap_heatmap(overlaps: pd.DataFrame) -> Figure:
 def check_changes(matrix: pd.DataFrame, rows: str, column: str) -> None:
     """Refuse a matrix of changes that cannot be drawn."""
     if column not in ("loss_change", "change"):
-        raise ValueError(f"column is {column!r}; use 'loss_change' or 'change'.")
+        raise InputError(f"column is {column!r}; use 'loss_change' or 'change'.")
     if column == "change" and column in matrix.columns and matrix[column].isna().any():
         task = matrix[matrix[column].isna()]["task"].iloc[0]
-        raise ValueError(f"Task {task!r} has no score but its loss; use column='loss_change'.")
+        raise InputError(f"Task {task!r} has no score but its loss; use column='loss_change'.")
     also = ["low", "high"] if column == "change" else ["loss_low", "loss_high"]
     require(matrix, [rows, "task"], [column], also=also)
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from tl_taskneurons.plots.layers import LAYER_LABELS, check_layers, draw_layers
 from tl_taskneurons.plots.look import INK, LABEL, TITLE, colour_bar, described, new_figure
 from tl_taskneurons.plots.matrices import change_label, change_limit, check_changes, draw_changes
+from tl_taskneurons.runtime.errors import InputError
 
 
 def demo_figure(
@@ -31,7 +32,7 @@ def demo_figure(
     for name in selections:
         for title, frame in (("layers", layers), ("matrix", matrix)):
             if "selection" not in frame.columns or name not in set(frame["selection"]):
-                raise ValueError(f"The table {title} has no rows of the selection {name!r}.")
+                raise InputError(f"The table {title} has no rows of the selection {name!r}.")
     parts = [
         (layers[layers["selection"] == name], matrix[matrix["selection"] == name])
         for name in selections

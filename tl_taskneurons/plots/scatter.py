@@ -9,6 +9,7 @@ from matplotlib.markers import MarkerStyle
 from tl_taskneurons.plots.lines import common_legend
 from tl_taskneurons.plots.look import GREY, label_axes, line_style, panels, title
 from tl_taskneurons.plots.tables import groups, require
+from tl_taskneurons.runtime.errors import InputError
 
 _SAMPLES = {
     "random": ("neurons drawn at random", line_style(4)),
@@ -36,10 +37,10 @@ def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
     require(neurons, [*split, "layer", "neuron", "sample"], ["score", "exact"])
     unknown = sorted(set(neurons["sample"]) - set(_SAMPLES))
     if unknown:
-        raise ValueError(f"The samples {unknown} are unknown; use {list(_SAMPLES)}.")
+        raise InputError(f"The samples {unknown} are unknown; use {list(_SAMPLES)}.")
     both = neurons[["score", "exact"]].to_numpy(dtype=float)
     if (both < 0).any():
-        raise ValueError(f"The smallest effect is {both.min():g}; effects here are at least 0.")
+        raise InputError(f"The smallest effect is {both.min():g}; effects here are at least 0.")
     largest = float(both.max()) or 1.0
     smallest = max(float(both[both > 0].min(initial=largest)), 1e-6 * largest)
     parts = list(groups(neurons, split, joint=", "))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.plots.look import INK, LABEL, SMALL, TICK, described, plain_look, spaced, title
 from tl_taskneurons.plots.tables import require
+from tl_taskneurons.runtime.errors import InputError, MissingPackageError
 
 _BAR = "#0072b2"
 # Inches around what marsilea draws: top (for the title), right, bottom, left.
@@ -35,9 +36,9 @@ def upset_plot(members: pd.DataFrame, *, largest: int = 25) -> Figure:
     """
     require(members, ["task", "layer", "neuron"], [])
     if members["task"].nunique() < 2:
-        raise ValueError("The table has one task; combinations need at least two.")
+        raise InputError("The table has one task; combinations need at least two.")
     if largest < 1:
-        raise ValueError(f"largest is {largest}; draw at least one combination.")
+        raise InputError(f"largest is {largest}; draw at least one combination.")
     upset = _marsilea()
     table = members.assign(here=1).pivot(index=["layer", "neuron"], columns="task", values="here")
     table = table[members["task"].unique()].fillna(0).astype(int).reset_index(drop=True)
@@ -89,6 +90,6 @@ def _marsilea() -> ModuleType:
     try:
         return import_module("marsilea.upset")
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "An UpSet plot needs marsilea: pip install 'tl-taskneurons[upset]'."
         ) from error

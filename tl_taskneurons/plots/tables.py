@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tl_taskneurons.runtime.errors import InputError
+
 
 def require(
     frame: pd.DataFrame, keys: Sequence[str], values: Sequence[str], *, also: Sequence[str] = ()
@@ -25,24 +27,24 @@ def require(
     needed = dict.fromkeys([*keys, *values, *also])
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        raise ValueError(f"The table lacks the columns {missing}; it has {list(frame.columns)}.")
+        raise InputError(f"The table lacks the columns {missing}; it has {list(frame.columns)}.")
     if frame.empty:
-        raise ValueError(f"The table has 0 rows (columns: {list(frame.columns)}).")
+        raise InputError(f"The table has 0 rows (columns: {list(frame.columns)}).")
     again = frame.duplicated(list(keys)) if keys else pd.Series(False, index=frame.index)
     if again.any():
-        raise ValueError(
+        raise InputError(
             f"The table has two rows for {_cell(frame[again].iloc[0], keys)}; keep the rows of "
             "one selection, model and method."
         )
     for name in (*values, *also):
         if not is_numeric_dtype(frame[name]):
-            raise ValueError(f"The column {name!r} holds {frame[name].iloc[0]!r}, not numbers.")
+            raise InputError(f"The column {name!r} holds {frame[name].iloc[0]!r}, not numbers.")
     for name in values:
         bad = ~np.isfinite(frame[name].to_numpy(dtype=float))
         if bad.any():
             row = frame[bad].iloc[0]
             where = f" for {_cell(row, keys)}" if keys else ""
-            raise ValueError(
+            raise InputError(
                 f"The column {name!r} is {row[name]}{where} ({bad.sum()} of {len(frame)} rows are "
                 "not finite); drop these rows or fill them."
             )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from tl_taskneurons.runtime.errors import MissingFileError
 from tl_taskneurons.runtime.table_files import read_json, read_table
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
     """
     folder = Path(path)
     if not folder.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"No folder {folder}; give the folder that detect or deactivate wrote (--out)."
         )
     if not folder.is_dir():
@@ -75,7 +76,7 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
     }
     figures = {file.stem: file.read_bytes() for file in sorted(folder.glob("*.png"))}
     if not (run or tables or figures or damaged):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no run.json, no table and no figure, so there is nothing to show; "
             "give the folder that detect or deactivate wrote (--out)."
         )

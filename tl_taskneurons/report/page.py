@@ -21,6 +21,7 @@ from tl_taskneurons.report.folder import Contents, attempt, read_folder
 from tl_taskneurons.report.fragments import facts_html, figures_html, json_script, table_html
 from tl_taskneurons.report.view import NEEDED, Pair, choose, view_data
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
@@ -64,7 +65,7 @@ def write_report(
             ``neurons`` below 1.
     """
     if neurons < 1:
-        raise ValueError(f"neurons is {neurons}; it must be at least 1.")
+        raise InputError(f"neurons is {neurons}; it must be at least 1.")
     contents = read_folder(run_dir)
     data, facts = None, {}
     table = contents.tables.get("neurons")
@@ -181,9 +182,9 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
     try:
         tasks = load_tasks(arguments["data"], arguments["tasks"])
     except (ValueError, TypeError, ImportError, OSError) as error:
-        raise ValueError(f"The run's tasks can't be loaded, and {needs}: {error}") from error
+        raise InputError(f"The run's tasks can't be loaded, and {needs}: {error}") from error
     if tasks_digest(tasks) != facts.get("tasks_digest", tasks_digest(tasks)):
-        raise ValueError(
+        raise InputError(
             f"The tasks {arguments['tasks']} of {arguments['data']!r} have changed since the run, "
             f"and {needs}."
         )
@@ -192,7 +193,7 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
         try:
             model = load_model(arguments["model"], device=device, **options)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            raise ValueError(
+            raise InputError(
                 f"The run's model {arguments['model']!r} can't be loaded, and {needs}: {error}"
             ) from error
     model_view = view(model)

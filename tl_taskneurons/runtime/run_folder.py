@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
 
@@ -177,7 +178,7 @@ class RunFolder:
         """
         target = self.path.joinpath(*parts)
         if not target.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"{'/'.join(parts)!r} leads out of the folder {self.path}.")
+            raise InputError(f"{'/'.join(parts)!r} leads out of the folder {self.path}.")
         return target
 
     def read(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _require_equal(folder: Path, known: Mapping[str, Any], given: Mapping[str, A
         if name in known and known[name] != given[name]
     ]
     if differing:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds a run of another configuration ({'; '.join(differing)}); "
             "give another folder, or the same arguments as there."
         )

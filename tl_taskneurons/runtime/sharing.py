@@ -19,6 +19,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.roles import Role, acting, current_role
 
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -132,7 +133,7 @@ class Team(Role):
         ]
         for rank, (other, _) in enumerate(told):
             if other != told[0][0]:
-                raise ValueError(
+                raise InputError(
                     f"Process 0 is at {told[0][0]!r}, but process {rank} is at {other!r}. Inside "
                     "share_work every process must call the same functions in the same order, so "
                     "don't call them under a condition that is true in some processes only."
@@ -172,7 +173,7 @@ class Team(Role):
                 if theirs[name] != told[0][name]
             ]
             if differing:
-                raise ValueError(
+                raise InputError(
                     f"The processes can't share the work of {what}: {'; '.join(differing)}. Give "
                     "every process the same model, examples and arguments."
                 )
@@ -273,13 +274,13 @@ def _begin(device: str | torch.device | None, wait_minutes: float) -> bool:
     if len(missing) == len(_NAMES):
         for name in _OTHERS:
             if _number(name, 1) > 1:
-                raise ValueError(
+                raise InputError(
                     f"{name} is {os.environ[name]}, but RANK is not set: the launcher that started "
                     f"this process is not torchrun, so its others can't be found. {_REMEDY}."
                 )
         return False
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{', '.join(missing)} missing in the environment, though torchrun sets "
             f"{', '.join(_NAMES)}. {_REMEDY}, or unset them to work alone."
         )
@@ -309,12 +310,12 @@ def _begin(device: str | torch.device | None, wait_minutes: float) -> bool:
 def _own_gpu(device: torch.device) -> torch.device:
     local, there = _number("LOCAL_RANK"), torch.cuda.device_count()
     if device.index is not None:
-        raise ValueError(
+        raise InputError(
             f"device is {str(device)!r}, but each process takes the GPU of its LOCAL_RANK (here "
             f"{local}); say 'cuda'."
         )
     if local >= there:
-        raise ValueError(
+        raise InputError(
             f"LOCAL_RANK is {local}, but this machine has {there} GPUs; start at most as many "
             "processes with --nproc-per-node, or use share_work(device='cpu')."
         )
@@ -324,7 +325,7 @@ def _own_gpu(device: torch.device) -> torch.device:
 def _number(name: str, default: int = 0) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise ValueError(f"{name} is {text!r}, but torchrun sets a number. {_REMEDY}.")
+        raise InputError(f"{name} is {text!r}, but torchrun sets a number. {_REMEDY}.")
     return int(text)
 
 

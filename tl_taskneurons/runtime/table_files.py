@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 
 def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
@@ -34,13 +35,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     source = Path(path)
     if not source.is_file():
-        raise FileNotFoundError(f"No table {source}; the command that makes it has not finished.")
+        raise MissingFileError(f"No table {source}; the command that makes it has not finished.")
     try:
         # Thousands of small tables are read; without threads each takes less than half the time.
         with pq.ParquetFile(source) as file:
             return file.read(use_threads=False).to_pandas(use_threads=False)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{source} is damaged or no parquet file ({_first_line(error)}); delete it and call "
             "the same command again to make it anew."
         ) from error
@@ -65,11 +66,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     source = Path(path)
     if not source.is_file():
-        raise FileNotFoundError(f"No file {source}.")
+        raise MissingFileError(f"No file {source}.")
     try:
         return json.loads(source.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{source} is damaged or not JSON ({error}); delete it, or the folder."
         ) from error
 

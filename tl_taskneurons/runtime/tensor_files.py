@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 # One key only: safetensors writes several metadata keys in a random order.
 _KEY = "tl_taskneurons"
@@ -34,7 +35,7 @@ def load_tensor(
     """
     tensors, header = load_tensors(path, kind, needs)
     if kind not in tensors:
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged or no safetensors file (it has no tensor {kind!r}); write it again "
             "with save."
         )
@@ -67,21 +68,21 @@ def load_tensors(
     """
     source = Path(path)
     if not source.is_file():
-        raise FileNotFoundError(f"No file {source}; {kind}.save(path) writes one.")
+        raise MissingFileError(f"No file {source}; {kind}.save(path) writes one.")
     try:
         with safe_open(source, framework="pt") as file:
             found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             found = found if isinstance(found, dict) else {}
             if found.get("kind") != kind:
-                raise ValueError(
+                raise InputError(
                     f"{source} is a safetensors file but holds no {kind} (it holds "
                     f"{found.get('kind', 'nothing of ours')}); load it with what wrote it."
                 )
             missing = [key for key in needs if key not in found]
             if missing:
-                raise ValueError(f"{source} holds a {kind} without {', '.join(missing)}.")
+                raise InputError(f"{source} holds a {kind} without {', '.join(missing)}.")
             return {name: file.get_tensor(name) for name in file.keys()}, found  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{source} is damaged or no safetensors file ({error}); write it again with save."
         ) from error

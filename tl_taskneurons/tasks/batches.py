@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.memory import pieces_in_memory
 from tl_taskneurons.tasks.prompts import Item
 
@@ -58,7 +59,7 @@ def make_batches(
         Batches from short to long; ``index`` refers to ``items``.
     """
     if token_budget < 1:
-        raise ValueError(f"token_budget is {token_budget}; it must be at least 1 token.")
+        raise InputError(f"token_budget is {token_budget}; it must be at least 1 token.")
     rows = [item.prompt + item.answer + (item.end if with_end else ()) for item in items]
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     group: list[int] = []

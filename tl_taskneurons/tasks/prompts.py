@@ -5,6 +5,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Example, Task
 
 
@@ -31,7 +32,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if self.shots < 0:
-            raise ValueError(f"shots is {self.shots}; it must be 0 or more.")
+            raise InputError(f"shots is {self.shots}; it must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def encode(
             answer alone exceed ``max_length``, or two labels tokenise to the same ids.
     """
     if tokenizer is None:
-        raise ValueError("The model has no tokenizer; load it with one or set model.tokenizer.")
+        raise InputError("The model has no tokenizer; load it with one or set model.tokenizer.")
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it must be at least 1, or None for all examples.")
+        raise InputError(f"limit is {limit}; it must be at least 1, or None for all examples.")
     examples = task.split(split)[:limit]
     if task.is_classification:
         label_ids(task, tokenizer, prompt)
@@ -126,7 +127,7 @@ def label_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, tuple[int
     owner: dict[tuple[int, ...], str] = {}
     for label, label_tokens in ids.items():
         if label_tokens in owner:
-            raise ValueError(
+            raise InputError(
                 f"Labels {owner[label_tokens]!r} and {label!r} of task {task.name!r} have the same "
                 f"token ids {list(label_tokens)} in this tokenizer; rename one of them."
             )
@@ -158,7 +159,7 @@ def _demonstrations(
         order.remove(index)
     chosen = [pool[j] for j in order if pool[j].input != example.input][: prompt.shots]
     if len(chosen) < prompt.shots:
-        raise ValueError(
+        raise InputError(
             f"Task {task.name!r} has {len(pool)} train examples; {prompt.shots} shots need "
             "that many besides the example itself."
         )
@@ -191,7 +192,7 @@ def _fit(
     while excess(item) > 0:
         keep -= excess(item)
         if keep < 1:
-            raise ValueError(
+            raise InputError(
                 f"Example {index} of task {task.name!r} does not fit: its instruction and answer "
                 f"({len(item.answer)} tokens) leave no room for the input within {max_length} "
                 "tokens. Shorten the instruction or the answer, or raise max_length."
@@ -213,13 +214,13 @@ def _item(
     prompt_ids = _ids(tokenizer, text)
     answer, end = _answer_ids(tokenizer, text, prompt_ids, example.target, prompt)
     if not answer:
-        raise ValueError(
+        raise InputError(
             f"The answer {example.target!r} of example {index} of task {task.name!r} has no tokens."
         )
     if prompt.bos and not prompt.chat and tokenizer.bos_token_id is not None:
         prompt_ids = (tokenizer.bos_token_id, *prompt_ids)
     if not prompt_ids:
-        raise ValueError(
+        raise InputError(
             f"The prompt of example {index} of task {task.name!r} is empty, so nothing predicts "
             "its first token: use a tokenizer with a BOS token and Prompt(bos=True)."
         )
@@ -233,7 +234,7 @@ def _prompt_text(
     instruction = task.instruction if prompt.instruction else ""
     if prompt.chat:
         if not getattr(tokenizer, "chat_template", None):
-            raise ValueError("This tokenizer has no chat template; use Prompt(chat=False).")
+            raise InputError("This tokenizer has no chat template; use Prompt(chat=False).")
         turns = []
         for shot in (*shots, example):
             content = f"{instruction}\n{shot.input}" if instruction else shot.input

@@ -1,11 +1,12 @@
 """Tasks as data: examples with an answer, an instruction, and how an answer is judged."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, SupportsIndex, overload
+
+from tl_taskneurons.runtime.errors import InputError, UnknownNameError, did_you_mean
 
 METRICS = ("accuracy", "rougeL", "exact_match", "loss")
 
@@ -60,25 +61,25 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("A task needs a name; got an empty string.")
+            raise InputError("A task needs a name; got an empty string.")
         if self.metric not in METRICS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown metric {self.metric!r} of task {self.name!r}; use one of {METRICS}."
             )
         if self.metric == "accuracy" and len(self.labels) < 2:
-            raise ValueError(
+            raise InputError(
                 f"Task {self.name!r} is judged by accuracy but has {len(self.labels)} labels; "
                 "give at least two, or use metric='exact_match' or 'rougeL'."
             )
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"Task {self.name!r} lists a label twice: {self.labels}.")
+            raise InputError(f"Task {self.name!r} lists a label twice: {self.labels}.")
         for split, examples in (("train", self.train), ("test", self.test)):
             for i, example in enumerate(examples):
                 where = f"Example {i} of the {split} split of task {self.name!r}"
                 if not example.target.strip():
-                    raise ValueError(f"{where} has an empty target; every example needs an answer.")
+                    raise InputError(f"{where} has an empty target; every example needs an answer.")
                 if self.labels and example.target not in self.labels:
-                    raise ValueError(
+                    raise InputError(
                         f"{where} has the unknown label {example.target!r}; "
                         f"the labels are {self.labels}."
                     )
@@ -95,10 +96,10 @@ class Task:
             ValueError: for another name, or when the split is empty.
         """
         if name not in ("train", "test"):
-            raise ValueError(f"Unknown split {name!r}; use 'train' or 'test'.")
+            raise InputError(f"Unknown split {name!r}; use 'train' or 'test'.")
         examples = self.train if name == "train" else self.test
         if not examples:
-            raise ValueError(
+            raise InputError(
                 f"The {name} split of task {self.name!r} is empty; add examples to it or "
                 "choose the other split."
             )
@@ -121,7 +122,7 @@ class Task:
             kept[split] = tuple(e for e in examples if len(e.input) <= max_chars)
             if examples and not kept[split]:
                 shortest = min(len(example.input) for example in examples)
-                raise ValueError(
+                raise InputError(
                     f"No {split} example of task {self.name!r} has at most {max_chars} characters; "
                     f"the shortest has {shortest}. Allow longer inputs."
                 )
@@ -149,7 +150,7 @@ class Tasks(tuple[Task, ...]):
         names = [task.name for task in self]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"Task names must differ; given twice: {twice}.")
+            raise InputError(f"Task names must differ; given twice: {twice}.")
         return self
 
     @property
@@ -167,17 +168,10 @@ class Tasks(tuple[Task, ...]):
             for task in self:
                 if task.name == key:
                     return task
-            raise KeyError(f"No task {key!r}{did_you_mean(key, self.names)}")
+            raise UnknownNameError(f"No task {key!r}{did_you_mean(key, self.names)}")
         if isinstance(key, slice):
             return Tasks(super().__getitem__(key))
         return super().__getitem__(key)
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return the end of an error message that names the nearest of the known names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
-    return f"{hint} Known: {', '.join(known)}."
 
 
 def tasks_digest(tasks: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_sa
 from tl_taskneurons.neurons.attribution import METHODS, score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta, WeightDelta
@@ -106,7 +107,7 @@ def top_by(
     """Select the ``n`` neurons with the highest score of a method, averaged over the tasks."""
     if method == "exact" or method not in METHODS:
         known = [name for name in METHODS if name != "exact"]
-        raise ValueError(f"method is {method!r}; use one of {known}.")
+        raise InputError(f"method is {method!r}; use one of {known}.")
     scored = [
         score_neurons(model, task, method=method, prompt=prompt, limit=limit) for task in tasks
     ]

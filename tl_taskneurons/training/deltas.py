@@ -18,6 +18,7 @@ from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.models.layers import NeuronParameter
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.slices import read_slices, write_slices
 
@@ -110,7 +111,7 @@ class NeuronDelta:
         self._require_base(model_view)
         for name, value in read_slices(model_view, self.neurons).items():
             if not torch.equal(value, self.base[name].to(value)):
-                raise ValueError(
+                raise InputError(
                     f"{self!r} was trained in {self.dtype}, and {model_view.name} in "
                     f"{model_view.dtype} differs from that in the last digits, so undo could not "
                     f"bring back the same bytes. Load the model in {self.dtype}, or use "
@@ -126,7 +127,7 @@ class NeuronDelta:
         """
         model_view = view(model)
         if model_view.shape != tuple(self.neurons.mask.shape):
-            raise ValueError(
+            raise InputError(
                 f"{self!r} is for {tuple(self.neurons.mask.shape)} layers and neurons, "
                 f"{model_view.name} has {model_view.shape}."
             )
@@ -134,7 +135,7 @@ class NeuronDelta:
         for name, value in found.items():
             if not torch.equal(value, self.trained[name].to(value)):
                 layer, part = name.split("/")
-                raise ValueError(
+                raise InputError(
                     f"{model_view.name} doesn't hold the trained weights of {self!r}: {part} of "
                     f"layer {layer} differs. Undo what was applied last first."
                 )
@@ -147,7 +148,7 @@ class NeuronDelta:
             ValueError: for a factor that is not finite.
         """
         if not torch.tensor(factor).isfinite():
-            raise ValueError(f"factor is {factor}; it must be a finite number.")
+            raise InputError(f"factor is {factor}; it must be a finite number.")
         trained = {
             name: self.base[name].float() + factor * change
             for name, change in self.change().items()
@@ -169,7 +170,7 @@ class NeuronDelta:
         if not isinstance(other, NeuronDelta):
             return NotImplemented
         if self.dtype != other.dtype:
-            raise ValueError(
+            raise InputError(
                 f"{self!r} was trained in {self.dtype}, {other!r} in {other.dtype}; add deltas "
                 "that were trained in one precision."
             )
@@ -259,7 +260,7 @@ class NeuronDelta:
 
     def _require_base(self, model_view: ModelView) -> None:
         if self.fingerprint != model_view.fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"{self!r} was trained on the base model {self.fingerprint}, but "
                 f"{model_view.name} is {model_view.fingerprint}. Apply it to its own base model; "
                 "if another delta is applied, undo that first, or add the two."

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta
@@ -74,7 +75,7 @@ def finetune(
     chosen = [tasks] if isinstance(tasks, Task) else list(tasks)
     require_same_model(repr(neurons), neurons.fingerprint, model_view)
     if not len(neurons):
-        raise ValueError(f"{neurons!r} has no neuron to train; choose at least one.")
+        raise InputError(f"{neurons!r} has no neuron to train; choose at least one.")
     require_raw(model_view)
     items = training_items(model_view, chosen, prompt, limit)
     base = read_slices(model_view, neurons)
@@ -127,7 +128,7 @@ def require_raw(model_view: ModelView) -> None:
     else:
         folded, how = norm.endswith("Pre"), f"normalization_type {norm!r}"
     if folded:
-        raise ValueError(
+        raise InputError(
             f"{model_view.name} has processed weights ({how}): layer norms are folded into the "
             "MLP's matrices, so what is trained there would not fit the model that was loaded. "
             "Load it raw, with tl_taskneurons.load_model, from_pretrained_no_processing or "

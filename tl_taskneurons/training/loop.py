@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.forward import answer_losses, frozen
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
 from tl_taskneurons.tasks.batches import Batch, make_batches
@@ -64,7 +65,7 @@ def training_items(
         ValueError: when there is no task, or a train split is empty.
     """
     if not tasks:
-        raise ValueError("There is no task to train on; give at least one.")
+        raise InputError("There is no task to train on; give at least one.")
     tokenizer = getattr(model_view.model, "tokenizer", None)
     items: list[Item] = []
     for task in tasks:
@@ -151,7 +152,7 @@ def fit(
                     found = _mean_loss(model_view, held_out, training.batch_size)
                     state.look(found, keep=training.patience is not None)
             except FloatingPointError as error:
-                raise ValueError(_lost(step, chosen, error)) from error
+                raise InputError(_lost(step, chosen, error)) from error
             bar.say(f"{title}: loss {loss:.3f}")
             if state.step % training.checkpoint_every == 0:
                 _save(state)
@@ -246,11 +247,11 @@ def _lost(step: int, examples: Sequence[Item], cause: Exception) -> str:
 def _split(items: Sequence[Item], training: Training) -> tuple[list[Item], list[Item]]:
     """Hold out a share of the items, drawn by the seed."""
     if not items:
-        raise ValueError("There are no examples to train on.")
+        raise InputError("There are no examples to train on.")
     if not training.validation:
         return list(items), []
     if len(items) < 2:
-        raise ValueError("validation needs at least two training examples, one to hold out.")
+        raise InputError("validation needs at least two training examples, one to hold out.")
     order = list(range(len(items)))
     Random(f"validation/{training.seed}").shuffle(order)
     count = min(len(items) - 1, max(1, round(training.validation * len(items))))

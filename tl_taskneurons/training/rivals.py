@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
 from tl_taskneurons.training.deltas import _restored
 
 _ADAPTER = "default"
@@ -120,9 +121,9 @@ class LoraWeights:
         self, model_view: ModelView, rank: int = 16, alpha: float | None = None, seed: int = 0
     ) -> None:
         if rank < 1:
-            raise ValueError(f"rank is {rank}; it must be at least 1.")
+            raise InputError(f"rank is {rank}; it must be at least 1.")
         if not model_view.is_bridge:
-            raise TypeError(
+            raise InputTypeError(
                 f"{model_view.name} is a HookedTransformer, whose matrices are no modules that "
                 "peft could adapt; load it with kind='bridge'."
             )
@@ -137,7 +138,7 @@ class LoraWeights:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "LoRA needs peft; install it with pip install 'tl-taskneurons[compare]'"
             ) from error
         hf = self._view.model.original_model

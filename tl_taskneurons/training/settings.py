@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from tl_taskneurons.runtime.errors import InputError
+
 
 @dataclass(frozen=True)
 class Training:
@@ -52,27 +54,27 @@ class Training:
         for name in ("lr", "epochs", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}; it must be a positive number.")
+                raise InputError(f"{name} is {value}; it must be a positive number.")
         for name in (
             "steps", "batch_size", "accumulate", "evaluate_every", "patience", "checkpoint_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
+                raise InputError(f"{name} is {value}; it must be at least 1.")
         for name in ("warmup", "validation"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value}; it is a share, from 0 to below 1.")
+                raise InputError(f"{name} is {value}; it is a share, from 0 to below 1.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
+            raise InputError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {self.betas}; both must be from 0 to below 1.")
+            raise InputError(f"betas is {self.betas}; both must be from 0 to below 1.")
         if self.schedule not in ("cosine", "linear", "constant"):
-            raise ValueError(
+            raise InputError(
                 f"schedule is {self.schedule!r}; use 'cosine', 'linear' or 'constant'."
             )
         if self.patience is not None and not self.validation:
-            raise ValueError(
+            raise InputError(
                 f"patience is {self.patience}, but nothing is held out to watch; set validation "
                 "(0.1, say)."
             )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import StateError
 
 Slices = dict[str, Tensor]  # "3/W_in" -> the part of layer 3's chosen neurons
 
@@ -90,7 +91,7 @@ class NeuronTrainee:
             yield
         missing = [name for name, leaf in self._leaves.items() if leaf.grad is None]
         if missing:
-            raise RuntimeError(
+            raise StateError(
                 f"The backward pass never reached {', '.join(missing[:4])} of {self._view.name}: "
                 "its MLP did not run through the modules that this library expects."
             )
@@ -209,7 +210,7 @@ class _Tap:
                 output = output.detach().requires_grad_()
             source = self._input
             if source is None:
-                raise RuntimeError(
+                raise StateError(
                     f"The MLP of layer {self._layer.index} computed its activations before it was "
                     "called; this architecture is not supported."
                 )
@@ -228,7 +229,7 @@ class _Tap:
     def _on_output(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         activation = self._activation
         if activation is None:
-            raise RuntimeError(
+            raise StateError(
                 f"The hook {self._layer.hook} never fired before the MLP's output; this "
                 "architecture is not supported."
             )

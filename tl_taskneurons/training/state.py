@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 
 _KIND = "TrainingCheckpoint"
@@ -89,7 +90,7 @@ class TrainingState:
             return
         tensors, header = load_tensors(self._path, _KIND, _HEADER)
         if header["digest"] != self._digest:
-            raise ValueError(
+            raise InputError(
                 f"{self._path} is the checkpoint of another training ({header['digest']}, this is "
                 f"{self._digest}): model, neurons, examples or settings differ. Give another file "
                 "or remove it."

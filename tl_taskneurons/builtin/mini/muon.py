@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from tl_taskneurons.runtime.errors import InputError
+
 # The quintic of the original write-up: it lifts all singular values to about 1 in five rounds.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ROUNDS = 5
@@ -39,7 +41,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter from its gradient; matrices of one shape go together."""
         if closure is not None:
-            raise ValueError("Muon takes no closure; call backward before step")
+            raise InputError("Muon takes no closure; call backward before step")
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:

@@ -12,7 +12,8 @@ from itertools import islice
 
 from tl_taskneurons.builtin.mini.lexicon import Draft
 from tl_taskneurons.builtin.mini.recipes import RECIPES, Recipe
-from tl_taskneurons.tasks.task import Example, Task, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.tasks.task import Example, Task
 
 _PATIENCE = 400  # draws without a new item before the grammar counts as exhausted
 
@@ -29,7 +30,7 @@ def recipe(name: str) -> Recipe:
         ValueError: If no mini task has this name; the message lists the names.
     """
     if name not in RECIPES:
-        raise ValueError(f"No mini task is called {name!r}{did_you_mean(name, tuple(RECIPES))}")
+        raise InputError(f"No mini task is called {name!r}{did_you_mean(name, tuple(RECIPES))}")
     return RECIPES[name]
 
 
@@ -67,7 +68,7 @@ def _examples(recipe: Recipe, count: int, seed: int, *, test: bool) -> tuple[Exa
         for draft, label in islice(stream, count)
     ]
     if len(made) < count:
-        raise ValueError(
+        raise InputError(
             f"{recipe.name} has no more than {len(made)} {side} items with seed {seed}, "
             f"{count} were asked for; ask for fewer"
         )
@@ -93,7 +94,7 @@ def mini_task(name: str, *, n_train: int = 2000, n_test: int = 200, seed: int = 
     """
     made = recipe(name)
     if n_train < 0 or n_test < 0:
-        raise ValueError(f"n_train and n_test must be 0 or more, got {n_train} and {n_test}")
+        raise InputError(f"n_train and n_test must be 0 or more, got {n_train} and {n_test}")
     return Task(
         name=made.name,
         train=_examples(made, n_train, seed, test=False),

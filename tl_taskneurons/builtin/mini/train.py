@@ -39,6 +39,7 @@ from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
 from tl_taskneurons.builtin.mini.scores import score
 from tl_taskneurons.builtin.mini.tasks import drafts, is_test, mini_task
 from tl_taskneurons.builtin.mini.tokens import build_tokenizer
+from tl_taskneurons.runtime.errors import InputError
 
 DOCUMENTS = 80_000
 ITEMS = 8000  # of each task's training side
@@ -132,7 +133,7 @@ def empty_model(kind: str, tokenizer: Any, seed: int = 0) -> PreTrainedModel:
                 initializer_range=0.05, **ids,
             )
         )  # fmt: skip
-    raise ValueError(f"no mini architecture is called {kind!r}; the names are llama, bloom")
+    raise InputError(f"no mini architecture is called {kind!r}; the names are llama, bloom")
 
 
 def corpus_rows(tokenizer: Any, seed: int = 0, count: int = DOCUMENTS) -> list[Row]:

@@ -18,6 +18,7 @@ from tl_taskneurons.experiments.claims.verdicts import (
     seeds_note,
     without,
 )
+from tl_taskneurons.runtime.errors import InputError
 
 MIN_CONTROLS = 5
 # The paper's best shares where tasks are trained together: nothing is chosen on the data here.
@@ -190,7 +191,7 @@ def _over_tasks(
     """
     tasks = named(rows["task"])
     if not tasks:
-        raise ValueError(f"There are no rows to compare over {level!r} in one of the groups.")
+        raise InputError(f"There are no rows to compare over {level!r} in one of the groups.")
     if levels is None:
         levels = sorted(rows[level].unique())
     return {
@@ -204,7 +205,7 @@ def _over_tasks(
 def _all_levels(rows: pd.DataFrame, task: str, level: str, n_levels: int) -> np.ndarray:
     scores = cube(rows, task, [level, "seed", "item"])
     if len(scores) != n_levels:
-        raise ValueError(f"Task {task!r} has no rows at some of the values of {level!r}.")
+        raise InputError(f"Task {task!r} has no rows at some of the values of {level!r}.")
     return scores
 
 

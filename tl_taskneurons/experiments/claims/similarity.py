@@ -26,6 +26,7 @@ from tl_taskneurons.experiments.claims.verdicts import (
     wide_table,
     without,
 )
+from tl_taskneurons.runtime.errors import InputError
 
 MIN_LAYERS = 4
 
@@ -100,7 +101,7 @@ def c8(similarity: pd.DataFrame | None, transfer: pd.DataFrame | None) -> Verdic
     y = wide_table(wanted, ["model"], ["task"], "value").reindex(index=x.index, columns=x.columns)
     if y.isna().any(axis=None):
         task = y.columns[y.isna().any()][0]
-        raise ValueError(f"Test task {task!r} has no value of transfer for one of the models.")
+        raise InputError(f"Test task {task!r} has no value of transfer for one of the models.")
     kinds = None
     if "type" in transfer.columns:
         kinds = [str(wanted.loc[wanted["model"] == model, "type"].iloc[0]) for model in x.index]
@@ -134,7 +135,7 @@ def _standardised(table: pd.DataFrame) -> np.ndarray:
 def _one_kind(similarity: pd.DataFrame) -> None:
     for column in ("reading", "part"):
         if column in similarity.columns and similarity[column].nunique() > 1:
-            raise ValueError(
+            raise InputError(
                 f"similarity has several values of {column!r}: {named(similarity[column])}; "
                 "keep the rows of one, or average over them and drop the column."
             )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tl_taskneurons.evaluation.statistics import Contrast, Estimate, average, holm, paired_effects
+from tl_taskneurons.runtime.errors import InputError
 
 LEVEL = 0.05
 
@@ -159,12 +160,12 @@ def cube(rows: pd.DataFrame, task: Hashable, axes: list[str]) -> np.ndarray:
             missing in a part of the conditions.
     """
     if rows.empty:
-        raise ValueError(
+        raise InputError(
             f"Task {task!r} has no rows in one of the conditions that are compared; run it in all "
             "of them or leave the task out."
         )
     if rows["score"].isna().any():
-        raise ValueError(
+        raise InputError(
             f"Task {task!r} has items without a score (NaN); claims are judged by scores, so "
             "evaluate it with a metric or leave it out."
         )
@@ -172,9 +173,9 @@ def cube(rows: pd.DataFrame, task: Hashable, axes: list[str]) -> np.ndarray:
     shape = [len(levels) for levels, _ in places]
     cells = np.ravel_multi_index([codes for _, codes in places], shape)
     if len(np.unique(cells)) < len(cells):
-        raise ValueError(f"Task {task!r} has several scores for the same {', '.join(axes)}.")
+        raise InputError(f"Task {task!r} has several scores for the same {', '.join(axes)}.")
     if len(cells) < np.prod(shape):
-        raise ValueError(
+        raise InputError(
             f"Task {task!r} has other items in some of the conditions ({', '.join(axes)}) than in "
             "others, so these can't be compared in pairs; evaluate all on the same items."
         )
@@ -189,20 +190,20 @@ def wide_table(
     """Pivot; raise ValueError for a cell that is missing, NaN, or there twice."""
     if table.duplicated([*index, *columns]).any():
         twice = table.loc[table.duplicated([*index, *columns]), [*index, *columns]].iloc[0]
-        raise ValueError(f"There are several rows for {twice.to_dict()}; keep one of them.")
+        raise InputError(f"There are several rows for {twice.to_dict()}; keep one of them.")
     wide = table.pivot(index=index, columns=columns, values=value)
     holes = wide.isna()
     if holes.any(axis=None):
         column = wide.columns[holes.any()][0]
         row = wide.index[holes[column]][0]
-        raise ValueError(f"{value} is missing or NaN for {columns} {column}, {index} {row}.")
+        raise InputError(f"{value} is missing or NaN for {columns} {column}, {index} {row}.")
     return wide
 
 
 def same_items(task: Hashable, *rows: pd.DataFrame) -> None:
     """Raise ValueError unless a task has the same items in several tables."""
     if len({frozenset(table["item"]) for table in rows}) > 1:
-        raise ValueError(
+        raise InputError(
             f"Task {task!r} has other items in one of the tables that are compared; evaluate all "
             "on the same items."
         )
@@ -250,7 +251,7 @@ def from_json(stored: Mapping[str, Any]) -> list[Verdict]:
     try:
         return [_verdict(dict(each)) for each in stored["claims"]]
     except (KeyError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"This is no file of verdicts on claims ({type(error).__name__}: {error}); give the "
             "claims.json of a reproduction."
         ) from error

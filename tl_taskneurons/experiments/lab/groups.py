@@ -9,6 +9,7 @@ import torch
 
 from tl_taskneurons.evaluation.statistics import bootstrap
 from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task, Tasks
 
 
@@ -56,7 +57,7 @@ def groups_of(tasks: Tasks) -> dict[str, dict[str, tuple[str, ...]]]:
             group["train"].append(members[0].name)
             group["test"].append(members[1].name)
     if not groups:
-        raise ValueError(
+        raise InputError(
             f"No two of the tasks {list(tasks.names)} are of one family; transfer between siblings "
             "needs pairs such as mini_food and mini_film."
         )

@@ -8,8 +8,8 @@ the paper's own sizes.
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.tasks.task import did_you_mean
 from tl_taskneurons.training.settings import Training
 
 # Trained and sibling in turn: two tasks of each family, as in section 2 of the paper.
@@ -173,7 +173,7 @@ def find_preset(name: str) -> Plan:
         ValueError: for an unknown name, with the nearest.
     """
     if name not in PRESETS:
-        raise ValueError(f"Unknown preset {name!r}{did_you_mean(name, tuple(PRESETS))}")
+        raise InputError(f"Unknown preset {name!r}{did_you_mean(name, tuple(PRESETS))}")
     return PRESETS[name]
 
 

@@ -15,6 +15,7 @@ from tl_taskneurons.experiments.lab.lab import Condition, Lab, cells_of, items_o
 from tl_taskneurons.experiments.lab.store import Cell
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.plots import controlled_overlap_curves
+from tl_taskneurons.runtime.errors import InputError
 
 
 def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
@@ -29,13 +30,13 @@ def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
         ValueError: for an overlap outside 0 to 1, or too few neurons outside the set.
     """
     if not 0 <= overlap <= 1:
-        raise ValueError(f"overlap is {overlap}; it is a part of the set, from 0 to 1.")
+        raise InputError(f"overlap is {overlap}; it is a part of the set, from 0 to 1.")
     inside = round(overlap * len(target))
     outside = len(target) - inside
     room = target.mask.numel() - len(target)
     if outside > room:
         least = 1 - room / len(target)
-        raise ValueError(
+        raise InputError(
             f"{len(target)} neurons with an overlap of {overlap:.0%} need {outside} outside "
             f"{target.name!r}, but there are {room}; the overlap must be at least {least:.0%}."
         )

@@ -32,6 +32,7 @@ from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import SELECTIONS, select
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import stamp, write_table
@@ -186,7 +187,7 @@ def _held_out(task: Task, plan: Plan) -> Task:
     """Make the train examples after those used for detection the test split."""
     rest = task.train[plan.n_detect : plan.n_detect + plan.n_choose]
     if not rest:
-        raise ValueError(
+        raise InputError(
             f"Task {task.name!r} has {len(task.train)} train examples; choosing a selection needs "
             f"more than the {plan.n_detect} used for detection. Lower --detect."
         )
