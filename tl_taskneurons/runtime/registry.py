@@ -7,7 +7,7 @@ that the command line can name every choice without loading torch.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 
@@ -31,7 +31,8 @@ class Choice(Generic[F]):
     @property
     def function(self) -> F:
         """The function, imported when first asked for."""
-        return resolve_name(self.home) if isinstance(self.home, str) else self.home
+        found = resolve_name(self.home) if isinstance(self.home, str) else self.home
+        return cast(F, found)
 
     def __str__(self) -> str:
         """What it says."""
