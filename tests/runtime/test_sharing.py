@@ -144,16 +144,16 @@ def test_the_checkpoint_of_several_is_resumed_by_one(folder: Path, alone: dict[s
 @pytest.mark.parametrize(
     ("what", "kind", "words"),
     [
-        ("model", "ValueError", ["model is 2x48-", "in process 0", "in process 1"]),
-        ("examples", "ValueError", ["examples is hash", "evaluate_items"]),
-        ("settings", "ValueError", ["training is"]),
-        ("neurons", "ValueError", ["neurons is hash"]),
-        ("place", "ValueError", ["'evaluate_items'", "'score_batches'", "same order"]),
+        ("model", "InputError", ["model is 2x48-", "in process 0", "in process 1"]),
+        ("examples", "InputError", ["examples is hash", "evaluate_items"]),
+        ("settings", "InputError", ["training is"]),
+        ("neurons", "InputError", ["neurons is hash"]),
+        ("place", "InputError", ["'evaluate_items'", "'score_batches'", "same order"]),
         ("disk", "", ["a file"]),
-        ("loss, score", "ValueError", ["loss of example 2 is nan"]),
-        ("loss, evaluate", "ValueError", ["loss of example 2 is nan"]),
-        ("loss, train", "ValueError", ["Training stopped at step 1", "loss of example 2 is nan"]),
-        ("loss, hold out", "ValueError", ["Training stopped at step 1", "example 2 is nan"]),
+        ("loss, score", "InputError", ["loss of example 2 is nan"]),
+        ("loss, evaluate", "InputError", ["loss of example 2 is nan"]),
+        ("loss, train", "InputError", ["Training stopped at step 1", "loss of example 2 is nan"]),
+        ("loss, hold out", "InputError", ["Training stopped at step 1", "example 2 is nan"]),
     ],
 )
 def test_errors_are_raised_by_all(

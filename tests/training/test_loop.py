@@ -329,7 +329,8 @@ def test_a_killed_process_is_taken_up(tmp_path: Path, model: Any, neurons: Any):
         import torch
         torch.set_num_threads(1)
         import helpers
-        from tl_taskneurons import NeuronSet, training_loop
+        from tl_taskneurons import NeuronSet
+        from tl_taskneurons.training import loop as training_loop
         from tl_taskneurons.training.finetune import finetune
         from tl_taskneurons.training.settings import Training
         real, calls = training_loop.update, []

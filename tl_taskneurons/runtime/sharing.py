@@ -19,7 +19,14 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import (
+    InputError,
+    InputTypeError,
+    MissingFileError,
+    MissingPackageError,
+    StateError,
+    UnknownNameError,
+)
 from tl_taskneurons.runtime.roles import Role, acting, current_role
 
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -31,7 +38,8 @@ _ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
         FileExistsError, FileNotFoundError, FloatingPointError, ImportError, NotADirectoryError,
-        OSError, PermissionError, TypeError, ValueError,
+        OSError, PermissionError, TypeError, ValueError, InputError, InputTypeError,
+        MissingFileError, MissingPackageError, StateError, UnknownNameError,
     )
 }  # fmt: skip
 
