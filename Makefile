@@ -32,7 +32,7 @@ demo-mini: $(READY) ## the same for twelve tasks in the two mini models, in two 
 	$(VENV)/bin/python -m tl_taskneurons.cli.demo_mini
 
 mini: $(READY) ## train the mini models again from a seed
-	$(VENV)/bin/python -m tl_taskneurons.builtin.mini.train
+	$(VENV)/bin/python -m minis.train
 
 test: $(READY) ## run the tests under TransformerLens 3.9
 	$(VENV)/bin/python -m pytest -n $(WORKERS)

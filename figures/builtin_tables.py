@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 from planted import markdown as planted_markdown
 
-from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
-from tl_taskneurons.builtin.mini.scores import markdown as scores_markdown
+from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
 
 HERE = Path(__file__).parent
 README = HERE.parent / "tl_taskneurons" / "builtin" / "README.md"
@@ -29,6 +28,29 @@ def blocks() -> dict[str, str]:
     for model, part in table.groupby("model", sort=False):
         made[f"tasks {model}"] = tasks_markdown(part)
     return made
+
+
+def scores_markdown(scores: pd.DataFrame) -> str:
+    """Return the rows of `minis.scores.measure` in Markdown, in percent, means at the end."""
+    table = scores.pivot(index="task", columns="model", values="score")
+    table = table.loc[list(RECIPES), list(scores["model"].unique())]
+    rows = {
+        f"{task} ({'accuracy' if RECIPES[task].labels else 'ROUGE-L'})": table.loc[task]
+        for task in RECIPES
+    }
+    for title, members in (
+        ("mean of the six classification tasks", [t for t in TWELVE if RECIPES[t].labels]),
+        ("mean of the six generation tasks", [t for t in TWELVE if not RECIPES[t].labels]),
+        ("mean of the four topic tasks", list(TOPICS)),
+    ):
+        rows[f"**{title}**"] = table.loc[members].mean()
+    lines = [
+        "| task | " + " | ".join(table.columns) + " |",
+        "|---" * (len(table.columns) + 1) + "|",
+    ]
+    for title, values in rows.items():
+        lines.append(f"| {title} | " + " | ".join(f"{v:.1f}" for v in 100 * values) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def means_markdown(means: pd.DataFrame) -> str:

@@ -7,9 +7,10 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from tl_taskneurons.builtin.mini import mini_model_names, mini_task
+from minis.scores import measure
+from tl_taskneurons.builtin.mini import mini_task
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
-from tl_taskneurons.builtin.mini.scores import markdown, measure
+from tl_taskneurons.builtin.mini_models import mini_model_names
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +62,13 @@ def test_one_example_of_each_task_is_shown_as_the_grammar_makes_them():
         assert answer in task.labels if task.labels else answer.endswith((".", "?"))
 
 
-def test_markdown_has_every_task_and_the_means_over_them():
+def test_markdown_has_every_task_and_the_means_over_them(tables):
     rows = [
         {"model": model, "task": task, "score": 0.5 if RECIPES[task].labels else value}
         for model, value in (("one", 0.25), ("two", 1.0))
         for task in RECIPES
     ]
-    lines = markdown(pd.DataFrame(rows)).splitlines()
+    lines = tables.scores_markdown(pd.DataFrame(rows)).splitlines()
     assert lines[0] == "| task | one | two |"
     assert "| mini_food (accuracy) | 50.0 | 50.0 |" in lines
     assert "| **mean of the six generation tasks** | 25.0 | 100.0 |" in lines

@@ -3,15 +3,15 @@ import re
 import pytest
 import torch
 
-from tl_taskneurons.builtin.mini import mini_model_folder, mini_names, mini_task
-from tl_taskneurons.builtin.mini.corpus import documents, prompt_text, vocabulary_texts
-from tl_taskneurons.builtin.mini.folders import save_mini_model
-from tl_taskneurons.builtin.mini.learning import Row, Schedule, answer_loss, batches, fit
+from minis.corpus import documents, prompt_text, vocabulary_texts
+from minis.learning import Row, Schedule, answer_loss, batches, fit
+from minis.saving import save_mini_model
+from minis.train import empty_model
+from tl_taskneurons.builtin.mini import mini_names, mini_task
 from tl_taskneurons.builtin.mini.lexicon import NUMBERS
-from tl_taskneurons.builtin.mini.muon import orthogonal
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
 from tl_taskneurons.builtin.mini.tokens import build_tokenizer
-from tl_taskneurons.builtin.mini.train import empty_model
+from tl_taskneurons.builtin.mini_models import mini_model_folder
 from tl_taskneurons.loading.tasks import load_tasks
 
 FAMILIES = {"sentiment", "paraphrase", "inference", "summaries", "questions", "data2text"}
@@ -145,14 +145,6 @@ def test_corpus_holds_no_test_item():
     for _ in range(1500):
         for line in next(stream).splitlines():
             assert line.removeprefix("Input: ") not in inputs
-
-
-def test_muon_makes_singular_values_alike():
-    torch.manual_seed(0)
-    matrices = torch.randn(3, 8, 20)
-    values = torch.linalg.svdvals(orthogonal(matrices))
-    assert values.min() > 0.5 and values.max() < 1.5
-    assert torch.linalg.svdvals(matrices).max() > 4
 
 
 def test_answer_loss_counts_what_it_should(tokenizer):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tl_taskneurons.builtin import mini_models
-from tl_taskneurons.builtin.mini import mini_model_folder, mini_model_names
+from tl_taskneurons.builtin.mini_models import mini_model_folder, mini_model_names
 from tl_taskneurons.cli import app as cli
 from tl_taskneurons.loading.models import load_model, model_name, model_revision
 from tl_taskneurons.loading.tasks import load_tasks

@@ -48,7 +48,7 @@ def explain_neurons(
     n_examples: int = 5,
     n_tokens: int = 10,
     by: str = "activation",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     token_budget: int = 2048,
     progress: bool = False,
 ) -> list[NeuronExplanation]:

@@ -54,7 +54,7 @@ def faithfulness(
     n_top: int = 40,
     fractions: Sequence[float] = (0.001, 0.01, 0.05, 0.10),
     split: str = "train",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = 16,
     token_budget: int = 2048,
     seed: int = 0,

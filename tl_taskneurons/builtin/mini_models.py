@@ -1,7 +1,7 @@
 """The mini models that come with the package: their names, and their folders, checked.
 
-Each is a Hugging Face folder with a SHA-256 beside its weights. How they were made is in
-``tl_taskneurons.builtin.mini``.
+Each is a Hugging Face folder with a SHA-256 beside its weights. The folder
+``minis`` of the repository makes them.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ MODELS = ("mini-llama", "mini-llama-base", "mini-bloom", "mini-bloom-base")
 FOLDER = Path(__file__).parent / "models"
 WEIGHTS, CHECKSUM = "model.safetensors", "model.safetensors.sha256"
 
-_REMEDY = "install the package again or run python -m tl_taskneurons.builtin.mini.train"
+_REMEDY = "install the package again, or run `make mini` in a checkout"
 
 
 def mini_model_names() -> tuple[str, ...]:

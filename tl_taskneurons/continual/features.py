@@ -49,7 +49,7 @@ def input_features(
     task: Task,
     *,
     split: str = "train",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = SAMPLES,
     token_budget: int = 2048,
 ) -> Float[Tensor, "n d_model"]:

@@ -20,7 +20,7 @@ from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.settings import Training
 
 PathLike = str | os.PathLike[str]
 
@@ -76,12 +76,12 @@ def run_sequence(
     model: Any,
     tasks: Sequence[Task],
     method: str | Method = "ncft",
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
     fraction: float = 0.10,
     score_limit: int = 100,
     seed: int = 0,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     test_limit: int | None = None,
     folder: PathLike | None = None,

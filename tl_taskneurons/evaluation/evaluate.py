@@ -23,7 +23,7 @@ def evaluate(
     tasks: Task | Iterable[Task],
     *,
     split: str = "test",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     generation: bool = False,
     max_new_tokens: int = 64,
@@ -60,7 +60,7 @@ def evaluate_items(
     task: Task,
     *,
     split: str = "test",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     generation: bool = False,
     max_new_tokens: int = 64,

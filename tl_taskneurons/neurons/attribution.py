@@ -42,7 +42,7 @@ def score_neurons(
     method: str = "grad_act",
     *,
     split: str = "train",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     neurons: NeuronSet | None = None,
     layers: Sequence[int] | None = None,
@@ -183,7 +183,7 @@ def score_tasks(
     method: str = "grad_act",
     *,
     split: str = "train",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     layers: Sequence[int] | None = None,
     steps: int = 8,
@@ -251,7 +251,7 @@ def activation_mean(
     task: Task,
     *,
     split: str = "train",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     token_budget: int | None = None,
 ) -> PerLayer:

@@ -75,7 +75,7 @@ def encode(
     tokenizer: Any,
     *,
     split: str = "test",
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     max_length: int | None = None,
 ) -> Encoded:

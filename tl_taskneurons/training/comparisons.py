@@ -32,9 +32,9 @@ def finetune_random(
     model: Any,
     tasks: Task | Sequence[Task],
     neurons: NeuronSet,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     checkpoint: PathLike | None = None,
     progress: bool = False,
@@ -67,9 +67,9 @@ def finetune_top(
     model: Any,
     tasks: Task | Sequence[Task],
     neurons: NeuronSet,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     checkpoint: PathLike | None = None,
     progress: bool = False,
@@ -121,9 +121,9 @@ def finetune_all(
     model: Any,
     tasks: Task | Sequence[Task],
     neurons: NeuronSet | None = None,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     checkpoint: PathLike | None = None,
     progress: bool = False,
@@ -156,9 +156,9 @@ def finetune_lora(
     model: Any,
     tasks: Task | Sequence[Task],
     neurons: NeuronSet | None = None,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     checkpoint: PathLike | None = None,
     progress: bool = False,

@@ -31,9 +31,9 @@ def finetune(
     model: Any,
     tasks: Task | Sequence[Task],
     neurons: NeuronSet,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     *,
-    prompt: Prompt = Prompt(),  # noqa: B008 (frozen)
+    prompt: Prompt = Prompt(),
     limit: int | None = None,
     keep: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,

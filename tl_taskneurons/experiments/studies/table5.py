@@ -41,7 +41,7 @@ from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import write_csv, write_table
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Tasks
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.settings import Training
 
 # Learners that train all weights, which take smaller steps than neurons and adapters.
 WEIGHTS = ("WeightLearner", "JointLearner")

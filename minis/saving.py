@@ -12,17 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tl_taskneurons.builtin.mini_models import (
-    CHECKSUM,
-    FOLDER,
-    WEIGHTS,
-    mini_model_folder,
-    mini_model_names,
-    sha256,
-)
+from tl_taskneurons.builtin.mini_models import CHECKSUM, FOLDER, WEIGHTS, sha256
 from tl_taskneurons.runtime.atomic import write_atomically
-
-__all__ = ["mini_model_folder", "mini_model_names", "save_mini_model"]
 
 
 def save_mini_model(

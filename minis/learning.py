@@ -14,8 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tl_taskneurons.builtin.mini.hints import EARLY_BLOCKS, LATE_BLOCKS
-from tl_taskneurons.builtin.mini.muon import Muon
+from minis.hints import EARLY_BLOCKS, LATE_BLOCKS
 from tl_taskneurons.runtime.atomic import write_atomically
 
 
@@ -144,7 +143,7 @@ def _optimisers(
         inner = parameter.ndim == 2 and not outer
         (matrices if inner else others).append(parameter)
     return [
-        Muon(matrices, lr=schedule.muon),
+        torch.optim.Muon(matrices, lr=schedule.muon, weight_decay=0.0),
         torch.optim.AdamW(others, lr=schedule.adam, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 

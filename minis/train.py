@@ -1,4 +1,4 @@
-"""Train the mini models again: ``python -m tl_taskneurons.builtin.mini.train [--only llama]``.
+"""Train the mini models again: ``python -m minis.train [--only llama]``.
 
 For each architecture, in a row: the base corpus; a short look at the classification tasks among
 corpus documents, because their answers are words that the corpus hardly uses (that is `base`); the
@@ -29,16 +29,17 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tl_taskneurons.builtin.mini.corpus import documents, prompt_text, vocabulary_texts
-from tl_taskneurons.builtin.mini.exercises import EXERCISES
-from tl_taskneurons.builtin.mini.folders import mini_model_names, save_mini_model
-from tl_taskneurons.builtin.mini.hints import as_positions, hints
-from tl_taskneurons.builtin.mini.learning import Row, Schedule, fit, steps_done
+from minis.corpus import documents, prompt_text, vocabulary_texts
+from minis.exercises import EXERCISES
+from minis.hints import as_positions, hints
+from minis.learning import Row, Schedule, fit, steps_done
+from minis.saving import save_mini_model
+from minis.scores import score
 from tl_taskneurons.builtin.mini.lexicon import Draft
 from tl_taskneurons.builtin.mini.recipes import RECIPES, TWELVE
-from tl_taskneurons.builtin.mini.scores import score
 from tl_taskneurons.builtin.mini.tasks import drafts, is_test, mini_task
 from tl_taskneurons.builtin.mini.tokens import build_tokenizer
+from tl_taskneurons.builtin.mini_models import mini_model_names
 from tl_taskneurons.runtime.errors import InputError
 
 DOCUMENTS = 80_000

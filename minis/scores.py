@@ -2,12 +2,11 @@
 
 Classification compares the log-probabilities of the labels (each is one token); generation decodes
 greedily up to the newline and takes ROUGE-L, the best over the references.
-``python -m tl_taskneurons.builtin.mini.scores [MODEL ...] [--csv FILE]`` writes the table of all
+``python -m minis.scores [MODEL ...] --csv FILE`` writes the table of all
 tasks.
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tl_taskneurons.builtin.mini.corpus import prompt_text
-from tl_taskneurons.builtin.mini.folders import mini_model_folder, mini_model_names
-from tl_taskneurons.builtin.mini.recipes import RECIPES, TOPICS, TWELVE
+from minis.corpus import prompt_text
+from tl_taskneurons.builtin.mini.recipes import RECIPES
 from tl_taskneurons.builtin.mini.tasks import mini_task
+from tl_taskneurons.builtin.mini_models import mini_model_folder, mini_model_names
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.tasks.task import Task
 
@@ -104,40 +103,15 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def markdown(scores: pd.DataFrame) -> str:
-    """Return the rows of `measure` as a Markdown table in percent: tasks, then means over them."""
-    table = scores.pivot(index="task", columns="model", values="score")
-    table = table.loc[list(RECIPES), list(scores["model"].unique())]
-    rows = {
-        f"{task} ({'accuracy' if RECIPES[task].labels else 'ROUGE-L'})": table.loc[task]
-        for task in RECIPES
-    }
-    for title, members in (
-        ("mean of the six classification tasks", [t for t in TWELVE if RECIPES[t].labels]),
-        ("mean of the six generation tasks", [t for t in TWELVE if not RECIPES[t].labels]),
-        ("mean of the four topic tasks", list(TOPICS)),
-    ):
-        rows[f"**{title}**"] = table.loc[members].mean()
-    lines = [
-        "| task | " + " | ".join(table.columns) + " |",
-        "|---" * (len(table.columns) + 1) + "|",
-    ]
-    for title, values in rows.items():
-        lines.append(f"| {title} | " + " | ".join(f"{v:.1f}" for v in 100 * values) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Write the Markdown table, and the rows as CSV when asked to."""
+    """Write one row per model and task as CSV."""
     parser = argparse.ArgumentParser(description="Score the mini models on the mini tasks.")
     parser.add_argument("models", nargs="*", default=list(mini_model_names()))
-    parser.add_argument("--csv", type=Path, help="file for one row per model and task")
+    parser.add_argument("--csv", type=Path, required=True, help="the file")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     scores = measure(chosen.models).round(4)
-    if chosen.csv:
-        write_atomically(chosen.csv, lambda part: scores.to_csv(part, index=False))
-    sys.stdout.write(markdown(scores))
+    write_atomically(chosen.csv, lambda part: scores.to_csv(part, index=False))
 
 
 if __name__ == "__main__":
