@@ -226,6 +226,8 @@ GOOD = {"input": "a", "target": "b"}
         ({**GOOD, "references": "b"}, TypeError, "line 2: 'references' is 'b'"),
         ({**GOOD, "references": ["b", 1]}, TypeError, "line 2: 'references' is ['b', 1]"),
         ({**GOOD, "references": ["b", ""]}, ValueError, "line 2: a reference in ['b', '']"),
+        ({**GOOD, "wrong": "b"}, TypeError, "line 2: 'wrong' is 'b'"),
+        ({**GOOD, "wrong": [GOOD["target"]]}, ValueError, "is among the 'wrong' answers"),
         ({**GOOD, "split": "valid"}, ValueError, "line 2: unknown split 'valid'"),
         ({**GOOD, "split": "test"}, ValueError, "line 1 has no 'split', but others have"),
         ({**GOOD, "label": "b"}, ValueError, "line 1 has no 'label', but others have"),
@@ -360,3 +362,15 @@ def test_the_hub_is_asked_for_no_more_than_the_limit(monkeypatch: pytest.MonkeyP
     assert (len(by_source.train), len(by_source.test)) == (8, 8)
     assert by_source.instruction == "Judge."
     assert by_source.train == by_name.train
+
+
+def test_wrong_answers_and_counterfactuals_are_read():
+    row = {
+        "input": "a",
+        "target": "b",
+        "wrong": ["c", "d"],
+        "counterfactual": "e",
+        "split": "train",
+    }
+    task = task_from_dicts("pairs", [row, {**row, "split": "test"}])
+    assert task.train[0] == Example("a", "b", wrong=("c", "d"), counterfactual="e")

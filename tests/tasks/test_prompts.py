@@ -163,3 +163,17 @@ def test_with_end_the_end_counts_as_answer():
 
 def test_stop_ids_are_eos_and_every_token_with_a_newline(tokenizer):
     assert stop_ids(tokenizer, Prompt()) == {tokenizer.eos_token_id, ord("\n")}
+
+
+def test_wrong_answers_and_counterfactuals_are_tokenised_on_demand(tokenizer):
+    example = Example("France", "Paris", wrong=("Rome", "Lima"), counterfactual="Italy")
+    task = Task("capital", (example,), (), "Name it.", metric="exact_match")
+    (item,) = encode(task, tokenizer, split="train", contrast=True).items
+    assert [text(tokenizer, ids) for ids in item.wrong] == [" Rome", " Lima"]
+    assert text(tokenizer, item.counterfactual) == "<bos>Name it.\nInput: Italy\nOutput:"
+    (plain,) = encode(task, tokenizer, split="train").items
+    assert (plain.wrong, plain.counterfactual) == ((), ())
+    assert (plain.prompt, plain.answer) == (item.prompt, item.answer)
+    # Of a classification example, the other labels are wrong.
+    (item,) = encode(FEELINGS, tokenizer, split="train", contrast=True).items
+    assert [text(tokenizer, ids) for ids in item.wrong] == [" Bad"]

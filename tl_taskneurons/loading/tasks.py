@@ -117,7 +117,8 @@ def task_from_dicts(
     Args:
         name: the task's name.
         rows: dicts with ``input``, ``target`` (or ``label``), and if you wish ``references`` (a
-            list of accepted targets) and ``split`` (``"train"`` or ``"test"``; in all rows or
+            list of accepted targets), ``wrong`` (a list of wrong answers), ``counterfactual``
+            (another input) and ``split`` (``"train"`` or ``"test"``; in all rows or
             none). The first may be a header with ``instruction``, ``labels``, ``metric`` or
             ``family`` instead.
         instruction: what to do, in plain words.
@@ -247,18 +248,31 @@ def _example(row: _Row, labels: Sequence[str], metric: str) -> Example:
             )
         if target not in labels:
             raise InputError(f"{row.where}: unknown label {target!r}{did_you_mean(target, labels)}")
-        return Example(text, target, label=target)
-    references = fields.get("references") or []
-    if not isinstance(references, list | tuple) or not all(isinstance(r, str) for r in references):
-        raise InputTypeError(
-            f"{row.where}: 'references' is {references!r}; give a list of strings."
-        )
-    if not all(reference.strip() for reference in references):
-        raise InputError(f"{row.where}: a reference in {references!r} is empty; fill or delete it.")
+        return Example(text, target, label=target, **_contrasts(row, target))
+    references = _texts(row, "references")
     # The target is an accepted answer whether or not the list repeats it.
     if references and target not in references:
         references = [target, *references]
-    return Example(text, target, references=tuple(references))
+    return Example(text, target, references=tuple(references), **_contrasts(row, target))
+
+
+def _contrasts(row: _Row, target: str) -> dict[str, Any]:
+    """Read what an example is compared with: wrong answers and another input."""
+    wrong = _texts(row, "wrong")
+    if target in wrong:
+        raise InputError(f"{row.where}: the target {target!r} is among the 'wrong' answers.")
+    other = None if row.fields.get("counterfactual") is None else _text(row, "counterfactual")
+    return {"wrong": tuple(wrong), "counterfactual": other}
+
+
+def _texts(row: _Row, field: str) -> list[str]:
+    texts = row.fields.get(field) or []
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise InputTypeError(f"{row.where}: {field!r} is {texts!r}; give a list of strings.")
+    if not all(text.strip() for text in texts):
+        one = "a reference" if field == "references" else "an answer"
+        raise InputError(f"{row.where}: {one} in {texts!r} is empty; fill or delete it.")
+    return list(texts)
 
 
 def _text(row: _Row, field: str) -> str:

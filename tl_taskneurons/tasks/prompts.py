@@ -1,6 +1,6 @@
 """From a task's examples to token batches: prompts, answers, truncation and padding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -44,12 +44,16 @@ class Item:
         prompt: token ids up to the answer.
         answer: token ids of the answer alone.
         end: token ids that close the answer (a newline, or the end of the chat turn).
+        wrong: token ids of the wrong answers, where they were asked for.
+        counterfactual: token ids of the counterfactual prompt, where it was asked for.
     """
 
     index: int
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     end: tuple[int, ...]
+    wrong: tuple[tuple[int, ...], ...] = ()
+    counterfactual: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -78,6 +82,7 @@ def encode(
     prompt: Prompt = Prompt(),
     limit: int | None = None,
     max_length: int | None = None,
+    contrast: bool = False,
 ) -> Encoded:
     """Tokenise one split of a task.
 
@@ -89,6 +94,7 @@ def encode(
         limit: at most the first ``limit`` examples.
         max_length: the most tokens of prompt, answer and end together; longer examples lose
             demonstrations first, then the end of their input, never instruction or answer.
+        contrast: tokenise the examples' wrong answers and counterfactual inputs as well.
 
     Raises:
         ValueError: when the split is empty, an answer has no tokens, the instruction and the
@@ -106,6 +112,13 @@ def encode(
     for i, example in enumerate(examples):
         shots = _demonstrations(task, example, i, split, prompt)
         item, cut, fewer = _fit(task, example, i, shots, tokenizer, prompt, max_length)
+        if contrast:
+            wrong = _wrong_ids(task, example, tokenizer, prompt)
+            other: tuple[int, ...] = ()
+            if example.counterfactual is not None:
+                changed = replace(example, input=example.counterfactual)
+                other = _fit(task, changed, i, shots, tokenizer, prompt, max_length)[0].prompt
+            item = replace(item, wrong=wrong, counterfactual=other)
         items.append(item)
         n_truncated += cut
         n_fewer += fewer
@@ -133,6 +146,16 @@ def label_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, tuple[int
             )
         owner[label_tokens] = label
     return ids
+
+
+def _wrong_ids(
+    task: Task, example: Example, tokenizer: Any, prompt: Prompt
+) -> tuple[tuple[int, ...], ...]:
+    """Tokenise an example's wrong answers: its own, or for classification all other labels."""
+    wrong = example.wrong or [label for label in task.labels if label != example.target]
+    text = _prompt_text(task, example, (), tokenizer, prompt)
+    ids = _ids(tokenizer, text)
+    return tuple(_answer_ids(tokenizer, text, ids, answer, prompt)[0] for answer in wrong)
 
 
 @lru_cache(maxsize=4)

@@ -20,12 +20,18 @@ class Example:
         target: the text to produce; for classification one of the task's labels.
         label: the label of a classification example, else None.
         references: every accepted target of a generation example; empty means ``(target,)``.
+        wrong: answers that the example's target is compared with, e.g. by the metric
+            ``"logit_diff"``; for classification, empty means all other labels.
+        counterfactual: another input, e.g. with the other name or number, whose activations can
+            take the place of this one's (``ablation="counterfactual"``).
     """
 
     input: str
     target: str
     label: str | None = None
     references: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    counterfactual: str | None = None
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -176,5 +182,11 @@ class Tasks(tuple[Task, ...]):
 
 def tasks_digest(tasks: Sequence[Any]) -> str:
     """Return a short name for these tasks and all their examples."""
-    text = json.dumps([asdict(task) for task in tasks], sort_keys=True, default=str)
+    listed = [asdict(task) for task in tasks]
+    for task in listed:
+        for example in (*task["train"], *task["test"]):
+            for field in ("wrong", "counterfactual"):  # no part of what older runs are known by
+                if not example[field]:
+                    del example[field]
+    text = json.dumps(listed, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,83 @@
+"""From a task to what a model runs: the one road to encoded examples and their batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
+from tl_taskneurons.tasks.prompts import Item, Prompt, encode
+from tl_taskneurons.tasks.task import Task
+
+
+class DataOptions(TypedDict, total=False):
+    """The fields of ``Data``, as keyword arguments."""
+
+    split: str
+    prompt: Prompt
+    limit: int | None
+    token_budget: int | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which examples of a task, and how they become text and batches.
+
+    Attributes:
+        split: ``"train"`` or ``"test"``.
+        prompt: how examples become text.
+        limit: at most the first ``limit`` examples; None takes all.
+        token_budget: the most tokens in a batch, padding included; None suits the device. Where
+            memory runs out, batches are cut in halves, with a warning.
+    """
+
+    split: str = "train"
+    prompt: Prompt = Prompt()
+    limit: int | None = None
+    token_budget: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The tokenised examples of a task, and the size of batches that suits a model's device.
+
+    Attributes:
+        items: one per example, in the order of the split.
+        n_truncated: examples whose input was shortened to fit the context.
+        n_fewer_shots: examples that lost demonstrations to fit the context.
+        token_budget: the most tokens in a batch.
+    """
+
+    items: tuple[Item, ...]
+    n_truncated: int
+    n_fewer_shots: int
+    token_budget: int
+
+    def batches(
+        self, items: Sequence[Item] | None = None, *, with_end: bool = False
+    ) -> Iterator[Batch]:
+        """Yield batches, on the CPU, of all examples or of items made from them."""
+        chosen = self.items if items is None else items
+        return make_batches(chosen, token_budget=self.token_budget, with_end=with_end)
+
+
+def read_inputs(model: ModelView | Any, task: Task, data: Data, *, room: int = 0) -> Inputs:
+    """Tokenise a task's examples for a model.
+
+    Args:
+        model: the model or its view.
+        task: the task.
+        data: which examples, and how.
+        room: tokens of the context that are left free, for answers to be generated.
+
+    Raises:
+        ValueError: as ``tasks.prompts.encode`` does, and for a token budget below 1.
+    """
+    model_view = view(model)
+    encoded = encode(
+        task, getattr(model_view.model, "tokenizer", None), split=data.split, prompt=data.prompt,
+        limit=data.limit,
+        max_length=None if model_view.n_ctx is None else model_view.n_ctx - room,
+    )  # fmt: skip
+    budget = token_budget_for(model_view.device, data.token_budget)
+    return Inputs(encoded.items, encoded.n_truncated, encoded.n_fewer_shots, budget)
