@@ -29,7 +29,7 @@ from targets import Target
 
 from tl_taskneurons.cli.study import Settings, deactivate, detect, open_study
 from tl_taskneurons.loading.models import load_model
-from tl_taskneurons.report import write_report
+from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.terminal import draw
 from tl_taskneurons.runtime.table_files import read_table
 

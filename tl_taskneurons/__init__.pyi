@@ -111,7 +111,7 @@ from .neurons.selection import (
 from .neurons.sets import NeuronSet as NeuronSet
 from .neurons.sets import common as common
 from .neurons.sets import exclusive as exclusive
-from .report import write_report as write_report
+from .report.page import write_report as write_report
 from .runtime.sharing import share_work as share_work
 from .tasks.prompts import Prompt as Prompt
 from .tasks.task import Example as Example

@@ -13,8 +13,9 @@ import pytest
 from tl_taskneurons.analysis.explain import explain_neuron
 from tl_taskneurons.cli import app as cli
 from tl_taskneurons.cli import study as runs
-from tl_taskneurons.report import page, write_report
+from tl_taskneurons.report import page
 from tl_taskneurons.report.fragments import rounded, table_html
+from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.view import choose
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import write_table

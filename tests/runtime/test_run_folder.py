@@ -238,7 +238,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
 
 def test_tables_figures_and_reports_do_not_import_torch():
     code = """
-    from tl_taskneurons import plots, report
+    from tl_taskneurons import plots
+    from tl_taskneurons.report import terminal
     from tl_taskneurons.runtime import run_folder, table_files
     print("torch" in sys.modules)
     """

@@ -38,7 +38,7 @@ from tl_taskneurons.experiments.paper import sequences as rows
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import save
-from tl_taskneurons.report import write_report
+from tl_taskneurons.report.page import write_report
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import read_json, write_json, write_table

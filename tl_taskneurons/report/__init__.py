@@ -1,8 +1,4 @@
-"""One HTML file that shows a run: its facts, tables and figures, and its neurons to look through.
+"""Runs shown to people: one HTML file with facts, tables, figures and neurons; terminal tables.
 
-``write_report`` makes it. The page needs no network and nothing beside it.
+``page.write_report`` makes the file. It needs no network and nothing beside it.
 """
-
-from tl_taskneurons.report.page import write_report
-
-__all__ = ["write_report"]
