@@ -5,6 +5,7 @@ model of the same source compute the same log-probabilities.
 """
 
 import copy
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,10 @@ import torch
 from torch import nn
 
 from tl_taskneurons.loading.huggingface import Source, brief, find_source, read_source
+from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
+
+logger = logging.getLogger(__name__)
 
 _KINDS = ("bridge", "hooked")
 _DTYPES = {
@@ -266,7 +270,31 @@ def _as_hooked(
     model.eval()
     if dtype in (torch.float32, torch.float64):
         _check_same(hf, model, source)
-    return model.to(device, print_details=False)
+    model = model.to(device, print_details=False)
+    _share_identity(model, hf)
+    return model
+
+
+def _share_identity(model: Any, hf: Any) -> None:
+    """Give a HookedTransformer the fingerprint of the same weights' bridge.
+
+    The bridge is built around a copy of the modules that holds the very same weights.
+    """
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    same: dict[int, Any] = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
+    flags = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
+    try:
+        twin = copy.deepcopy(hf, same)
+        bridge = build_bridge_from_module(
+            twin, type(hf).__name__, hf_config=hf.config, tokenizer=None, model_name="twin"
+        )
+        view(model).share_identity(view(bridge))
+    except Exception as error:  # it then goes by the names of its own weights
+        logger.info("no shared fingerprint for %s: %s", type(hf).__name__, brief(error))
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 @contextmanager

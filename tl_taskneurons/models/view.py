@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tl_taskneurons.models import identity
 from tl_taskneurons.models.layers import (
     MLPLayer,
     NeuronParameter,
@@ -24,9 +25,6 @@ from tl_taskneurons.models.layers import (
 )
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError
 
-# Position-dependent odd multipliers make the weight hash sensitive to order; a fixed seed makes
-# it the same everywhere.
-_HASH_SEED = 20_240_706
 _NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
 
 
@@ -84,14 +82,28 @@ class ModelView:
 
     @property
     def fingerprint(self) -> str:
-        """A short name for this shape and these weights, e.g. ``"30x1536-9f0c2ab1d4e57788"``.
+        """A short name for this shape and these weights.
 
-        It covers every neuron's weights, rounded to bfloat16, so one model in float32 and in
-        bfloat16, as HookedTransformer and as TransformerBridge, has one fingerprint, while a
-        fine-tuned model or one with folded weights has another. It is computed again after the
-        weights change through PyTorch; an edit in place of ``parameter.data`` goes unseen.
+        For example ``"30x1536-9f0c2ab1d4e57788-1c52e0b37f90a6d4"``: layers, neurons per layer, the
+        neurons' weights, and all else that decides the forward pass (attention, embeddings, norms,
+        buffers, entries of the config, active adapters). Values count as bfloat16, so one model
+        loaded by ``load_model`` in float32 and in bfloat16, as HookedTransformer and as
+        TransformerBridge, has one fingerprint. The bytes are read at every use, so no change goes
+        unseen; without one, that takes a small part of a forward pass.
         """
-        return _fingerprint(self)
+        model: Any = self.model
+        if model in _pinned:
+            return _pinned[model]
+        return identity.fingerprint(model, self.parameters, self.shape)
+
+    def share_identity(self, bridge: "ModelView") -> None:
+        """Take the fingerprint of a bridge of the same weights, until weights change."""
+        identity.share_identity(self.model, self.parameters, bridge.model, bridge.parameters)
+
+    @property
+    def parameters(self) -> tuple[NeuronParameter, ...]:
+        """Every neuron's parameters, layer by layer."""
+        return tuple(part for layer in self.layers for part in layer.parameters.values())
 
     def read(self, layer: int, neurons: Int[Tensor, " n"]) -> dict[str, Float[Tensor, "..."]]:
         """Copy the parameters of some neurons of a layer, in TransformerLens orientation.
@@ -188,7 +200,7 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
         fingerprint: the fingerprint it carries.
         model_view: the model it is used with.
     """
-    if fingerprint != model_view.fingerprint:
+    if not identity.same_model(fingerprint, model_view.fingerprint):
         raise InputError(
             f"{what} belongs to model {fingerprint}, but {model_view.name} is "
             f"{model_view.fingerprint}. Detect neurons in this model, or, if you mean the same "
@@ -196,7 +208,6 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
         )
 
 
-_known: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple, str]]" = weakref.WeakKeyDictionary()
 _pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 
 
@@ -212,39 +223,3 @@ def pinned_fingerprint(model_view: ModelView) -> Iterator[None]:
         yield
     finally:
         del _pinned[model]
-
-
-def _fingerprint(model_view: ModelView) -> str:
-    model = model_view.model
-    if model in _pinned:
-        return _pinned[model]
-    parts = [p for layer in model_view.layers for p in layer.parameters.values()]
-    state = tuple((p.parameter.data_ptr(), p.parameter._version, p.parameter.dtype) for p in parts)
-    if model in _known and _known[model][0] == state:
-        return _known[model][1]
-    total = 0
-    for k, part in enumerate(parts):
-        total = (total * 1_000_003 + k + _weight_hash(part)) % 2**64
-    fingerprint = f"{model_view.n_layers}x{model_view.d_mlp}-{total:016x}"
-    _known[model] = (state, fingerprint)
-    return fingerprint
-
-
-def _weight_hash(part: NeuronParameter) -> int:
-    """Hash the bfloat16 bits of a parameter; integer sums are the same on every device.
-
-    The factors follow the axes' meaning, not the storage order, so that a transposed copy of the
-    same weights has the same hash.
-    """
-    weight = part.parameter.detach()
-    rows = weight.reshape(weight.shape[0], -1)
-    sizes = list(rows.shape) if part.axis == 0 else list(rows.shape)[::-1]
-    generator = torch.Generator().manual_seed(_HASH_SEED)
-    factors = torch.randint(-(2**62), 2**62, (sum(sizes),), generator=generator) * 2 + 1
-    by_neuron, by_other = factors.to(rows.device).split(sizes)
-    by_row, by_column = (by_neuron, by_other) if part.axis == 0 else (by_other, by_neuron)
-    total = 0
-    for chunk, row_factors in zip(rows.split(1024), by_row.split(1024), strict=True):
-        bits = chunk.to(torch.bfloat16).view(torch.int16).long()
-        total += int(((bits * by_column).sum(1) * row_factors).sum())
-    return total % 2**64

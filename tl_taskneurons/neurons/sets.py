@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
@@ -258,7 +259,7 @@ def common(
 
 def require_same_origin(first: OfModel, second: OfModel) -> None:
     """Raise ValueError when two scores or sets belong to different models."""
-    if first.fingerprint != second.fingerprint:
+    if not same_model(first.fingerprint, second.fingerprint):
         raise InputError(
             f"{first!r} and {second!r} belong to different models, so their neurons don't "
             "correspond. Use one model, or .rebind(model) if only its weights changed."

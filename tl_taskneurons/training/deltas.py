@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.loading.huggingface import find_source, read_source
 from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.layers import NeuronParameter
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -259,7 +260,7 @@ class NeuronDelta:
         return out
 
     def _require_base(self, model_view: ModelView) -> None:
-        if self.fingerprint != model_view.fingerprint:
+        if not same_model(self.fingerprint, model_view.fingerprint):
             raise InputError(
                 f"{self!r} was trained on the base model {self.fingerprint}, but "
                 f"{model_view.name} is {model_view.fingerprint}. Apply it to its own base model; "
