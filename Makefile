@@ -20,7 +20,7 @@ READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
 READY_BENCH := $(VENV)/.ready-bench
 
-.PHONY: help demo demo-mini mini test test-tl4 lint check bench figures notebooks clean distclean
+.PHONY: help demo demo-mini mini test test-tl4 lint docs check bench figures notebooks clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ lint: $(READY) ## style, format, types, import layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/lint-imports
+
+docs: $(READY) ## build the site into build/site, strictly, running every example
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs build/site
 
 check: ## everything that CI runs: lint, test, test-tl4
 	@for step in lint test test-tl4; do \
