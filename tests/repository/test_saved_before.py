@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote, before models had their full identity: they load, and still mean the same."""
+"""Files that version 0.1.0 wrote load, and still mean the same."""
 
 import warnings
 from pathlib import Path
