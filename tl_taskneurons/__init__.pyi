@@ -72,9 +72,6 @@ from .models.checkpointing import gradient_checkpointing as gradient_checkpointi
 from .models.view import ModelView as ModelView
 from .models.view import view as view
 from .neurons.attribution import (
-    METHODS as METHODS,
-)
-from .neurons.attribution import (
     activation_mean as activation_mean,
 )
 from .neurons.attribution import (
@@ -98,10 +95,9 @@ from .neurons.interventions import (
 from .neurons.interventions import (
     scale as scale,
 )
+from .neurons.methods import METHODS as METHODS
+from .neurons.methods import SELECTIONS as SELECTIONS
 from .neurons.scores import NeuronScores as NeuronScores
-from .neurons.selection import (
-    SELECTIONS as SELECTIONS,
-)
 from .neurons.selection import (
     layer_table as layer_table,
 )

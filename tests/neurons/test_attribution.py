@@ -13,7 +13,8 @@ from torch import Tensor
 from tl_taskneurons import NeuronSet, activation_mean, deactivate, scale, score_items, score_neurons
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.scoring import score_batches
-from tl_taskneurons.tasks.batches import make_batches
+from tl_taskneurons.neurons.settings import ScoreSettings
+from tl_taskneurons.tasks.batches import Batch, make_batches
 from tl_taskneurons.tasks.prompts import Item, Prompt, encode
 from tl_taskneurons.tasks.task import Example, Task
 
@@ -120,17 +121,21 @@ def test_integrated_gradients_are_complete():
     # share it as their contributions to a do: 2 : -1.
     model = micro.one_layer()
     batches = list(make_batches(ITEMS[:1]))
-    scores = score_batches(view(model), batches, "integrated_gradients", steps=24)
+    scores = score_batches(
+        view(model), batches, "integrated_gradients", settings=ScoreSettings(steps=24)
+    )
     assert is_close(scores, [[2 * math.log(1.5), math.log(1.5), 0.0]], 1e-4)
     # In the upper layer of this model scaling the layer is scaling the one neuron, from ln 2 to
     # ln(4/3) again; in the lower layer x goes from 1 to 2, a from ln3/2 to ln3.
     scores = score_batches(
-        view(micro.two_layers()), batches, "integrated_gradients", steps=24
+        view(micro.two_layers()), batches, "integrated_gradients", settings=ScoreSettings(steps=24)
     ).flatten()
     before, after = math.log1p(1 / math.sqrt(3)), math.log(4 / 3)
     assert is_close(scores, [before - after, math.log(1.5)], 1e-4)
     # One step, at alpha = 1/2, is the midpoint rule and not yet complete.
-    half = score_batches(view(micro.two_layers()), batches, "integrated_gradients", steps=1)
+    half = score_batches(
+        view(micro.two_layers()), batches, "integrated_gradients", settings=ScoreSettings(steps=1)
+    )
     p = math.sqrt(3) / (1 + math.sqrt(3))
     assert is_close(half[1], [(1 - p) * LN3])
     assert abs(half[1].item() - math.log(1.5)) > 1e-3
@@ -280,12 +285,16 @@ def test_every_method_is_the_mean_of_batches_of_one(method: str, tokenizer: Any)
     assert not together.requires_grad
 
 
+def _padded_with(pad: int, batch: Batch) -> Batch:
+    return replace(batch, tokens=batch.tokens.masked_fill(~batch.attention_mask, pad))
+
+
 def test_padding_holds_no_information(tokenizer: Any):
     # The padding id must not matter, even if it is a token of the text.
     model = lens("gpt2", "bridge", tokenizer)
     items = list(encode(words(8), tokenizer, split="train").items)
     by_pad = [
-        score_batches(view(model), list(make_batches(items, pad_id=pad)), "grad_act")
+        score_batches(view(model), [_padded_with(pad, b) for b in make_batches(items)], "grad_act")
         for pad in (0, 111, 257)
     ]
     assert agree(by_pad[1], by_pad[0])

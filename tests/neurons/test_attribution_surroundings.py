@@ -14,6 +14,7 @@ from tl_taskneurons import NeuronSet, activation_mean, deactivate, score_items, 
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import METHODS
 from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.prompts import encode
 
@@ -30,7 +31,9 @@ def test_scores_inside_no_grad_and_inference_mode(method: str, tokenizer: Any):
     items = encode(task, tokenizer, split="train").items
     batches = list(make_batches(items))
     with torch.no_grad():
-        assert agree(score_batches(view(model), batches, method, steps=1), plain)
+        assert agree(
+            score_batches(view(model), batches, method, settings=ScoreSettings(steps=1)), plain
+        )
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             inside = score_neurons(model, task, method, steps=1).values

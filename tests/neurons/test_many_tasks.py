@@ -13,9 +13,10 @@ import tl_taskneurons as tn
 from tl_taskneurons.evaluation import answers
 from tl_taskneurons.models.checkpointing import recomputes
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons import scoring
-from tl_taskneurons.neurons.attribution import ITEM_METHODS
+from tl_taskneurons.neurons import capture
+from tl_taskneurons.neurons.attribution import item_methods
 from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.runtime.memory import peak_memory
 from tl_taskneurons.tasks import batches
 from tl_taskneurons.tasks.batches import make_batches
@@ -44,7 +45,7 @@ def model(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
     return helpers.tiny_lens(name, kind, tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize("method", ITEM_METHODS)
+@pytest.mark.parametrize("method", item_methods())
 def test_one_pass_gives_the_scores_of_one_task_at_a_time(method: str, model: Any):
     together = tn.score_tasks(model, tasks(), method, steps=2, token_budget=150)
     for task in tasks():
@@ -61,13 +62,13 @@ def test_one_pass_gives_the_scores_of_one_task_at_a_time(method: str, model: Any
 def test_what_tasks_share_runs_once(tokenizer: Any, monkeypatch: pytest.MonkeyPatch):
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     seen: list[int] = []
-    real = scoring.first_order
+    real = capture.first_order
 
-    def counted(view: Any, batch: Any, *rest: Any) -> None:
-        seen.append(len(batch.index))
-        real(view, batch, *rest)
+    def counted(run: capture.BatchPass) -> None:
+        seen.append(len(run.batch.index))
+        real(run)
 
-    monkeypatch.setattr(scoring, "first_order", counted)
+    monkeypatch.setattr(capture, "first_order", counted)
     tn.score_tasks(model, tasks(), token_budget=10_000)
     # 7 of the first, 1 new one of the second, 3 of the third; all in one batch.
     assert seen == [11]
@@ -84,7 +85,7 @@ def test_no_task_and_methods_without_data_are_refused(tokenizer: Any):
 # --- some layers alone ---
 
 
-@pytest.mark.parametrize("method", ITEM_METHODS)
+@pytest.mark.parametrize("method", item_methods())
 def test_chosen_layers_score_as_in_a_full_run_and_the_others_0(method: str, model: Any):
     task = tasks()[0]
     full = tn.score_neurons(model, task, method, steps=2).values
@@ -101,7 +102,7 @@ def test_layers_below_the_lowest_take_no_part_in_the_backward_pass(tokenizer: An
     peaks = []
     for layers in (None, [7]):
         with peak_memory(model_view.device) as peak:
-            score_batches(model_view, batches, "grad_act", layers=layers)
+            score_batches(model_view, batches, "grad_act", settings=ScoreSettings(layers=layers))
         peaks.append(peak.bytes)
     assert peaks[1] < 0.5 * peaks[0]
 
@@ -135,10 +136,12 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(
     found = {}
     for method in ("grad_act", "integrated_gradients"):
         with peak_memory(model_view.device) as plain:
-            expected = score_batches(model_view, batches, method, steps=1)
+            expected = score_batches(model_view, batches, method, settings=ScoreSettings(steps=1))
         with tn.gradient_checkpointing(model), peak_memory(model_view.device) as saved:
             assert recomputes(model_view)
-            found[method] = score_batches(model_view, batches, method, steps=1)
+            found[method] = score_batches(
+                model_view, batches, method, settings=ScoreSettings(steps=1)
+            )
         assert torch.equal(found[method], expected)
         assert saved.bytes < 0.75 * plain.bytes
     assert [vars(block).get("forward") for block in _inner_blocks(model)] == before
@@ -184,7 +187,7 @@ def memory_for(tokens: int, module: Any, name: str, at: int = 1) -> Iterator[lis
     real, ran = getattr(module, name), []
 
     def limited(*args: Any, **kwargs: Any) -> Any:
-        batch = args[at]
+        batch = getattr(args[at], "batch", args[at])
         result = real(*args, **kwargs)
         if batch.tokens.numel() > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
@@ -201,8 +204,8 @@ def test_scores_are_right_when_memory_runs_out_in_the_middle(method: str, tokeni
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     task = helpers.toy_task(20)
     expected = tn.score_neurons(model, task, method).values
-    name = "first_order" if method == "grad_act" else "activations"
-    with memory_for(300, scoring, name) as ran, pytest.warns(RuntimeWarning, match="budget"):
+    name = "first_order" if method == "grad_act" else "sizes"
+    with memory_for(300, capture, name, at=0) as ran, pytest.warns(RuntimeWarning, match="budget"):
         found = tn.score_neurons(model, task, method, token_budget=2000).values
     # The batch that failed had added to every layer before it did.
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-8)

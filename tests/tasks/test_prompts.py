@@ -138,14 +138,14 @@ def test_batches_hold_every_item_once_within_the_budget():
         Item(i, tuple(range(1, rng.randint(2, 30))), tuple(range(rng.randint(1, 6))), (9,))
         for i in range(40)
     ]
-    batches = list(make_batches(items, token_budget=64, pad_id=5))
+    batches = list(make_batches(items, token_budget=64))
     assert sorted(i for batch in batches for i in batch.index) == list(range(40))
     for batch in batches:
         assert batch.tokens.numel() <= 64 or len(batch.index) == 1
         for row, i in enumerate(batch.index):
             n = len(items[i])
             assert tuple(batch.tokens[row, :n].tolist()) == items[i].prompt + items[i].answer
-            assert (batch.tokens[row, n:] == 5).all()
+            assert (batch.tokens[row, n:] == 0).all()
             assert int(batch.attention_mask[row].sum()) == n
             at = batch.answer_mask[row].nonzero().flatten()
             assert at.tolist() == list(range(len(items[i].prompt), n))

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -13,13 +13,15 @@ from torch import Tensor
 from tl_taskneurons.analysis.explanation import ExplainedExample, NeuronExplanation
 from tl_taskneurons.analysis.lens import token_effects, token_texts
 from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.capture import backward
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.batches import Batch, make_batches, pad_id_of
-from tl_taskneurons.tasks.prompts import Item, Prompt, encode
+from tl_taskneurons.tasks.batches import Batch
+from tl_taskneurons.tasks.prompts import Item, encode
 from tl_taskneurons.tasks.task import Task
 
 
@@ -43,14 +45,11 @@ def explain_neurons(
     neurons: Sequence[tuple[int, int]],
     task: Task,
     *,
-    split: str = "train",
-    limit: int | None = 64,
     n_examples: int = 5,
     n_tokens: int = 10,
     by: str = "activation",
-    prompt: Prompt = Prompt(),
-    token_budget: int = 2048,
     progress: bool = False,
+    **options: Unpack[DataOptions],
 ) -> list[NeuronExplanation]:
     """Show what some neurons do in a task, with one forward and backward pass for all of them.
 
@@ -61,15 +60,12 @@ def explain_neurons(
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         neurons: ``(layer, j)`` pairs.
         task: the task.
-        split: which examples to use.
-        limit: at most the first ``limit`` examples; None for all.
         n_examples: how many top examples to keep.
         n_tokens: how many promoted and suppressed tokens to name.
         by: rank examples by the largest ``"activation"`` in magnitude at their own tokens (gated
             neurons have both signs), or by ``"relevance"``: |sum of gradient * activation|.
-        prompt: how examples become text.
-        token_budget: the most tokens in a batch.
         progress: show a progress bar.
+        **options: ``split="train"``, ``limit=64``, ``prompt`` and ``token_budget``; see ``Data``.
 
     Returns:
         One explanation for each neuron, in the given order.
@@ -87,24 +83,21 @@ def explain_neurons(
     model_view = view(model)
     chosen = NeuronSet.from_pairs(model_view, neurons)
     tokenizer = getattr(model_view.model, "tokenizer", None)
-    encoded = encode(
-        task, tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
-    )
+    data = settled("explain_neurons", Data, {"limit": 64, **options})
+    inputs = read_inputs(model_view, task, data)
     effects = token_effects(model_view, neurons, n_tokens=n_tokens)
     watch = _Watch(
-        model_view, chosen.layers(), encoded.items,
-        _own_starts(encoded.items, task, tokenizer, split, prompt, limit), by, n_examples,
+        model_view, chosen.layers(), inputs.items,
+        _own_starts(inputs.items, task, tokenizer, data), by, n_examples,
     )  # fmt: skip
-    batches = list(
-        make_batches(encoded.items, token_budget=token_budget, pad_id=pad_id_of(tokenizer))
-    )
+    batches = list(inputs.batches())
     with frozen(model_view.model):
         for batch in Progress(f"explain {task.name}", shown=progress).over(batches):
             watch.add(batch)
     return [
         NeuronExplanation(
-            model=model_view.name, neuron=(layer, j), task=task.name, split=split,
-            n_seen=len(encoded.items), score=watch.totals[layer, j] / len(encoded.items), by=by,
+            model=model_view.name, neuron=(layer, j), task=task.name, split=data.split,
+            n_seen=len(inputs.items), score=watch.totals[layer, j] / len(inputs.items), by=by,
             examples=watch.examples((layer, j), tokenizer), effects=shown,
         )
         for (layer, j), shown in zip(neurons, effects, strict=True)
@@ -203,16 +196,14 @@ class _Watch:
         return tuple(shown)
 
 
-def _own_starts(
-    items: Sequence[Item], task: Task, tokenizer: Any, split: str, prompt: Prompt, limit: int | None
-) -> list[int]:
+def _own_starts(items: Sequence[Item], task: Task, tokenizer: Any, data: Data) -> list[int]:
     """Return where each example itself begins, after all that it has in common with the others.
 
     That is the instruction and the demonstrations, and what opens every example ("Input:"): a
     neuron does the same there in all of them. At least 1, as the first token sees nothing else.
     """
-    bare = replace(prompt, shots=0, instruction=False)
-    alone = encode(task, tokenizer, split=split, prompt=bare, limit=limit).items
+    bare = replace(data.prompt, shots=0, instruction=False)
+    alone = encode(task, tokenizer, split=data.split, prompt=bare, limit=data.limit).items
     starts = [max(1, len(item) - len(short) + 1) for item, short in zip(items, alone, strict=True)]
     if len(items) == 1:
         return starts

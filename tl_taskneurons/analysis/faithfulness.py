@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 import torch
 
 from tl_taskneurons.models.forward import answer_losses, frozen
+from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.interventions import deactivate
@@ -15,8 +16,7 @@ from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.tasks.batches import make_batches, pad_id_of
-from tl_taskneurons.tasks.prompts import Prompt, encode
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
 
 
@@ -53,12 +53,9 @@ def faithfulness(
     n_random: int = 60,
     n_top: int = 40,
     fractions: Sequence[float] = (0.001, 0.01, 0.05, 0.10),
-    split: str = "train",
-    prompt: Prompt = Prompt(),
-    limit: int | None = 16,
-    token_budget: int = 2048,
     seed: int = 0,
     progress: bool = False,
+    **options: Unpack[DataOptions],
 ) -> Faithfulness:
     """Compare a method's scores with what silencing really does, and print the result with str.
 
@@ -72,12 +69,10 @@ def faithfulness(
         n_random: neurons drawn at random from those not in the top sample.
         n_top: neurons with the highest scores.
         fractions: sizes of the silenced sets, as shares of all neurons.
-        split: which examples.
-        prompt: how examples become text.
-        limit: at most the first ``limit`` examples; each neuron costs a forward pass over them.
-        token_budget: the most tokens in a batch.
         seed: of the random sample.
         progress: show progress bars.
+        **options: ``split="train"``, ``limit=16`` (each neuron costs a forward pass over the
+            examples), ``prompt`` and ``token_budget``; see ``Data``.
 
     Raises:
         ValueError: for ``"exact"``, an unknown method, or a sample of fewer than 10 neurons or
@@ -92,22 +87,20 @@ def faithfulness(
             f"The sample has n_random={n_random} + n_top={n_top} neurons; it needs at least 10 in "
             f"all and at most the model's {n_all}."
         )
-    options: dict[str, Any] = {
-        "split": split, "prompt": prompt, "limit": limit, "token_budget": token_budget,
-        "progress": progress,
-    }  # fmt: skip
-    scores = score_neurons(model, task, method, seed=seed, **options)
+    settings: DataOptions = {"limit": 16, **options}
+    data = settled("faithfulness", Data, settings)
+    scores = score_neurons(model, task, method, seed=seed, progress=progress, **settings)
     top = scores.top(n=n_top)
     generator = torch.Generator().manual_seed(seed)
     lottery = torch.rand(model_view.shape, generator=generator).masked_fill(top.mask, -1.0)
     drawn = NeuronScores(lottery, scores.fingerprint).top(n=n_random)
     sample = (top | drawn).rename(f"sample for {task.name}")
-    exact = score_neurons(model, task, "exact", neurons=sample, **options)
+    exact = score_neurons(model, task, "exact", neurons=sample, progress=progress, **settings)
     frame = sample.to_frame()
     frame["score"] = scores.values[sample.mask].numpy()
     frame["exact"] = exact.values[sample.mask].numpy()
     frame["sample"] = ["top" if here else "random" for here in top.mask[sample.mask].tolist()]
-    sets = _silence_sets(model, task, scores, fractions, options)
+    sets = _silence_sets(model, task, scores, fractions, data)
     return Faithfulness(frame, sets, _summary(frame, method, task.name))
 
 
@@ -116,19 +109,11 @@ def _silence_sets(
     task: Task,
     scores: NeuronScores,
     fractions: Sequence[float],
-    options: dict[str, Any],
+    data: Data,
 ) -> pd.DataFrame:
     model_view = view(model)
-    encoded = encode(
-        task, model.tokenizer, split=options["split"], prompt=options["prompt"],
-        limit=options["limit"], max_length=model_view.n_ctx,
-    )  # fmt: skip
-    batches = [
-        batch.to(model_view.device)
-        for batch in make_batches(
-            encoded.items, token_budget=options["token_budget"], pad_id=pad_id_of(model.tokenizer)
-        )
-    ]
+    inputs = read_inputs(model_view, task, data)
+    batches = [batch.to(model_view.device) for batch in inputs.batches()]
 
     def loss() -> float:
         with torch.no_grad(), frozen(model_view.model):

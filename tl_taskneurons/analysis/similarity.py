@@ -5,7 +5,7 @@ the neurons' lengths or one ``[sets, d_model]`` sum of their vectors.
 """
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pandas as pd
@@ -18,12 +18,11 @@ from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.registry import Registry
 
-READINGS = {
-    "masked": "cosine of the weight matrices, masked with each set and flattened",
-    "mean": "cosine of the mean neuron vectors of the sets",
-    "pairwise": "mean cosine of a neuron of one set with a neuron of the other, over all pairs",
-}
+# A reading takes masks of the sets and one layer's matrices, and returns the dot products of every
+# two sets ("masked", "mean") or of all their pairs of neurons ("pairwise").
+READINGS: Registry[Callable[..., Tensor]] = Registry("reading")
 _WEIGHTS = ("W_in", "W_gate", "W_out")
 
 
@@ -68,9 +67,7 @@ def weight_similarity(
         ValueError: for an unknown reading or part, an empty set, no pair to compare, or a set of
             another model.
     """
-    if reading not in READINGS:
-        hint = did_you_mean(reading, tuple(READINGS))
-        raise InputError(f"Unknown reading {reading!r}{hint}")
+    read = READINGS.find(reading).function
     model_view = view(model)
     members, pairs = pair_up(sets, other)
     first_name, first = members[0]  # the others are of the same model
@@ -80,7 +77,7 @@ def weight_similarity(
     for layer in model_view.layers:
         masks = torch.stack([neurons.mask[layer.index] for _, neurons in members]).double()
         per_layer_shared.append(masks @ masks.T)
-        per_layer_dots.append(_dots(layer, masks, reading, parts))
+        per_layer_dots.append(_dots(layer, masks, read, parts))
     shared, dots = torch.stack(per_layer_shared), torch.stack(per_layer_dots)
     sizes = shared.diagonal(dim1=-2, dim2=-1)
     n_pairs = _outer(sizes)
@@ -174,7 +171,10 @@ def _checked_parts(parts: Sequence[str] | None, layer: MLPLayer) -> list[str]:
 
 
 def _dots(
-    layer: MLPLayer, masks: Float[Tensor, "set d_mlp"], reading: str, parts: Sequence[str]
+    layer: MLPLayer,
+    masks: Float[Tensor, "set d_mlp"],
+    read: Callable[..., Tensor],
+    parts: Sequence[str],
 ) -> Float[Tensor, "part set set"]:
     """Dot products of every two sets: of what the reading compares, summed where it is "all"."""
     vectors = {
@@ -182,19 +182,40 @@ def _dots(
         for name, part in layer.parameters.items()
         if name in _WEIGHTS
     }
-    found = []
-    for part in parts:
-        chosen = list(vectors.values()) if part == "all" else [vectors[part]]
-        if reading == "mean":
-            factors = masks / masks.sum(1, keepdim=True).clamp_min(1)
-        else:
-            squares = torch.stack([_squared_lengths(each) for each in chosen]).sum(0)
-            if reading == "masked":
-                found.append((masks * squares) @ masks.T)
-                continue
-            factors = masks * torch.where(squares > 0, squares.rsqrt(), 0.0)
-        found.append(torch.stack([_dots_of_sums(factors, each) for each in chosen]).sum(0))
-    return torch.stack(found)
+    chosen = [list(vectors.values()) if part == "all" else [vectors[part]] for part in parts]
+    return torch.stack([read(masks, matrices) for matrices in chosen])
+
+
+@READINGS.register("masked", "cosine of the weight matrices, masked with each set and flattened")
+def _masked(
+    masks: Float[Tensor, "set d_mlp"], matrices: Sequence[Float[Tensor, "d_mlp d_model"]]
+) -> Float[Tensor, "set set"]:
+    return (masks * _all_squares(matrices)) @ masks.T
+
+
+@READINGS.register("mean", "cosine of the mean neuron vectors of the sets")
+def _mean(
+    masks: Float[Tensor, "set d_mlp"], matrices: Sequence[Float[Tensor, "d_mlp d_model"]]
+) -> Float[Tensor, "set set"]:
+    factors = masks / masks.sum(1, keepdim=True).clamp_min(1)
+    return torch.stack([_dots_of_sums(factors, each) for each in matrices]).sum(0)
+
+
+@READINGS.register(
+    "pairwise", "mean cosine of a neuron of one set with a neuron of the other, over all pairs"
+)
+def _pairwise(
+    masks: Float[Tensor, "set d_mlp"], matrices: Sequence[Float[Tensor, "d_mlp d_model"]]
+) -> Float[Tensor, "set set"]:
+    squares = _all_squares(matrices)
+    factors = masks * torch.where(squares > 0, squares.rsqrt(), 0.0)
+    return torch.stack([_dots_of_sums(factors, each) for each in matrices]).sum(0)
+
+
+def _all_squares(
+    matrices: Sequence[Float[Tensor, "d_mlp d_model"]],
+) -> Float[Tensor, " d_mlp"]:
+    return torch.stack([_squared_lengths(each) for each in matrices]).sum(0)
 
 
 def _squared_lengths(vectors: Float[Tensor, "d_mlp d_model"]) -> Float[Tensor, " d_mlp"]:

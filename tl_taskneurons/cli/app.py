@@ -21,8 +21,7 @@ from tl_taskneurons.cli.training import add_training_commands
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import ModelView, view
-from tl_taskneurons.neurons.attribution import METHODS
-from tl_taskneurons.neurons.selection import SELECTIONS
+from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.terminal import deactivation_report, detection_report, draw
 from tl_taskneurons.runtime.errors import InputError, TaskNeuronsError

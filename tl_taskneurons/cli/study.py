@@ -15,9 +15,10 @@ from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_t
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import ModelView, require_same_model, view
-from tl_taskneurons.neurons.attribution import METHODS, activation_mean, score_neurons
+from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
+from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.neurons.selection import SELECTIONS, layer_table, select
+from tl_taskneurons.neurons.selection import layer_table, select
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.progress import Progress

@@ -17,8 +17,9 @@ from tl_taskneurons.cli.options import add_sources, shots_of
 from tl_taskneurons.evaluation.evaluate import evaluate
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
-from tl_taskneurons.neurons.attribution import METHODS, score_neurons
-from tl_taskneurons.neurons.selection import SELECTIONS, select
+from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
+from tl_taskneurons.neurons.selection import select
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
 from tl_taskneurons.runtime.roles import current_role

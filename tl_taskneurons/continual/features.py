@@ -6,16 +6,16 @@ layer's output after the final norm). Answers take no part, so that test inputs 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import view
-from tl_taskneurons.tasks.batches import make_batches
-from tl_taskneurons.tasks.prompts import Prompt, encode
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
 
 SAMPLES = 1000  # the paper's number of samples for a task vector
@@ -45,29 +45,20 @@ class TaskStatistics:
 
 @torch.no_grad()
 def input_features(
-    model: Any,
-    task: Task,
-    *,
-    split: str = "train",
-    prompt: Prompt = Prompt(),
-    limit: int | None = SAMPLES,
-    token_budget: int = 2048,
+    model: Any, task: Task, **options: Unpack[DataOptions]
 ) -> Float[Tensor, "n d_model"]:
     """Return one float32 feature per example of a task: its mean last-layer output.
 
     Args:
         model: a HookedTransformer or TransformerBridge.
         task: the task.
-        split: which examples.
-        prompt: how they become text.
-        limit: at most the first ``limit`` examples.
-        token_budget: the most tokens in a batch.
+        **options: ``split="train"``, ``prompt``, ``limit=1000`` and ``token_budget``; see
+            ``Data``.
     """
     model_view = view(model)
-    encoded = encode(
-        task, model.tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
-    )
-    rows: list[Tensor] = [torch.empty(0)] * len(encoded.items)
+    data = settled("input_features", Data, {"limit": SAMPLES, **options})
+    inputs = read_inputs(model_view, task, data)
+    rows: list[Tensor] = [torch.empty(0)] * len(inputs.items)
     kwargs = {"use_cache": False} if model_view.is_bridge else {}
     found: list[Tensor] = []
 
@@ -78,7 +69,7 @@ def input_features(
     handle = model_view.model.unembed.register_forward_pre_hook(keep)
     try:
         with frozen(model_view.model):
-            for batch in make_batches(encoded.items, token_budget=token_budget):
+            for batch in inputs.batches():
                 batch = batch.to(model_view.device)
                 mask = batch.attention_mask & ~batch.answer_mask
                 found.clear()

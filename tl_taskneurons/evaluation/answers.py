@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tl_taskneurons.models.forward import answer_logits, before, require_finite
 from tl_taskneurons.models.generation import generate
+from tl_taskneurons.models.inputs import Inputs
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.tasks.batches import Batch, in_memory, make_batches, pad_id_of
-from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, label_ids, stop_ids
+from tl_taskneurons.tasks.batches import Batch, in_memory
+from tl_taskneurons.tasks.prompts import Item, Prompt, label_ids, stop_ids
 from tl_taskneurons.tasks.task import Task
 
 # Of each example: its loss in nats per token, its score from 0 to 1, and what was answered.
@@ -30,7 +31,6 @@ class Answering:
         task: the task.
         encoded: its examples, those of this process alone.
         prompt: how examples became text.
-        token_budget: the most tokens in a batch.
         max_new_tokens: the longest generated answer, in tokens.
         n_prefix: tokens that all prompts begin with and that ``cache`` holds.
         cache: keys and values of these tokens; None where nothing is shared.
@@ -38,9 +38,8 @@ class Answering:
 
     model_view: ModelView
     task: Task
-    encoded: Encoded
+    encoded: Inputs
     prompt: Prompt
-    token_budget: int
     max_new_tokens: int
     n_prefix: int
     cache: KVCache | None
@@ -53,10 +52,7 @@ class Answering:
     def batches(self, items: Sequence[Item], with_end: bool = False) -> Iterable[Batch]:
         """Batch items without the tokens that the cache already holds."""
         rests = [replace(item, prompt=item.prompt[self.n_prefix :]) for item in items]
-        for batch in make_batches(
-            rests, token_budget=self.token_budget, pad_id=pad_id_of(self.tokenizer),
-            with_end=with_end,
-        ):  # fmt: skip
+        for batch in self.encoded.batches(rests, with_end=with_end):
             yield batch.to(self.model_view.device)
 
     def require_finite(self, losses: Tensor, batch: Batch, items: Sequence[Item]) -> None:
@@ -220,7 +216,7 @@ def _generated(run: Answering, split: str) -> tuple[list[float], list[str]]:
     ids = generate(
         run.model_view, [item.prompt for item in run.encoded.items],
         stops=stop_ids(run.tokenizer, run.prompt), max_new_tokens=run.max_new_tokens,
-        token_budget=2 * run.token_budget, pad_id=pad_id_of(run.tokenizer),
+        token_budget=2 * run.encoded.token_budget,
     )  # fmt: skip
     said = [run.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
     examples = run.task.split(split)

@@ -17,7 +17,6 @@ def generate(
     stops: Set[int],
     max_new_tokens: int = 64,
     token_budget: int = 4096,
-    pad_id: int = 0,
 ) -> list[list[int]]:
     """Continue prompts greedily until a stop token.
 
@@ -31,7 +30,6 @@ def generate(
         stops: ids that end an answer; they are not part of the result.
         max_new_tokens: the most tokens to generate for a prompt.
         token_budget: the most tokens (prompt and answer, padding included) in a batch.
-        pad_id: id that fills the rows on the left.
 
     Returns:
         The generated ids of each prompt, in the order of the prompts.
@@ -61,9 +59,7 @@ def generate(
         start = end
 
     def run(group: list[int]) -> None:
-        rows = _generate_batch(
-            model_view, [prompts[i] for i in group], stops, max_new_tokens, pad_id
-        )
+        rows = _generate_batch(model_view, [prompts[i] for i in group], stops, max_new_tokens)
         for i, row in zip(group, rows, strict=True):
             results[i] = row
 
@@ -80,10 +76,9 @@ def _generate_batch(
     prompts: Sequence[Sequence[int]],
     stops: Set[int],
     max_new_tokens: int,
-    pad_id: int,
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
-    tokens = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    tokens = torch.zeros((len(prompts), width), dtype=torch.long)
     mask = torch.zeros((len(prompts), width), dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         tokens[row, width - len(prompt) :] = torch.tensor(list(prompt))

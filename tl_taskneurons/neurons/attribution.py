@@ -7,32 +7,23 @@ examples. That is the default, ``"grad_act"``; the other methods are there to co
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
+from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.neurons.methods import METHODS, Method
 from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.neurons.scoring import PerLayer, score_batches
+from tl_taskneurons.neurons.scoring import PerLayer, require_scores, score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.settings import ItemOptions, ScoreOptions, ScoreSettings
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.batches import make_batches, pad_id_of, token_budget_for
-from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, encode
+from tl_taskneurons.tasks.batches import make_batches, token_budget_for
+from tl_taskneurons.tasks.prompts import Item
 from tl_taskneurons.tasks.task import Task, Tasks
-
-METHODS = {
-    "grad_act": "mean over examples of |sum over positions of gradient * activation|, in nats",
-    "grad_act_abs": "mean over examples of the sum over positions of |gradient * activation|",
-    "grad_act_mean": "|mean over examples of the summed gradient * activation| (signs cancel)",
-    "integrated_gradients": "gradients along the path from a silent layer, one layer at a time",
-    "exact": "mean over examples of |loss when silenced - loss|, one neuron at a time",
-    "activation": "mean over tokens of |activation|",
-    "frequency": "share of tokens with an activation above 0",
-    "weight_norm": "norm of the input weights times norm of the output weights; no data",
-    "random": "uniform random numbers; no data",
-}
-ITEM_METHODS = tuple(m for m in METHODS if m not in ("exact", "weight_norm", "random"))
 
 
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
@@ -41,15 +32,9 @@ def score_neurons(
     task: Task,
     method: str = "grad_act",
     *,
-    split: str = "train",
-    prompt: Prompt = Prompt(),
-    limit: int | None = None,
     neurons: NeuronSet | None = None,
-    layers: Sequence[int] | None = None,
-    steps: int = 8,
-    token_budget: int | None = None,
-    seed: int = 0,
     progress: bool = False,
+    **options: Unpack[ScoreOptions],
 ) -> NeuronScores:
     """Score every MLP neuron of a model by its relevance to a task.
 
@@ -61,85 +46,78 @@ def score_neurons(
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         task: the task; its loss is the mean cross-entropy of the answer tokens, in nats.
         method: one of ``METHODS``.
-        split: which examples to use.
-        prompt: how examples become text.
-        limit: at most the first ``limit`` examples.
         neurons: which neurons to ablate, for ``"exact"`` only; the others score 0.
-        layers: score these layers only, for the methods that take gradients or activations; the
-            others score 0, and layers below the lowest take no part in the backward pass.
-        steps: points on the path, for ``"integrated_gradients"``.
-        token_budget: the most tokens in a batch; None suits the device. Where memory runs out,
-            batches are cut in halves, with a warning.
-        seed: for ``"random"``.
         progress: show a progress bar.
+        **options: ``split="train"``, ``prompt``, ``limit`` and ``token_budget`` (see ``Data``),
+            ``layers``, ``steps=8`` and ``seed`` (see ``ScoreSettings``).
 
     Raises:
         ValueError: for an unknown method, an empty split, a loss that is not finite (naming the
             example), ``"exact"`` without ``neurons``, neurons of another model, or a layer that
             isn't there.
+        TypeError: for an unknown option.
     """
-    if method not in METHODS:
-        raise InputError(f"Unknown method {method!r}{did_you_mean(method, tuple(METHODS))}")
-    if (neurons is not None) != (method == "exact"):
+    record = METHODS.find(method)
+    settings = settled("score_neurons", ScoreSettings, options)
+    if (neurons is not None) != record.neurons:
         raise InputError(
             f"Method {method!r} with neurons={neurons!r}: 'exact' needs the neurons to ablate, "
             "the other methods score all neurons."
         )
-    if steps < 1:
-        raise InputError(f"steps is {steps}; integrated gradients needs at least 1.")
     model_view = view(model)
-    if layers is not None and method not in ITEM_METHODS:
+    if settings.layers is not None and (record.neurons or not record.data):
         raise InputError(
-            f"layers={list(layers)} with method {method!r}: only {', '.join(ITEM_METHODS)} can "
-            "score some layers alone."
+            f"layers={list(settings.layers)} with method {method!r}: only "
+            f"{', '.join(item_methods())} can score some layers alone."
         )
-    info: dict[str, Any] = {"model": model_view.name, "task": task.name}
-    if method == "random":
-        generator = torch.Generator().manual_seed(seed)
-        values = torch.rand(model_view.shape, generator=generator)
-        return NeuronScores(
-            values, model_view.fingerprint, task.name, method, {**info, "seed": seed}
-        )
-    if method == "weight_norm":
-        return NeuronScores(
-            _weight_norms(model_view), model_view.fingerprint, task.name, method, info
-        )
-    encoded = _encode(model_view, task, split, prompt, limit)
-    budget = token_budget_for(model_view.device, token_budget)
-    pad_id = pad_id_of(model_view.model.tokenizer)
+    if not record.data:
+        return _score_weights(model_view, task, record, settings)
+    inputs = read_inputs(model_view, task, settings)
     values = score_batches(
-        model_view, list(make_batches(encoded.items, token_budget=budget, pad_id=pad_id)), method,
-        neurons=neurons, steps=steps, layers=layers,
+        model_view, list(inputs.batches()), method, neurons=neurons, settings=settings,
         progress=Progress(f"{method} {task.name}", shown=progress),
     )  # fmt: skip
-    info = _info(model_view, task, encoded, split, prompt, method, steps, layers)
+    info = _info(model_view, task, inputs, settings, method)
     return NeuronScores(values, model_view.fingerprint, task.name, method, info)
 
 
-def _encode(
-    model_view: ModelView, task: Task, split: str, prompt: Prompt, limit: int | None
-) -> Encoded:
-    tokenizer = getattr(model_view.model, "tokenizer", None)
-    return encode(
-        task, tokenizer, split=split, prompt=prompt, limit=limit, max_length=model_view.n_ctx
-    )
+def item_methods() -> tuple[str, ...]:
+    """Return the methods that score all neurons on examples, those of your own included."""
+    return METHODS.names(data=True, neurons=False)
+
+
+def _score_weights(
+    model_view: ModelView, task: Task, method: Method, settings: ScoreSettings
+) -> NeuronScores:
+    values = method.function(model_view, settings)
+    if tuple(values.shape) != model_view.shape:
+        raise InputError(
+            f"Method {method.name!r} gives scores of shape {tuple(values.shape)}; it must be "
+            f"{model_view.shape}: [layer, d_mlp]."
+        )
+    require_scores(method, values)
+    info: dict[str, Any] = {"model": model_view.name, "task": task.name}
+    if method.name == "random":
+        info["seed"] = settings.seed
+    return NeuronScores(values, model_view.fingerprint, task.name, method.name, info)
 
 
 def _info(
-    model_view: ModelView, task: Task, encoded: Encoded, split: str, prompt: Prompt, method: str,
-    steps: int, layers: Sequence[int] | None,
-) -> dict[str, Any]:  # fmt: skip
+    model_view: ModelView, task: Task, inputs: Inputs, settings: ScoreSettings, method: str
+) -> dict[str, Any]:
     """What the scores were made of."""
+    prompt = settings.prompt
     info = {
         "model": model_view.name, "task": task.name,
-        "split": split, "n_examples": len(encoded.items), "n_truncated": encoded.n_truncated,
-        "n_tokens": sum(map(len, encoded.items)), "shots": prompt.shots, "chat": prompt.chat,
+        "split": settings.split, "n_examples": len(inputs.items),
+        "n_truncated": inputs.n_truncated, "n_tokens": sum(map(len, inputs.items)),
+        "shots": prompt.shots, "chat": prompt.chat,
         "prompt_seed": prompt.seed, "dtype": str(model_view.dtype).removeprefix("torch."),
     }  # fmt: skip
     if method == "integrated_gradients":
-        info["steps"] = steps
-    if layers is not None:
-        info["layers"] = list(layers)
+        info["steps"] = settings.steps
+    if settings.layers is not None:
+        info["layers"] = list(settings.layers)
     return info
 
 
@@ -148,8 +126,7 @@ def score_items(
     model: Any,
     items: Sequence[Item],
     method: str = "grad_act",
-    *,
-    token_budget: int | None = None,
+    **options: Unpack[ItemOptions],
 ) -> PerLayer:
     """Score neurons on tokenised examples of your own, without a ``Task``.
 
@@ -157,14 +134,15 @@ def score_items(
         model: a HookedTransformer or TransformerBridge.
         items: prompt and answer ids; only the answer counts in the loss.
         method: a method of ``METHODS`` that needs data and no neurons.
-        token_budget: the most tokens in a batch; see ``score_neurons``.
+        **options: ``token_budget``, ``layers`` and ``steps``; see ``ScoreSettings``.
 
     Raises:
         ValueError: for another method, no items, an item without prompt or answer (naming it), or
             a loss that is not finite.
+        TypeError: for an unknown option.
     """
-    if method not in ITEM_METHODS:
-        raise InputError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
+    _require_item_method(method)
+    settings = settled("score_items", ScoreSettings, options, known=ItemOptions.__annotations__)
     for i, item in enumerate(items):
         if not item.prompt or not item.answer:
             raise InputError(
@@ -172,8 +150,14 @@ def score_items(
                 "needs at least one of each (a BOS will do as prompt)."
             )
     model_view = view(model)
-    budget = token_budget_for(model_view.device, token_budget)
-    return score_batches(model_view, list(make_batches(items, token_budget=budget)), method)
+    budget = token_budget_for(model_view.device, settings.token_budget)
+    batches = list(make_batches(items, token_budget=budget))
+    return score_batches(model_view, batches, method, settings=settings)
+
+
+def _require_item_method(method: str) -> None:
+    if method not in item_methods():
+        raise InputError(f"Unknown method {method!r}{did_you_mean(method, item_methods())}")
 
 
 @torch.inference_mode(False)
@@ -182,13 +166,8 @@ def score_tasks(
     tasks: Iterable[Task],
     method: str = "grad_act",
     *,
-    split: str = "train",
-    prompt: Prompt = Prompt(),
-    limit: int | None = None,
-    layers: Sequence[int] | None = None,
-    steps: int = 8,
-    token_budget: int | None = None,
     progress: bool = False,
+    **options: Unpack[ScoreOptions],
 ) -> dict[str, NeuronScores]:
     """Score the neurons for several tasks in one pass; the scores are those of ``score_neurons``.
 
@@ -199,82 +178,56 @@ def score_tasks(
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         tasks: the tasks.
         method: a method of ``METHODS`` that needs data and no neurons.
-        split: which examples to use.
-        prompt: how examples become text.
-        limit: at most the first ``limit`` examples of each task.
-        layers: score these layers only; see ``score_neurons``.
-        steps: points on the path, for ``"integrated_gradients"``.
-        token_budget: the most tokens in a batch; see ``score_neurons``.
         progress: show a progress bar.
+        **options: as ``score_neurons``; ``limit`` counts for each task.
 
     Returns:
         Task name to scores.
 
     Raises:
         ValueError: as ``score_neurons``, for another method, or without tasks.
+        TypeError: for an unknown option.
     """
-    if method not in ITEM_METHODS:
-        raise InputError(f"Unknown method {method!r}{did_you_mean(method, ITEM_METHODS)}")
+    _require_item_method(method)
+    settings = settled("score_tasks", ScoreSettings, options)
     listed, model_view = Tasks(tasks), view(model)
     if not listed:
         raise InputError("There are no tasks to score neurons for; give at least one.")
-    found = [_encode(model_view, task, split, prompt, limit) for task in listed]
+    found = [read_inputs(model_view, task, settings) for task in listed]
     places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    for encoded in found:
-        for item in encoded.items:
+    for inputs in found:
+        for item in inputs.items:
             places.setdefault((item.prompt, item.answer), len(places))
     # How often each task has each example.
     owners = torch.zeros(len(listed), len(places))
-    for row, encoded in enumerate(found):
-        for item in encoded.items:
+    for row, inputs in enumerate(found):
+        for item in inputs.items:
             owners[row, places[item.prompt, item.answer]] += 1
     items = [Item(place, *ids, ()) for ids, place in places.items()]
-    pad_id = pad_id_of(model_view.model.tokenizer)
-    budget = token_budget_for(model_view.device, token_budget)
     values = score_batches(
-        model_view, list(make_batches(items, token_budget=budget, pad_id=pad_id)), method,
-        steps=steps, layers=layers, owners=owners,
+        model_view, list(found[0].batches(items)), method, settings=settings, owners=owners,
         progress=Progress(f"{method} of {len(listed)} tasks", shown=progress),
     )  # fmt: skip
     return {
         task.name: NeuronScores(
             values[row], model_view.fingerprint, task.name, method,
-            _info(model_view, task, found[row], split, prompt, method, steps, layers),
+            _info(model_view, task, found[row], settings, method),
         )
         for row, task in enumerate(listed)
     }  # fmt: skip
 
 
 @torch.inference_mode(False)
-def activation_mean(
-    model: Any,
-    task: Task,
-    *,
-    split: str = "train",
-    prompt: Prompt = Prompt(),
-    limit: int | None = None,
-    token_budget: int | None = None,
-) -> PerLayer:
+def activation_mean(model: Any, task: Task, **options: Unpack[DataOptions]) -> PerLayer:
     """Return each neuron's mean activation over all tokens of a task's examples.
 
     For mean ablation: pass it to ``tl_taskneurons.mean_ablate``.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with a tokenizer.
+        task: the task.
+        **options: ``split="train"``, ``prompt``, ``limit`` and ``token_budget``; see ``Data``.
     """
     model_view = view(model)
-    encoded = _encode(model_view, task, split, prompt, limit)
-    budget = token_budget_for(model_view.device, token_budget)
-    batches = list(make_batches(encoded.items, token_budget=budget))
-    return score_batches(model_view, batches, "activation_mean")
-
-
-def _weight_norms(model_view: ModelView) -> PerLayer:
-    rows = []
-    for layer in model_view.layers:
-        parts = layer.parameters
-        incoming = sum(
-            parts[name].oriented.float().square().sum(0)
-            for name in ("W_in", "W_gate")
-            if name in parts
-        )
-        outgoing = parts["W_out"].oriented.float().square().sum(1)
-        rows.append((incoming * outgoing).sqrt().cpu())
-    return torch.stack(rows)
+    inputs = read_inputs(model_view, task, settled("activation_mean", Data, options))
+    return score_batches(model_view, list(inputs.batches()), "activation_mean")

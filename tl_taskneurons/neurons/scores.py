@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,11 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.methods import CONTRASTS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
-
-CONTRASTS = ("exclude", "difference", "rank")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +133,7 @@ class NeuronScores:
                     f"Scores of {self.name!r} come from method {self.method!r}, those of "
                     f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
                 )
-        if how == "exclude":
-            taken = torch.stack([rival.top(fraction=fraction).mask for rival in rivals]).any(0)
-            values = self.values.masked_fill(taken, 0.0)
-        elif how in ("difference", "rank"):
-            scale = _shares if how == "difference" else _ranks
-            highest = torch.stack([scale(rival.values) for rival in rivals]).amax(0)
-            values = (scale(self.values) - highest).clamp_min(0.0)
-        else:
-            raise InputError(f"Unknown contrast {how!r}; use one of {CONTRASTS}.")
+        values = CONTRASTS.find(how).function(self, rivals, fraction)
         info = {**self.info, "contrast": how, "against": [rival.name for rival in rivals]}
         if how == "exclude":
             info["contrast_fraction"] = fraction
@@ -183,6 +174,37 @@ class NeuronScores:
         return NeuronScores(
             values, header["fingerprint"], header["name"], header["method"], header["info"]
         )
+
+
+def excluding(own: NeuronScores, rivals: Sequence[NeuronScores], fraction: float) -> Tensor:
+    """Keep a task's scores, with 0 in the top fraction of any other task."""
+    taken = torch.stack([rival.top(fraction=fraction).mask for rival in rivals]).any(0)
+    return own.values.masked_fill(taken, 0.0)
+
+
+def difference(
+    own: NeuronScores,
+    rivals: Sequence[NeuronScores],
+    fraction: float,  # noqa: ARG001 (every contrast takes it)
+) -> Tensor:
+    """Subtract the highest of the others' shares from a task's; 0 where that is negative."""
+    return _above(own, rivals, _shares)
+
+
+def rank_difference(
+    own: NeuronScores,
+    rivals: Sequence[NeuronScores],
+    fraction: float,  # noqa: ARG001 (every contrast takes it)
+) -> Tensor:
+    """Subtract the highest of the others' ranks from a task's; 0 where that is negative."""
+    return _above(own, rivals, _ranks)
+
+
+def _above(
+    own: NeuronScores, rivals: Sequence[NeuronScores], scale: Callable[[Tensor], Tensor]
+) -> Tensor:
+    highest = torch.stack([scale(rival.values) for rival in rivals]).amax(0)
+    return (scale(own.values) - highest).clamp_min(0.0)
 
 
 def _count(fraction: float | None, n: int | None, pool: int) -> int:

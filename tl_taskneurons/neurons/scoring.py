@@ -1,26 +1,24 @@
 """Runs an attribution method over batches of examples."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_losses, frozen
-from tl_taskneurons.models.hooks import hooked
-from tl_taskneurons.models.view import ModelView, require_same_model
-from tl_taskneurons.neurons.capture import Add, activations, first_order, integrated
+from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.capture import BatchPass
+from tl_taskneurons.neurons.methods import ACTIVATION_MEAN, METHODS, SIGNED, Method
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import Team, current_team
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory
 
 PerLayer = Float[Tensor, "layer d_mlp"]
-# Means over tokens; the others are means over examples.
-_BY_TOKEN = ("activation", "frequency", "activation_mean")
+_HIDDEN = {method.name: method for method in (SIGNED, ACTIVATION_MEAN)}
 
 
 def score_batches(
@@ -29,8 +27,7 @@ def score_batches(
     method: str,
     *,
     neurons: NeuronSet | None = None,
-    steps: int = 8,
-    layers: Sequence[int] | None = None,
+    settings: ScoreSettings = ScoreSettings(),
     owners: Float[Tensor, "task item"] | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, "*task layer d_mlp"]:
@@ -46,20 +43,25 @@ def score_batches(
         batches: the examples; ``index`` says where in ``owners`` a row stands.
         method: the method.
         neurons: for ``"exact"``.
-        steps: for ``"integrated_gradients"``.
-        layers: the layers to score; None scores all.
+        settings: the options; the fields of ``Data`` play no part.
         owners: how often each task has each example, to score several tasks at once.
         progress: a progress bar.
+
+    Raises:
+        ValueError: for an unknown method, no examples, a layer that isn't there, or a method that
+            returned scores of a wrong shape or that are not finite (naming it).
     """
+    record = _HIDDEN.get(method) or METHODS.find(method)
     progress = progress or Progress("", shown=False)
     if not sum(len(batch.index) for batch in batches):
         raise InputError("There are no examples to score neurons on.")
-    scored = _layers(model_view, layers)
+    scored = _layers(model_view, settings.layers)
     team = current_team()
     team.require_same(
         "score_batches",
         lambda: {
-            "model": model_view.fingerprint, "method": method, "steps": steps, "layers": scored,
+            "model": model_view.fingerprint, "method": method, "layers": scored,
+            "steps": settings.steps,
             "examples": [(batch.tokens, batch.answer_mask) for batch in batches],
             "neurons": None if neurons is None else neurons.mask, "owners": owners,
         },
@@ -71,36 +73,49 @@ def score_batches(
         # A sum of its own: when memory runs out in the middle, nothing is counted twice.
         part = torch.zeros_like(totals)
         weights = None if owners is None else owners[:, list(batch.index)]
+        waiting = set(scored)
 
-        def add(layer: int, values: Float[Tensor, "batch d_mlp"]) -> None:
+        def add(layer: int, values: Tensor) -> None:
+            _require_shape(record, values, (len(batch.index), model_view.d_mlp))
+            waiting.discard(layer)
             if weights is None:
                 part[layer] += values.sum(0).to(part.device)
             else:
                 part[:, layer] += (weights.to(values.device) @ values).to(part.device)
 
-        _measure(model_view, batch.to(model_view.device), method, steps, scored, add)
+        placed = batch.to(model_view.device)
+        record.function(BatchPass(model_view, placed, scored, settings, add))
+        if waiting:
+            raise InputError(f"Method {method!r} gave no scores for layer {min(waiting)}.")
         totals.add_(part)
 
     with frozen(model_view.model), team.together():
-        if method == "exact":
-            assert neurons is not None
-            totals = _exact(model_view, batches, neurons, team, progress)
+        if record.neurons:
+            totals = record.function(model_view, batches, neurons, team, progress)
         else:
             with progress:
                 in_memory(progress.track(_share(batches, team)), run)
-    result = team.total(totals).cpu() / _count(batches, owners, by_token=method in _BY_TOKEN)
-    return result.abs() if method == "grad_act_mean" else result
+    result = team.total(totals).cpu() / _count(batches, owners, by_token=record.over == "tokens")
+    require_scores(record, result)
+    return result.abs() if record.size_last else result
 
 
-def _measure(
-    model_view: ModelView, batch: Batch, method: str, steps: int, layers: Sequence[int], add: Add
-) -> None:
-    if method in _BY_TOKEN:
-        activations(model_view, batch, method, layers, add)
-    elif method == "integrated_gradients":
-        integrated(model_view, batch, steps, layers, add)
-    else:
-        first_order(model_view, batch, method, layers, add)
+def require_scores(method: Method, values: Tensor) -> None:
+    """Raise ValueError where a method's scores are not finite, naming method and neuron."""
+    if not bool(values.isfinite().all()):
+        *_, layer, j = (~values.isfinite()).nonzero()[0].tolist()
+        raise InputError(
+            f"Method {method.name!r} gives neuron ({layer}, {j}) a score that is not finite; look "
+            "for an overflow or a division by zero."
+        )
+
+
+def _require_shape(method: Method, values: Tensor, shape: tuple[int, int]) -> None:
+    if tuple(values.shape) != shape:
+        raise InputError(
+            f"Method {method.name!r} gives scores of shape {tuple(values.shape)}; it must be "
+            f"{shape}: [batch, d_mlp]."
+        )
 
 
 def _layers(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
@@ -140,41 +155,3 @@ def _share(batches: Sequence[Batch], team: Team) -> list[Batch]:
         else:
             pieces.append(batch)
     return [pieces[i] for i in team.own([batch.tokens.numel() for batch in pieces])]
-
-
-def _exact(
-    model_view: ModelView,
-    batches: Sequence[Batch],
-    neurons: NeuronSet,
-    team: Team,
-    progress: Progress,
-) -> PerLayer:
-    """Silence one neuron at a time: sum over examples of |L(w=0) - L| (paper, section 2).
-
-    Processes share the neurons, not the examples: in other batches losses round differently, and
-    their differences show it.
-    """
-    require_same_model(repr(neurons), neurons.fingerprint, model_view)
-    values = torch.zeros(model_view.shape, dtype=torch.float32)
-    batches = [batch.to(model_view.device) for batch in batches]
-    with torch.no_grad(), progress:
-        plain = [answer_losses(model_view, batch) for batch in batches]
-        pairs = neurons.mask.nonzero().tolist()
-        own = [pairs[i] for i in team.own([1] * len(pairs))]
-        for layer, j in progress.track(own):
-            with _silenced(model_view, layer, j):
-                for batch, before in zip(batches, plain, strict=True):
-                    change = (answer_losses(model_view, batch) - before).abs().sum()
-                    values[layer, j] += change.cpu()
-    return values
-
-
-@contextmanager
-def _silenced(model_view: ModelView, layer: int, j: int) -> Iterator[None]:
-    def silence(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens)
-        activation = activation.clone()
-        activation[..., j] = 0.0
-        return activation
-
-    with hooked(model_view, {layer: silence}):
-        yield

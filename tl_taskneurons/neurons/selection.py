@@ -2,20 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
+from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet, exclusive
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
-
-SELECTIONS = {
-    "plain": "the top of the task's own scores (the paper): what the task can't do without",
-    "exclusive": "plain, less every neuron in another task's plain set; so fewer neurons",
-    "exclude": "the top among neurons in no other task's plain set; as many as plain if possible",
-    "difference": "the top of own share of scores minus the others' highest share",
-    "rank": "the top of own rank minus the others' highest rank",
-}
+from tl_taskneurons.runtime.errors import InputError
 
 
 def select(
@@ -32,22 +26,13 @@ def select(
         ValueError: for an unknown selection, a fraction outside (0, 1], a contrast with one task
             only, or a task that is left without neurons.
     """
-    if selection not in SELECTIONS:
-        raise InputError(
-            f"Unknown selection {selection!r}{did_you_mean(selection, tuple(SELECTIONS))}"
-        )
-    plain = {name: own.top(fraction=fraction) for name, own in scores.items()}
-    if selection == "plain":
-        return plain
-    if len(scores) < 2:
+    chosen_by = SELECTIONS.find(selection)
+    if selection != "plain" and len(scores) < 2:
         raise InputError(
             f"Selection {selection!r} contrasts tasks with each other, but there is only "
             f"{list(scores)}; add a task or use 'plain'."
         )
-    if selection == "exclusive":
-        sets = exclusive(plain)
-    else:
-        sets = {name: _contrasted(name, scores, selection, fraction) for name in scores}
+    sets = chosen_by.function(scores, fraction)
     for name, chosen in sets.items():
         if not len(chosen):
             raise InputError(
@@ -55,6 +40,27 @@ def select(
                 f"{name!r}; use a larger fraction, less similar tasks, or 'plain'."
             )
     return sets
+
+
+def plain(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str, NeuronSet]:
+    """Take the top of each task's own scores."""
+    return {name: own.top(fraction=fraction) for name, own in scores.items()}
+
+
+def plain_less_others(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str, NeuronSet]:
+    """Take the plain sets, less what is in more than one of them."""
+    return exclusive(plain(scores, fraction))
+
+
+def _by_contrast(
+    scores: Mapping[str, NeuronScores], fraction: float, how: str
+) -> dict[str, NeuronSet]:
+    return {name: _contrasted(name, scores, how, fraction) for name in scores}
+
+
+by_exclude = partial(_by_contrast, how="exclude")
+by_difference = partial(_by_contrast, how="difference")
+by_rank = partial(_by_contrast, how="rank")
 
 
 def layer_table(scores: Mapping[str, NeuronScores], sets: Mapping[str, NeuronSet]) -> pd.DataFrame:

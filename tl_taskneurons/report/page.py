@@ -15,7 +15,7 @@ from tl_taskneurons.analysis.explanation import NeuronExplanation
 from tl_taskneurons.loading.models import load_model, model_revision
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import require_same_model, view
-from tl_taskneurons.neurons.attribution import METHODS
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.report.folder import Contents, attempt, read_folder
 from tl_taskneurons.report.fragments import facts_html, figures_html, json_script, table_html
@@ -78,7 +78,7 @@ def write_report(
             facts = {"revision": model_revision(model)} if model_revision(model) else {}
         damaged = list(contents.damaged)
         data = view_data(contents, chosen, _scores(contents, damaged), explained) | {
-            "note": note, "about": METHODS.get(contents.arguments.get("method", ""), ""),
+            "note": note, "about": str(METHODS.get(contents.arguments.get("method", ""), "")),
         }  # fmt: skip
         contents = replace(contents, damaged=tuple(damaged))
     page = render(contents, data, facts)

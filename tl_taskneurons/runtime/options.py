@@ -1,6 +1,5 @@
 """Keyword arguments that several functions share, checked once and kept as a settings object."""
 
-import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -11,16 +10,15 @@ T = TypeVar("T")
 
 
 def settled(
-    cls: type[T], options: Mapping[str, Any], *, known: Collection[str] | None = None,
-    **defaults: Any,
-) -> T:  # fmt: skip
+    caller: str, cls: type[T], options: Mapping[str, Any], *, known: Collection[str] | None = None
+) -> T:
     """Return the settings that keyword arguments give.
 
     Args:
+        caller: the calling function, for messages.
         cls: a frozen dataclass whose fields are the options.
         options: what the caller gave.
         known: the options that the calling function has; by default all fields.
-        **defaults: values of the calling function for options that were not given.
 
     Raises:
         InputTypeError: for an unknown option, with the nearest ones.
@@ -29,6 +27,5 @@ def settled(
     names = [name for name in names if known is None or name in known]
     for name in options:
         if name not in names:
-            caller = inspect.stack()[1].function
             raise InputTypeError(f"{caller} has no option {name!r}{did_you_mean(name, names)}")
-    return cls(**{**defaults, **options})
+    return cls(**options)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -43,7 +42,6 @@ def make_batches(
     items: Sequence[Item],
     *,
     token_budget: int = 2048,
-    pad_id: int = 0,
     with_end: bool = False,
 ) -> Iterator[Batch]:
     """Group items of similar length so that a padded batch has at most ``token_budget`` tokens.
@@ -52,7 +50,6 @@ def make_batches(
         items: tokenised examples.
         token_budget: the most tokens of a batch, padding included; an item longer than that
             makes a batch of its own.
-        pad_id: token that fills the rows on the right.
         with_end: append the end-of-answer tokens and count them as answer.
 
     Yields:
@@ -65,24 +62,17 @@ def make_batches(
     group: list[int] = []
     for i in order:
         if group and (len(group) + 1) * len(rows[i]) > token_budget:
-            yield _pad(group, rows, items, pad_id)
+            yield _pad(group, rows, items)
             group = []
         group.append(i)
     if group:
-        yield _pad(group, rows, items, pad_id)
+        yield _pad(group, rows, items)
 
 
-def pad_id_of(tokenizer: Any) -> int:
-    """Return the tokenizer's padding id, or 0; masks make its value irrelevant."""
-    pad = getattr(tokenizer, "pad_token_id", None)
-    return 0 if pad is None else int(pad)
-
-
-def _pad(
-    group: list[int], rows: list[tuple[int, ...]], items: Sequence[Item], pad_id: int
-) -> Batch:
+def _pad(group: list[int], rows: list[tuple[int, ...]], items: Sequence[Item]) -> Batch:
+    # Rows are filled with token 0; the masks make its value irrelevant.
     width = max(len(rows[i]) for i in group)
-    tokens = torch.full((len(group), width), pad_id, dtype=torch.long)
+    tokens = torch.zeros((len(group), width), dtype=torch.long)
     attention = torch.zeros((len(group), width), dtype=torch.bool)
     answer = torch.zeros((len(group), width), dtype=torch.bool)
     for row, i in enumerate(group):

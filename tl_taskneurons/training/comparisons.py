@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
-from tl_taskneurons.neurons.attribution import METHODS, score_neurons
+from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError

@@ -21,7 +21,8 @@ from tl_taskneurons.evaluation.evaluate import evaluate
 from tl_taskneurons.evaluation.statistics import bootstrap
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons.attribution import METHODS, score_neurons
+from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder

@@ -30,8 +30,9 @@ from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
+from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.neurons.selection import SELECTIONS, select
+from tl_taskneurons.neurons.selection import select
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder

@@ -1,0 +1,170 @@
+"""The tables of attribution methods and selections, open to one's own. No torch here.
+
+A method that takes data is a function of a ``BatchPass``, called once for each batch; it hands
+each layer's scores of each example, ``[batch, d_mlp]``, to ``add``. What it hands over is averaged
+over examples (or tokens), shared among processes and cut where memory runs out, for one task or
+many. A method without data is a function of the model's view and the ``ScoreSettings``, and
+returns ``[layer, d_mlp]``::
+
+    @tn.METHODS.register("largest", "mean over examples of the largest |activation|")
+    def largest(run):
+        run.watch(lambda layer, activation: run.add(layer, activation.abs().amax(1)))
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tl_taskneurons.runtime.registry import Choice, Registry
+
+
+@dataclass(frozen=True)
+class Method(Choice[Callable[..., Any]]):
+    """An attribution method.
+
+    Attributes:
+        unit: of its scores.
+        signed: whether the scores can keep their sign: what silencing does to the metric.
+        over: whether scores are means over ``"examples"`` or ``"tokens"``.
+        data: whether it runs the model on examples.
+        gradients: whether it takes gradients.
+        neurons: whether it scores given neurons only, one at a time.
+        size_last: whether the size is taken of the mean over examples, not of each example.
+        cost: about how many forward passes it takes.
+    """
+
+    unit: str = ""
+    signed: bool = False
+    over: Literal["examples", "tokens"] = "examples"
+    data: bool = True
+    gradients: bool = False
+    neurons: bool = False
+    size_last: bool = False
+    cost: str = "1"
+
+
+class Methods(Registry[Callable[..., Any]]):
+    """The attribution methods by name."""
+
+    def register(  # type: ignore[override] (more facts than other choices have)
+        self, name: str, says: str, **facts: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Return a decorator that registers a method of your own.
+
+        Args:
+            name: what it is called from now on, here and on the command line.
+            says: one line on what it does.
+            **facts: attributes of ``Method``: ``unit``, ``signed``, ``over``, ...
+
+        Raises:
+            InputError: for a name that is taken, or is no name.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.add(Method(name, says, function, **facts))
+            return function
+
+        return decorate
+
+    def find(self, name: str) -> Method:
+        """Return a method; an unknown name raises InputError with the nearest ones."""
+        found = super().find(name)
+        assert isinstance(found, Method)
+        return found
+
+    def names(self, *, data: bool | None = None, neurons: bool | None = None) -> tuple[str, ...]:
+        """Return the names of the methods that take data or not, given neurons or not."""
+        return tuple(
+            name
+            for name in self
+            if data in (None, self.find(name).data) and neurons in (None, self.find(name).neurons)
+        )
+
+
+_HERE = "tl_taskneurons.neurons."
+METHODS = Methods("method")
+for _method in (
+    Method(
+        "grad_act", "mean over examples of |sum over positions of gradient * activation|, in nats",
+        _HERE + "capture:first_order", unit="nats", signed=True, gradients=True, cost="1.7",
+    ),
+    Method(
+        "grad_act_abs",
+        "mean over examples of the sum over positions of |gradient * activation|",
+        _HERE + "capture:first_order_sizes", unit="nats", gradients=True, cost="1.7",
+    ),
+    Method(
+        "grad_act_mean",
+        "|mean over examples of the summed gradient * activation| (signs cancel)",
+        _HERE + "capture:first_order_sums", unit="nats", signed=True, gradients=True,
+        size_last=True, cost="1.7",
+    ),
+    Method(
+        "integrated_gradients",
+        "gradients along the path from a silent layer, one layer at a time",
+        _HERE + "capture:integrated", unit="nats", signed=True, gradients=True,
+        cost="about 1.7 * steps * layers / 2",
+    ),
+    Method(
+        "exact", "mean over examples of |loss when silenced - loss|, one neuron at a time",
+        _HERE + "exact:exact", unit="nats", signed=True, neurons=True, cost="1 for each neuron",
+    ),
+    Method(
+        "activation", "mean over tokens of |activation|", _HERE + "capture:sizes",
+        unit="activation", over="tokens",
+    ),
+    Method(
+        "frequency", "share of tokens with an activation above 0", _HERE + "capture:frequency",
+        unit="share of tokens", over="tokens",
+    ),
+    Method(
+        "weight_norm", "norm of the input weights times norm of the output weights; no data",
+        _HERE + "capture:weight_norms", unit="norm", data=False, cost="0",
+    ),
+    Method(
+        "random", "uniform random numbers; no data", _HERE + "capture:lottery", data=False,
+        cost="0",
+    ),
+):  # fmt: skip
+    METHODS.add(_method)
+
+# Not for choosing neurons: the first-order sums with their sign, and constants to ablate with.
+SIGNED = Method("signed", "mean over examples of the summed gradient * activation",
+                _HERE + "capture:first_order_sums", unit="nats", gradients=True)  # fmt: skip
+ACTIVATION_MEAN = Method("activation_mean", "mean activation over tokens",
+                         _HERE + "capture:plain_activations", over="tokens")  # fmt: skip
+
+# A contrast takes a task's scores, the others' scores and a fraction, and returns the values that
+# are left; a selection takes all tasks' scores and a fraction, and returns all tasks' sets.
+CONTRASTS: Registry[Callable[..., Any]] = Registry("contrast")
+SELECTIONS: Registry[Callable[..., Any]] = Registry("selection")
+_SCORES, _SELECTION = _HERE + "scores:", _HERE + "selection:"
+for _contrast in (
+    Choice("exclude", "own score; 0 in the top of any other task", _SCORES + "excluding"),
+    Choice("difference", "own share of scores minus the others' highest", _SCORES + "difference"),
+    Choice("rank", "own rank minus the others' highest", _SCORES + "rank_difference"),
+):
+    CONTRASTS.add(_contrast)
+for _selection in (
+    Choice(
+        "plain", "the top of the task's own scores (the paper): what the task can't do without",
+        _SELECTION + "plain",
+    ),
+    Choice(
+        "exclusive", "plain, less every neuron in another task's plain set; so fewer neurons",
+        _SELECTION + "plain_less_others",
+    ),
+    Choice(
+        "exclude",
+        "the top among neurons in no other task's plain set; as many as plain if possible",
+        _SELECTION + "by_exclude",
+    ),
+    Choice(
+        "difference", "the top of own share of scores minus the others' highest share",
+        _SELECTION + "by_difference",
+    ),
+    Choice(
+        "rank", "the top of own rank minus the others' highest rank", _SELECTION + "by_rank"
+    ),
+):  # fmt: skip
+    SELECTIONS.add(_selection)
