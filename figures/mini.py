@@ -12,7 +12,7 @@ import pandas as pd
 from table1 import SHOWN
 
 from tl_taskneurons.builtin.mini.tasks import recipe
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.evaluation.tables import diagonal_wins
 from tl_taskneurons.runtime.table_files import read_table
 
@@ -29,7 +29,7 @@ def means(table: pd.DataFrame, matrix: pd.DataFrame, items: pd.DataFrame) -> pd.
 
     Returns:
         One row per model, share and selection. ``random_low`` and ``random_high`` are the 95%
-        bootstrap interval over the control seeds of the mean over tasks; ``rows`` and ``columns``
+        interval over the control seeds of the mean over tasks; ``rows`` and ``columns``
         say in how many rows and columns of the task x task matrix the own cell is the most hurt,
         ``family_`` in how many the own or the sibling's.
     """
@@ -38,7 +38,7 @@ def means(table: pd.DataFrame, matrix: pd.DataFrame, items: pd.DataFrame) -> pd.
         cell = dict(zip(CELL, key, strict=True))
         controls = _of(items, cell).query("kind == 'random'")
         by_seed = controls.groupby(["seed", "task"])["score"].mean().groupby("seed").mean()
-        low, high = bootstrap(by_seed.to_numpy()[None])
+        low, high = mean_interval(by_seed.to_numpy())
         loss, score = (diagonal_wins(_of(matrix, cell), c) for c in ("loss_change", "change"))
         shown = ["n_neurons", "original", "random", "silenced", "others_drop", "loss_rise"]
         rows.append(

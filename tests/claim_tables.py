@@ -5,7 +5,6 @@ import pandas as pd
 from scipy import stats
 
 TASKS = ["a", "b", "c"]
-N_BOOT = 200
 Sizes = float | dict  # one for all, or by task or share
 WITH_ITEMS = 60  # tables with items take longer
 

@@ -49,7 +49,9 @@ def test_curves_are_means_over_models():
     assert found["layer"].tolist() == [0, 1, 1]
     np.testing.assert_allclose(found["similarity"], [0.3, 0.6, 0.9])
     assert found["n_models"].tolist() == [3, 2, 1]
-    assert 0.1 <= found["low"].iloc[0] < 0.3 < found["high"].iloc[0] <= 0.6
+    reach = 4.302653 * (0.07 / 3) ** 0.5  # Student's t of 2, variance (0.04 + 0.01 + 0.09) / 2
+    assert found["low"].iloc[0] == pytest.approx(0.3 - reach)
+    assert found["high"].iloc[0] == pytest.approx(0.3 + reach)
     assert found[["low", "high"]].iloc[1:].isna().all(axis=None)  # two models are too few
     pd.testing.assert_frame_equal(found, similarity_by_layer(table))
 

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tl_taskneurons.evaluation.statistics import bootstrap
 from tl_taskneurons.evaluation.tables import (
     deactivation_matrix,
     deactivation_table,
@@ -89,25 +88,10 @@ def test_summary_has_the_mean_and_keeps_the_order():
     assert np.isnan(table["low"][1])
 
 
-def test_bootstrap_covers_the_true_mean_at_its_rate():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        low, high = bootstrap(rng.normal(1.0, 2.0, (1, 60)), seed=seed, n_boot=400)
-        hits += low <= 1.0 <= high
-    assert 175 <= hits <= 199
-
-
-@pytest.mark.parametrize(("n_items", "has_one"), [(1, False), (2, False), (3, True)])
-def test_an_interval_needs_three_items(n_items: int, has_one: bool):
-    low, high = bootstrap(np.arange(n_items, dtype=float)[None])
-    assert np.isfinite([low, high]).tolist() == [has_one, has_one]
-
-
-def test_bootstrap_over_seeds_is_wider_when_seeds_differ():
-    rng = np.random.default_rng(1)
-    same = np.tile(rng.normal(size=50), (5, 1))
-    shifted = same + np.arange(5)[:, None]
-    width = [high - low for low, high in (bootstrap(same), bootstrap(shifted))]
-    assert width[1] > 2 * width[0]
-    assert bootstrap(same, seed=3) == bootstrap(same, seed=3)
+def test_right_answers_have_wilsons_interval(items):
+    perfect = summarise(rows("", "none", -1, "a", [1] * 40, [1.0] * 40)).iloc[0]
+    assert perfect["low"] == pytest.approx(40 / (40 + 1.959964**2))  # Wilson's of 40 of 40
+    assert perfect["high"] == 1
+    graded = summarise(rows("", "none", -1, "a", [0.2, 0.4, 0.6], [1.0] * 3)).iloc[0]
+    reach = 4.302653 * 0.2 / 3**0.5  # Student's t with 2 degrees of freedom
+    assert (graded["low"], graded["high"]) == pytest.approx((0.4 - reach, 0.4 + reach))

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from claim_tables import (
     FIVE,
-    N_BOOT,
     TASKS,
     WITH_ITEMS,
     alone,
@@ -77,7 +76,7 @@ def test_c1_needs_five_controls(rng):
 
 def test_c1_false_positives():
     own = {"a": 0.8, "b": 0.1, "c": 0.8}
-    false_positives(lambda rng: c1(deactivation(rng, own=own), n_boot=N_BOOT), WITH_ITEMS)
+    false_positives(lambda rng: c1(deactivation(rng, own=own)), WITH_ITEMS)
 
 
 def test_c1_says_what_is_wrong(rng):
@@ -114,7 +113,7 @@ def test_c2_with_one_seed_says_so(rng):
 
 def test_c2_false_positives():
     own = {"a": 0.9, "b": 0.1, "c": 0.9}
-    false_positives(lambda rng: c2(trained(rng, own=own, seeds=3), n_boot=N_BOOT), WITH_ITEMS)
+    false_positives(lambda rng: c2(trained(rng, own=own, seeds=3)), WITH_ITEMS)
 
 
 def test_c2_needs_both_conditions(rng):
@@ -183,7 +182,7 @@ def test_c3_says_what_it_needs(rng):
 
 def test_c3_false_positives():
     own = {**dict.fromkeys(FIVE, 0.7), "b": 0.0}
-    false_positives(lambda rng: c3(*tables_of_c3(rng, own=own), n_boot=N_BOOT), n_tables=20)
+    false_positives(lambda rng: c3(*tables_of_c3(rng, own=own)), n_tables=20)
 
 
 # --- C4 ---
@@ -230,7 +229,7 @@ def test_c4_with_different_numbers_of_seeds(rng):
 def test_c4_false_positives():
     def make(rng):
         tables = together(rng, 0.6, 1.5, groups=("CLS",)), alone(rng, {"a": 0.0, "b": 1.5})
-        return c4(*tables, n_boot=N_BOOT)
+        return c4(*tables)
 
     false_positives(make, WITH_ITEMS)
 
@@ -291,6 +290,4 @@ def test_c6_says_what_it_needs(rng):
 
 def test_c6_false_positives():
     rise = {0.1: 2.0, 0.3: 0.0}
-    false_positives(
-        lambda rng: c6(controlled(rng, rise, groups=("CLS",)), n_boot=N_BOOT), WITH_ITEMS
-    )
+    false_positives(lambda rng: c6(controlled(rng, rise, groups=("CLS",))), WITH_ITEMS)

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from claim_tables import (
     BEST,
-    N_BOOT,
     evidence,
     false_positives,
     grid,
@@ -81,7 +80,7 @@ def test_c7_averages_seeds(rng):
 
 
 def test_c7_false_positives():
-    false_positives(lambda rng: c7(similarity(rng, rise=0.0), n_boot=N_BOOT))
+    false_positives(lambda rng: c7(similarity(rng, rise=0.0)))
 
 
 # --- C8 ---

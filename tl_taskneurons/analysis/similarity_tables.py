@@ -4,26 +4,23 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tl_taskneurons.evaluation.statistics import bootstrap, require_columns
+from tl_taskneurons.evaluation.statistics import mean_interval, require_columns
 from tl_taskneurons.runtime.errors import InputError
 
 _N_PERMUTATIONS = 9999  # all of them, where there are fewer
 
 
-def similarity_by_layer(
-    similarities: pd.DataFrame, *, per_task: bool = True, seed: int = 0
-) -> pd.DataFrame:
+def similarity_by_layer(similarities: pd.DataFrame, *, per_task: bool = True) -> pd.DataFrame:
     """Average similarities over models: the curves of the paper's Figure 3.
 
     Args:
         similarities: from ``similarity_over_models``.
         per_task: one curve per test task; otherwise each model's test tasks are averaged first.
-        seed: of the bootstrap.
 
     Returns:
         One row per reading, part, test task and layer: ``reading, part, task_x`` (always
         ``"trained task"``), ``task_y`` (the test task, or ``"test tasks"``), ``layer,
-        similarity``, its 95% bootstrap interval over models ``low, high``, and ``n_models``.
+        similarity``, its 95% interval over models ``low, high``, and ``n_models``.
         Models with NaN there are left out; fewer than three have no interval.
 
     Raises:
@@ -37,7 +34,7 @@ def similarity_by_layer(
     rows = []
     for key, group in _per_model(curves, keys).groupby(keys, sort=False):
         values = group["similarity"].dropna().to_numpy()
-        low, high = bootstrap(values[None], seed=seed)
+        low, high = mean_interval(values)
         rows.append(
             {**dict(zip(keys, key, strict=True)), "similarity": group["similarity"].mean(),
              "low": low, "high": high, "n_models": len(values)}

@@ -46,7 +46,7 @@ class Settings:
         limit: at most so many train examples for detection; None for all.
         dtype: of the weights.
         device: where the model runs; None for the first GPU, else the CPU.
-        seed: of the demonstrations, the method ``"random"`` and the bootstrap.
+        seed: of the demonstrations and the method ``"random"``.
         test_limit: at most so many test examples for evaluation; None for all.
         controls: random controls for each set.
         ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
@@ -254,7 +254,7 @@ def deactivate(
         common = {**study.columns(), "selection": selection, "ablation": settings.ablation}
         parts["items"].append(stamp(items, **common, run_seed=settings.seed))
         for name, summary in (("table", deactivation_table), ("matrix", deactivation_matrix)):
-            frame = summary(items, seed=settings.seed)
+            frame = summary(items)
             parts[name].append(stamp(frame, **common, seed=settings.seed))
     tables = {name: pd.concat(listed, ignore_index=True) for name, listed in parts.items()}
     for name, table in tables.items():

@@ -34,7 +34,7 @@ def score_history(
                     items = evaluate_items(setting.view.model, part, prompt=setting.prompt)
                     parts[name].append(items.assign(item=list(positions)))
     whole = [_joined(found) for found in parts.values()]
-    return summarise(pd.concat(whole, ignore_index=True), seed=setting.training.seed)
+    return summarise(pd.concat(whole, ignore_index=True))
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

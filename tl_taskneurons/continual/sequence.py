@@ -98,7 +98,7 @@ def run_sequence(
         training: of one stage; every method gets the same steps and examples.
         fraction: share of all neurons that a task gets, for a method by name that chooses neurons.
         score_limit: such a method chooses them by the scores of at most so many training examples.
-        seed: of the order of examples, of adapters' starts, and of bootstrap intervals; it
+        seed: of the order of examples and of adapters' starts; it
             replaces ``training.seed``.
         prompt: the form of the prompts.
         limit: at most so many training examples of each task.

@@ -140,7 +140,7 @@ def deactivation_items(
     """Silence each task's neurons, and random controls, and evaluate all tasks item by item.
 
     Feed the result to ``deactivation_matrix`` (tasks x tasks) or ``deactivation_table`` (original,
-    random, task, specificity), which add bootstrap intervals.
+    random, task, specificity), which add intervals.
 
     Args:
         model: a HookedTransformer or TransformerBridge.

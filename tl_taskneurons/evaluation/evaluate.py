@@ -51,7 +51,6 @@ def evaluate(
     model: Any,
     tasks: Task | Iterable[Task],
     *,
-    seed: int = 0,
     progress: bool = False,
     **options: Unpack[EvaluateOptions],
 ) -> pd.DataFrame:
@@ -60,13 +59,12 @@ def evaluate(
     Args:
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         tasks: one task or several.
-        seed: of the bootstrap.
         progress: show a progress bar.
         **options: those of ``evaluate_items``, whose errors this raises too.
 
     Returns:
         One row per task: ``task, metric, value, low, high, loss, n, n_truncated``. ``value`` is
-        the mean of the task's metric in [0, 1], ``low`` and ``high`` its 95% bootstrap interval
+        the mean of the task's metric in [0, 1], ``low`` and ``high`` its 95% interval
         over items, ``loss`` the mean cross-entropy of the answer in nats per token.
     """
     settled("evaluate", Evaluation, options)
@@ -75,7 +73,7 @@ def evaluate(
         evaluate_items(model, task, **options)
         for task in Progress("evaluate", shown=progress).over(listed)
     ]
-    return summarise(pd.concat(frames, ignore_index=True), seed=seed)
+    return summarise(pd.concat(frames, ignore_index=True))
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """From item-level results to tables with intervals. Plain pandas and numpy, no torch.
 
-All intervals are 95% percentile bootstrap intervals. Items are resampled in pairs (the same items
-with and without an intervention); where there are several random controls, controls are resampled
-as well, so an interval over them covers both seeds and items.
+All intervals are of 95%, by Student's t, and Wilson's for shares of right answers. Items are
+compared in pairs (with and without an intervention); where there are several random controls, an
+interval over them covers both controls and items (``statistics.paired_effect``).
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval, share_interval
 from tl_taskneurons.runtime.errors import InputError
 
 
-def summarise(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def summarise(items: pd.DataFrame) -> pd.DataFrame:
     """Summarise the rows of ``evaluate_items``: one row per task, with intervals.
 
     Returns:
@@ -23,7 +23,7 @@ def summarise(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for task, group in items.groupby("task", sort=False):
-        low, high = bootstrap(group["score"].to_numpy()[None], seed=seed)
+        low, high = _score_interval(group["score"])
         rows.append(
             {"task": task, "metric": group["metric"].iloc[0], "value": group["score"].mean(),
              "low": low, "high": high, "loss": group["loss"].mean(), "n": len(group),
@@ -32,12 +32,11 @@ def summarise(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def deactivation_matrix(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def deactivation_matrix(items: pd.DataFrame) -> pd.DataFrame:
     """Change on every task when each task's neurons are silenced (the paper's Figure 5 a, b).
 
     Args:
         items: the rows of ``deactivation_items``.
-        seed: of the bootstrap.
 
     Returns:
         One row per pair: ``silenced, task, metric, n_neurons, value, change, low, high,
@@ -50,8 +49,8 @@ def deactivation_matrix(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     for (silenced, task), group in chosen.groupby(["silenced", "task"], sort=False):
         change = _difference(group, plain, "score")
         loss_change = _difference(group, plain, "loss")
-        low, high = bootstrap(change[None], seed=seed)
-        loss_low, loss_high = bootstrap(loss_change[None], seed=seed)
+        low, high = mean_interval(change)
+        loss_low, loss_high = mean_interval(loss_change)
         rows.append(
             {"silenced": silenced, "task": task, "metric": group["metric"].iloc[0],
              "n_neurons": group["n_neurons"].iloc[0], "value": group["score"].mean(),
@@ -62,12 +61,11 @@ def deactivation_matrix(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def deactivation_table(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
     """Original, Deactivate-Random and Deactivate-Task (the paper's Table 1) with specificity.
 
     Args:
         items: the rows of ``deactivation_items``.
-        seed: of the bootstrap.
 
     Returns:
         One row per silenced task: ``task, metric, n_neurons, original, original_low,
@@ -90,8 +88,8 @@ def deactivation_table(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         control = items[(items["kind"] == "random") & (items["silenced"] == task)]
         control = control[control["task"] == task]
         drops, rises = -_difference(own, plain, "score"), _difference(own, plain, "loss")
-        low, high = bootstrap(drops[None], seed=seed)
-        spans = [bootstrap(g["score"].to_numpy()[None], seed=seed) for g in (base, own)]
+        low, high = mean_interval(drops)
+        spans = [_score_interval(g["score"]) for g in (base, own)]
         row = {
             "task": task, "metric": own["metric"].iloc[0], "n_neurons": own["n_neurons"].iloc[0],
             "original": base["score"].mean(), "silenced": own["score"].mean(),
@@ -100,7 +98,7 @@ def deactivation_table(items: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             "drop": drops.mean(), "drop_low": low, "drop_high": high,
             "loss": base["loss"].mean(), "loss_rise": rises.mean(), "n": len(own),
         }  # fmt: skip
-        row |= _against_controls(control, plain, drops, seed)
+        row |= _against_controls(control, plain, drops)
         row |= _against_others(others, plain, row)
         rows.append(row)
     columns = (
@@ -137,6 +135,11 @@ def _original(items: pd.DataFrame) -> pd.DataFrame:
     return plain.set_index(["task", "item"]).sort_index()
 
 
+def _score_interval(scores: pd.Series) -> tuple[float, float]:
+    values = scores.to_numpy(dtype=float)
+    return share_interval(values) if np.isin(values, (0, 1)).all() else mean_interval(values)
+
+
 def _difference(group: pd.DataFrame, plain: pd.DataFrame, column: str) -> np.ndarray:
     """Silenced minus original, item by item."""
     after = group.set_index(["task", "item"])[column].sort_index()
@@ -144,7 +147,7 @@ def _difference(group: pd.DataFrame, plain: pd.DataFrame, column: str) -> np.nda
 
 
 def _against_controls(
-    control: pd.DataFrame, plain: pd.DataFrame, drops: np.ndarray, seed: int
+    control: pd.DataFrame, plain: pd.DataFrame, drops: np.ndarray
 ) -> dict[str, float | int]:
     if control.empty:
         return {"n_controls": 0}
@@ -152,8 +155,8 @@ def _against_controls(
     values = np.stack([g.sort_values("item")["score"].to_numpy() for g in groups])
     control_drops = np.stack([-_difference(g, plain, "score") for g in groups])
     rises = [_difference(g, plain, "loss").mean() for g in groups]
-    low, high = bootstrap(values, seed=seed)
-    excess_low, excess_high = bootstrap(drops[None] - control_drops, seed=seed)
+    low, high = mean_interval(values)
+    excess_low, excess_high = mean_interval(drops[None] - control_drops)
     return {
         "random": values.mean(), "random_low": low, "random_high": high, "n_controls": len(groups),
         "excess": drops.mean() - control_drops.mean(), "excess_low": excess_low,

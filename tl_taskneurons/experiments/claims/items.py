@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import N_DRAWS, Contrast, require_columns, slope
+from tl_taskneurons.evaluation.statistics import Contrast, require_columns, slope
 from tl_taskneurons.experiments.claims.verdicts import (
     SCORE,
     Verdict,
@@ -27,12 +27,11 @@ PEAK_SHARES = {"CLS": 0.7, "GEN": 0.5}
 _Contrasts = dict[tuple[str, str], Contrast]
 
 
-def c1(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
+def c1(items: pd.DataFrame | None) -> Verdict:
     """Test C1: for each task, score with random neurons silenced minus with its own silenced.
 
     Args:
         items: the rows of ``deactivation_items``; a test needs at least five random controls.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for a task that lacks scores, or is not on the same items everywhere.
@@ -52,7 +51,7 @@ def c1(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
         contrasts["", task] = {task: cube(control, task, ["seed", "item"]) - silenced}
     if not contrasts:
         return not_tested("C1", "no task's neurons are silenced")
-    comparisons, pooled = compare("C1", contrasts, SCORE, n_boot)
+    comparisons, pooled = compare("C1", contrasts, SCORE)
     fewest, seeds = _seeds(contrasts)
     missing = f"needs {MIN_CONTROLS} random controls; there are {fewest}"
     return judge(
@@ -61,12 +60,11 @@ def c1(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
     )  # fmt: skip
 
 
-def c2(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
+def c2(items: pd.DataFrame | None) -> Verdict:
     """Test C2: for each task, score after training its neurons minus after training random ones.
 
     Args:
         items: rows ``trained, neurons ("task" | "random"), seed, task, item, score``.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for a task that lacks scores, or is not on the same items everywhere.
@@ -86,13 +84,11 @@ def c2(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
         contrasts["", task] = {task: chosen - random}
     if not contrasts:
         return not_tested("C2", "no task's neurons are trained")
-    comparisons, pooled = compare("C2", contrasts, SCORE, n_boot)
+    comparisons, pooled = compare("C2", contrasts, SCORE)
     return judge("C2", comparisons, pooled, f"task minus random neurons; {_seeds(contrasts)[1]}")
 
 
-def c4(
-    together: pd.DataFrame | None, alone: pd.DataFrame | None, *, n_boot: int = N_DRAWS
-) -> Verdict:
+def c4(together: pd.DataFrame | None, alone: pd.DataFrame | None) -> Verdict:
     """Test C4: the peak when tasks are trained together, and what rises with the share.
 
     Parts: ``"peak"``, a group's score on its own tasks at the paper's peak share (or the nearest
@@ -104,7 +100,6 @@ def c4(
         together: rows ``train_group, kind ("in-domain" | "out-of-domain"), test_group, fraction,
             seed, task, item, score``.
         alone: rows ``trained, task, fraction, seed, item, score``.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for a task that lacks scores, or is not on the same items everywhere.
@@ -146,17 +141,16 @@ def c4(
     if not contrasts:
         return not_tested("C4", said or "the tables are empty")
     unit = f"{SCORE}; slopes per unit of share"
-    comparisons, pooled = compare("C4", contrasts, unit, n_boot)
+    comparisons, pooled = compare("C4", contrasts, unit)
     note = f"peak shares: {', '.join(peaks)}; {_seeds(contrasts)[1]}"
     return judge("C4", comparisons, pooled, note, missing=said)
 
 
-def c6(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
+def c6(items: pd.DataFrame | None) -> Verdict:
     """Test C6: at each share of neurons, the slope of a group's score over overlap.
 
     Args:
         items: rows ``group, fraction, overlap, seed, task, item, score``.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for a task that lacks scores, or is not on the same items everywhere.
@@ -174,7 +168,7 @@ def c6(items: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
     if not contrasts:
         return not_tested("C6", "the table is empty")
     unit = f"{SCORE} per unit of overlap"
-    comparisons, pooled = compare("C6", contrasts, unit, n_boot)
+    comparisons, pooled = compare("C6", contrasts, unit)
     return judge("C6", comparisons, pooled, f"slopes over overlap; {_seeds(contrasts)[1]}")
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from tl_taskneurons.evaluation.statistics import (
-    N_DRAWS,
     Contrast,
     average,
     diagonal_test,
-    paired_effects,
+    paired_effect,
     require_columns,
 )
 from tl_taskneurons.experiments.claims.verdicts import (
@@ -77,8 +76,6 @@ def c3(
     deactivation: pd.DataFrame | None,
     trained: pd.DataFrame | None,
     plain: pd.DataFrame | None,
-    *,
-    n_boot: int = N_DRAWS,
 ) -> Verdict:
     """Test C3: each task's own cell against the rest of its row, and of its column.
 
@@ -91,7 +88,6 @@ def c3(
         deactivation: the rows of ``deactivation_items``, all tasks on all sets.
         trained: rows ``trained, neurons, seed, task, item, score``, likewise.
         plain: rows ``task, item, score`` of the model before it was trained.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for a task that lacks scores, or is not on the same items everywhere.
@@ -113,8 +109,8 @@ def c3(
     said = "; ".join(each for each in missing if each)
     if not matrices:
         return not_tested("C3", said)
-    comparisons = settle([each for matrix in matrices for each in _comparisons(matrix, n_boot)])
-    pooled = paired_effects([average([m.diagonal() for m in matrices])], n_boot=n_boot)[0]
+    comparisons = settle([each for matrix in matrices for each in _comparisons(matrix)])
+    pooled = paired_effect(average([m.diagonal() for m in matrices]))
     note = "; ".join(matrix.extremes() for matrix in matrices)
     return judge("C3", comparisons, pooled, note, missing=said)
 
@@ -143,11 +139,11 @@ def _read(
     return ""
 
 
-def _comparisons(matrix: _Matrix, n_boot: int) -> list[Comparison]:
+def _comparisons(matrix: _Matrix) -> list[Comparison]:
     contrasts = {f"{task}: row": matrix.row(task) for task in matrix.tasks}
     contrasts |= {f"{task}: column": matrix.column(task) for task in matrix.tasks}
     contrasts["diagonal"] = matrix.diagonal()
-    found = paired_effects(list(contrasts.values()), n_boot=n_boot)
+    found = [paired_effect(each) for each in contrasts.values()]
     listed = [
         Comparison("C3", matrix.part, what, *estimate, NAN, False, UNIT)
         for what, estimate in zip(contrasts, found, strict=True)

@@ -7,7 +7,6 @@ import pandas as pd
 from scipy import stats
 
 from tl_taskneurons.evaluation.statistics import (
-    N_DRAWS,
     Estimate,
     diagonal_test,
     n_permutations,
@@ -31,7 +30,7 @@ from tl_taskneurons.runtime.errors import InputError
 MIN_LAYERS = 4
 
 
-def c7(similarity: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
+def c7(similarity: pd.DataFrame | None) -> Verdict:
     """Test C7: similarity in the upper half against the lowest layer, and its rise with depth.
 
     The last layer is left out of both, as the paper sees a fall there. Part ``"upper half"``: the
@@ -42,7 +41,6 @@ def c7(similarity: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
         similarity: rows ``model, layer, task_x, task_y, similarity`` of one reading and one part;
             several rows of a model, pair and layer (seeds) are averaged. Test tasks with a NaN in
             any layer, where a set has no neurons, are left out.
-        n_boot: draws of the bootstrap.
 
     Raises:
         ValueError: for several readings or parts, or a pair or layer that a model lacks.
@@ -65,7 +63,7 @@ def c7(similarity: pd.DataFrame | None, *, n_boot: int = N_DRAWS) -> Verdict:
     }
     unit = "cosine; rank correlation with depth"
     contrasts = {key: {"pairs": each} for key, each in values.items()}
-    comparisons, _ = compare("C7", contrasts, unit, n_boot)
+    comparisons, _ = compare("C7", contrasts, unit)
     # The two are in different units, so the claim's effect is the first alone.
     note = f"effect: upper half minus lowest layer; {len(curves)} models, {curves.shape[1]} pairs"
     if n_left_out:

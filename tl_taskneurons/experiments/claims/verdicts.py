@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import Contrast, Estimate, average, holm, paired_effects
+from tl_taskneurons.evaluation.statistics import Contrast, Estimate, average, holm, paired_effect
 from tl_taskneurons.runtime.errors import InputError
 
 LEVEL = 0.05
@@ -135,11 +135,11 @@ def without(**tables: pd.DataFrame | None) -> str:
 
 
 def compare(
-    claim: str, contrasts: Mapping[tuple[str, str], Contrast], unit: str, n_boot: int
+    claim: str, contrasts: Mapping[tuple[str, str], Contrast], unit: str
 ) -> tuple[tuple[Comparison, ...], Estimate]:
     """Compare in pairs: settled comparisons by part and what is compared, and their mean effect."""
     listed = list(contrasts.values())
-    *found, pooled = paired_effects([*listed, average(listed)], n_boot=n_boot)
+    *found, pooled = [paired_effect(each) for each in [*listed, average(listed)]]
     comparisons = [
         Comparison(claim, part, what, *estimate, NAN, False, unit)
         for (part, what), estimate in zip(contrasts, found, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task, Tasks
@@ -25,14 +25,14 @@ def seed_rows(items: pd.DataFrame, column: str = "score") -> np.ndarray:
 
 
 def interval(items: pd.DataFrame, column: str = "score") -> dict[str, float]:
-    """Mean over seeds, tasks and items with its 95% bootstrap interval.
+    """Mean over seeds, tasks and items with its 95% interval over seeds and items.
 
-    Seeds and items are resampled; tasks count alike and are all kept.
+    Tasks count alike and are taken as fixed.
     """
     per_task = [seed_rows(group, column) for _, group in items.groupby("task")]
     width = min(rows.shape[1] for rows in per_task)
     joined = np.mean([rows[:, :width] for rows in per_task], axis=0)
-    low, high = bootstrap(joined)
+    low, high = mean_interval(joined)
     return {"score": float(np.mean([rows.mean() for rows in per_task])), "low": low, "high": high}
 
 

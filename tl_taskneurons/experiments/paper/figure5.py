@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.evaluation.tables import deactivation_matrix
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import seed_rows
@@ -37,7 +37,7 @@ def matrix(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
         for column, prefix in (("score", ""), ("loss", "loss_")):
             before = base[task][column].to_numpy()
             change = seed_rows(group, column) - before
-            low, high = bootstrap(change)
+            low, high = mean_interval(change)
             row |= {
                 f"{prefix}change": float(np.mean(change)), f"{prefix}low": low,
                 f"{prefix}high": high,

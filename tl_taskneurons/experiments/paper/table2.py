@@ -6,7 +6,7 @@ tested on itself; with its own neurons also on all others, for the matrix of Fig
 
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import interval, seed_rows
 from tl_taskneurons.experiments.lab.lab import Condition, Lab, cells_of, items_of
@@ -46,14 +46,14 @@ def plain(lab: Lab) -> pd.DataFrame:
 def table(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """One row per task: zero-shot, train-random, train-task, and the gain of task over random.
 
-    ``excess`` is task minus random; its interval resamples seeds and items in pairs. Losses in nats
+    ``excess`` is task minus random; its interval is over seeds and items, in pairs. Losses in nats
     per token.
     """
     rows = []
     for task, base in plain.groupby("task", sort=False):
         own = items[(items["trained"] == task) & (items["task"] == task)]
         chosen, random = (own[own["neurons"] == kind] for kind in ("task", "random"))
-        low, high = bootstrap(seed_rows(chosen) - seed_rows(random))
+        low, high = mean_interval(seed_rows(chosen) - seed_rows(random))
         row = {
             "task": task, "metric": base["metric"].iloc[0], "zero_shot": base["score"].mean(),
             "excess": chosen["score"].mean() - random["score"].mean(), "excess_low": low,

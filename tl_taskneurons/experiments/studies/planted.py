@@ -18,7 +18,7 @@ import torch
 
 from tl_taskneurons.builtin.planted import planted_model, precision_recall
 from tl_taskneurons.evaluation.evaluate import evaluate
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import score_neurons
@@ -117,7 +117,7 @@ def score_methods(point: Point, plan: Plan) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds, with 95% bootstrap intervals over them.
+    """Average over seeds, with 95% intervals over them.
 
     Returns:
         One row per kind of MLP, noise, overlap and method: ``mlp, noise, overlap, method,
@@ -127,7 +127,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     made = []
     keys = ["mlp", "noise", "overlap", "method"]
     for key, group in rows.groupby(keys, sort=False):
-        low, high = bootstrap(group["precision"].to_numpy()[None])
+        low, high = mean_interval(group["precision"].to_numpy())
         means = group[["precision", "recall", "distractors", "exact", "accuracy"]].mean()
         made.append(
             {**dict(zip(keys, key, strict=True)), **means, "low": low, "high": high,

@@ -29,7 +29,7 @@ from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.sequence import SequenceResult, run_sequence
 from tl_taskneurons.continual.storage import Store
-from tl_taskneurons.evaluation.statistics import bootstrap
+from tl_taskneurons.evaluation.statistics import clustered
 from tl_taskneurons.experiments.claims.units import C10, c9, c10
 from tl_taskneurons.experiments.claims.verdicts import frame
 from tl_taskneurons.experiments.lab.presets import hub_limit
@@ -211,16 +211,23 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the means of each method by order, and over all orders (``order`` is ``"all"``).
 
     Returns:
-        ``method, order, lr, rows``, ``cl, cl_low, cl_high`` and likewise ``fg``, then ``bwt, fwt,
-        alone, seconds``. Intervals are 95% bootstraps over seeds (and orders).
+        ``method, order, lr, rows, seeds``, ``cl, cl_low, cl_high`` and likewise ``fg``, then ``bwt,
+        fwt, alone, seconds``. Intervals are over seeds: rows of one seed share tasks and items, so
+        that several orders, above all identical rows, are no further evidence.
     """
     found = []
     for method, own in rows.groupby("method", sort=False):
         for order, group in [*own.groupby("order"), ("all", own)]:
-            line = {"method": method, "order": order, "lr": group["lr"].iloc[0], "rows": len(group)}
+            line = {
+                "method": method,
+                "order": order,
+                "lr": group["lr"].iloc[0],
+                "rows": len(group),
+                "seeds": group["seed"].nunique(),
+            }
             for name in ("cl", "fg"):
-                low, high = bootstrap(group[name].to_numpy()[None])
-                line |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
+                mean, low, high, _ = clustered(group[name], group["seed"])
+                line |= {name: mean, f"{name}_low": low, f"{name}_high": high}
             for name in ("bwt", "fwt", "alone", "seconds"):
                 if name in group:
                     line[name] = group[name].mean()
@@ -236,8 +243,7 @@ def curves(stages: pd.DataFrame) -> pd.DataFrame:
     found = []
     later = stages[stages["stage"] > 1].dropna(subset="fg")
     for (method, stage), group in later.groupby(["method", "stage"], sort=False):
-        low, high = bootstrap(group["fg"].to_numpy()[None])
-        mean = group["fg"].mean()
+        mean, low, high, _ = clustered(group["fg"], group["seed"])
         found.append({"method": method, "stage": stage, "fg": mean, "low": low, "high": high})
     return pd.DataFrame(found, columns=["method", "stage", "fg", "low", "high"])
 
