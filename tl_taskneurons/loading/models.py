@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tl_taskneurons.loading.adapters import ADAPTER_FILE, base_of, merged, with_adapter
 from tl_taskneurons.loading.huggingface import Source, brief, find_source, read_source
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
@@ -43,16 +44,18 @@ def load_model(
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, str | int] | None = None,
     tokenizer: Any = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Load a language model as a TransformerLens model with raw (unprocessed) weights.
 
     Args:
         name_or_path: a mini model (``"mini-llama"``, ``"mini-llama-base"``, ``"mini-bloom"``,
             ``"mini-bloom-base"``), ``"smollm2-135m"``, a Hugging Face hub id, a Hugging Face
-            folder, a ``.gguf`` file (converted once and cached under ``$TL_TASKNEURONS_CACHE``,
-            by default the user's cache folder), or a Hugging Face model in memory. A model in
-            memory is taken over: it is moved and cast, and a bridge rewires it; pass a copy to
-            keep yours.
+            folder, a folder with a ``peft`` adapter, a ``.gguf`` file (converted once and cached
+            under ``$TL_TASKNEURONS_CACHE``, by default the user's cache folder), or a Hugging
+            Face model in memory. A model in memory is taken over: it is moved and cast, and a
+            bridge rewires it; pass a copy to keep yours. One with adapters (a ``PeftModel`` too)
+            stays as it is: they are merged into a copy, with a warning.
         kind: ``"bridge"`` for a TransformerBridge, ``"hooked"`` for a HookedTransformer
             (TransformerLens 3.9 only).
         dtype: of the weights: float32, bfloat16, float16 or float64.
@@ -62,6 +65,8 @@ def load_model(
             weights must find room on GPUs. A model in memory that accelerate has spread over
             several stays as it is.
         tokenizer: a Hugging Face tokenizer; by default the one that comes with the model.
+        trust_remote_code: whether Python code that comes with the model may run; without it such
+            a model is refused.
 
     Returns:
         The model in eval mode, with ``model.tokenizer`` (None where the source has none).
@@ -85,12 +90,12 @@ def load_model(
         _check_spread(name_or_path, kind, device, device_map)
     own_tokenizer = None
     if isinstance(name_or_path, nn.Module):
-        source, hf = _take_over(name_or_path, dtype)
+        source, hf = _take_over(merged(name_or_path), dtype)
     else:
-        source = find_source(name_or_path)
-        source, hf, own_tokenizer = read_source(
-            source, dtype, with_tokenizer=tokenizer is None, device_map=device_map
-        )
+        source, hf, own_tokenizer = _read(
+            name_or_path, dtype, with_tokenizer=tokenizer is None, device_map=device_map,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
     hf.eval()
     if spread:
         _refuse_offloaded(hf, source)
@@ -104,6 +109,19 @@ def load_model(
         model.tokenizer.name_or_path = source.location or source.name  # the copy's folder is gone
     model.source_revision = source.revision
     return model.eval()
+
+
+def _read(
+    name_or_path: str | os.PathLike[str], dtype: torch.dtype, **options: Any
+) -> tuple[Source, Any, Any]:
+    """A named model; with its adapter, where the name is that of an adapter's folder."""
+    folder = Path(name_or_path).expanduser()
+    if not (folder / ADAPTER_FILE).is_file() or (folder / "config.json").is_file():
+        return read_source(find_source(name_or_path), dtype, **options)
+    base = find_source(base_of(folder))
+    source, hf, tokenizer = read_source(base, dtype, **options)
+    own = Source(folder.resolve().name, str(folder), source.revision)
+    return own, with_adapter(hf, folder), tokenizer
 
 
 def model_name(model: Any) -> str:
@@ -210,7 +228,7 @@ def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device | N
         return build_bridge_from_module(
             hf, architecture, hf_config=hf.config, tokenizer=tokenizer, model_name=source.name
         )
-    except (ValueError, NotImplementedError, AttributeError) as error:
+    except Exception as error:  # whatever TransformerLens trips over in an architecture
         raise InputError(
             f"TransformerLens cannot build a bridge for {source.name!r} ({architecture}): "
             f"{brief(error)}"
@@ -258,7 +276,7 @@ def _as_hooked(
                 center_unembed=False,
                 fold_value_biases=False,
             )
-        except (ValueError, NotImplementedError, AttributeError, KeyError, RuntimeError) as error:
+        except Exception as error:  # whatever TransformerLens trips over in an architecture
             raise InputError(
                 f"HookedTransformer cannot hold {source.name!r} ({architecture}): "
                 f"{brief(error)}; use kind='bridge'"

@@ -1,5 +1,6 @@
 """Running a model on answer batches: frozen parameters, and logits only where answers are."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,12 +42,35 @@ def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_
         model_view: the model.
         batch: tokens on the model's device.
     """
-    kwargs = {"use_cache": False} if model_view.is_bridge else {}
     with logits_only_at(model_view, before(batch.answer_mask)):
-        logits = model_view.model(
-            batch.tokens, attention_mask=batch.attention_mask.long(), **kwargs
-        )
+        logits = run_without_cache(model_view, batch.tokens, batch.attention_mask)
     return logits.squeeze(0)
+
+
+# Bridges that run in their dtype only while a cache is kept.
+_need_a_cache: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def run_without_cache(
+    model_view: ModelView, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "..."]:
+    """Run the model on padded tokens and keep no keys and values, where the model allows it.
+
+    In half precision some bridges (OLMo-2's) mix dtypes unless they keep a cache.
+    """
+    model = model_view.model
+    kwargs = {"attention_mask": mask.long()}
+    if not model_view.is_bridge:
+        return model(tokens, **kwargs)
+    if model not in _need_a_cache:
+        try:
+            return model(tokens, use_cache=False, **kwargs)
+        except RuntimeError as error:
+            mixed = "dtype" in str(error) or "scalar type" in str(error)
+            if not mixed or model_view.dtype == torch.float32:
+                raise
+            _need_a_cache.add(model)
+    return model(tokens, **kwargs)
 
 
 @contextmanager

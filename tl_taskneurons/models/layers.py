@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -84,6 +85,7 @@ def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookP
         parameter = getattr(mlp, part, None)
         if parameter is None:
             continue
+        _refuse_unless_leaf(name, i, mlp, part, part)
         if part == "b_in" and gated:
             # TransformerLens adds this bias after the product of gate and up, where no
             # architecture has one; it is zero in every converted model.
@@ -110,16 +112,53 @@ def _bridge_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookP
     ):
         component = getattr(mlp, role, None)
         linear = getattr(component, "original_component", component)
+        linear = _without_idle_adapter(name, i, linear, weight_name)
         weight = getattr(linear, "weight", None)
         if weight is None:
             continue
+        _refuse_unless_leaf(name, i, linear, "weight", weight_name)
         out_first = type(linear).__name__ != "Conv1D"  # nn.Linear holds [out, in], Conv1D [in, out]
         axis = (0 if out_first else 1) if role != "out" else (1 if out_first else 0)
         found[weight_name] = NeuronParameter(weight_name, weight, axis)
         bias = getattr(linear, "bias", None)
         if bias is not None and bias_name is not None:
+            _refuse_unless_leaf(name, i, linear, "bias", bias_name)
             found[bias_name] = NeuronParameter(bias_name, bias, 0)
     return _checked_layer(name, i, mlp, "W_gate" in found, found, hooks)
+
+
+def _without_idle_adapter(name: str, i: int, linear: Any, part: str) -> Any:
+    """The plain matrix under an adapter of peft that is merged or switched off; refuse others."""
+    if not hasattr(linear, "get_base_layer"):
+        return linear
+    merged, off = getattr(linear, "merged", False), getattr(linear, "disable_adapters", False)
+    if not (merged or off):
+        raise InputError(
+            f"Layer {i} of {name} has an active adapter {linear.active_adapters} on {part}, so the "
+            "neurons' weights are not what the matrix holds. Merge it (merge_and_unload), or give "
+            "the Hugging Face model to load_model, which merges a copy."
+        )
+    return linear.get_base_layer()
+
+
+def _refuse_unless_leaf(name: str, i: int, module: nn.Module, attribute: str, part: str) -> None:
+    """Refuse a weight that is computed from others at every run: writing to it has no effect."""
+    if attribute in module._parameters:
+        return
+    if f"{attribute}_orig" in module._parameters:
+        cause = "is pruned (torch.nn.utils.prune), or normalised by its spectrum"
+        remedy = f"torch.nn.utils.prune.remove(module, {attribute!r})"
+    elif hasattr(module, "parametrizations"):
+        cause = "is parametrised (torch.nn.utils.parametrize)"
+        remedy = f"torch.nn.utils.parametrize.remove_parametrizations(module, {attribute!r})"
+    elif f"{attribute}_g" in module._parameters:
+        cause, remedy = "is split by weight_norm", "torch.nn.utils.remove_weight_norm(module)"
+    else:
+        cause, remedy = "is no parameter of its module", "module.weight = nn.Parameter(weight)"
+    raise InputError(
+        f"Layer {i} of {name} has a {part} that {cause}: it is computed from other tensors at "
+        f"every run, so changing it has no effect. Make it permanent first: {remedy}."
+    )
 
 
 def _refuse_if_unusable(

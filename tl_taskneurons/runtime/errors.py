@@ -35,6 +35,10 @@ class MissingPackageError(TaskNeuronsError, ImportError):
     """A package that isn't installed."""
 
 
+class OutOfReachError(TaskNeuronsError, ConnectionError):
+    """Something in the network that can't be reached."""
+
+
 class StateError(TaskNeuronsError, RuntimeError):
     """Something that can't be done now, or that did not happen as it should have."""
 

@@ -142,6 +142,11 @@ class LoraWeights:
                 "LoRA needs peft; install it with pip install 'tl-taskneurons[compare]'"
             ) from error
         hf = self._view.model.original_model
+        if hasattr(hf, "peft_config") or any(hasattr(m, "get_base_layer") for m in hf.modules()):
+            raise InputError(
+                f"{self._view.name} has adapters of its own, which further ones would displace; "
+                "load the Hugging Face model with load_model, which merges a copy."
+            )
         homes = {id(module): name for name, module in hf.named_modules()}
         plain = _linears(self._view)
         names = {key: homes[id(module)] for key, module in plain.items()}
