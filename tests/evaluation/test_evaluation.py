@@ -42,12 +42,20 @@ def model(request, tokenizer):
 
 
 def label_log_probs(model, task: Task) -> list[dict[str, float]]:
-    """Sum of token log-probabilities of every label, one plain forward pass each."""
+    """Sum of token log-probabilities of every label, one plain forward pass each.
+
+    Where a label begins another, all have the newline that ends them.
+    """
     result = []
+    begins = any(a != b and b.startswith(a) for a in task.labels for b in task.labels)
+    end = "\n" if begins else ""
     for item in encode(task, model.tokenizer).items:
         row = {}
         for label in task.labels:
-            ids = [*item.prompt, *model.tokenizer(f" {label}", add_special_tokens=False).input_ids]
+            ids = [
+                *item.prompt,
+                *model.tokenizer(f" {label}{end}", add_special_tokens=False).input_ids,
+            ]
             with torch.no_grad():
                 log_probs = model(torch.tensor([ids]))[0].log_softmax(-1)
             n = len(item.prompt)

@@ -13,6 +13,10 @@ from tl_taskneurons.tasks.prompts import Item
 PROMPTS = [[5, 6, 7, 8], [9, 3], [4, 5, 6, 7, 8, 9, 10], [20]]
 
 
+def never(_ids) -> bool:
+    return False
+
+
 def slow_greedy(model, prompt: list[int], n: int, stops: set[int]) -> list[int]:
     """One prompt, no cache, no padding: the definition of greedy decoding."""
     ids = list(prompt)
@@ -21,9 +25,9 @@ def slow_greedy(model, prompt: list[int], n: int, stops: set[int]) -> list[int]:
         with torch.no_grad():
             logits = model(tokens, attention_mask=torch.ones_like(tokens))
         best = int(logits[0, -1].argmax())
+        ids.append(best)
         if best in stops:
             break
-        ids.append(best)
     return ids[len(prompt) :]
 
 
@@ -37,28 +41,32 @@ def all_classes(name: str, tokenizer) -> list:
 def test_batched_cached_generation_is_greedy_decoding(name, tokenizer):
     for model in all_classes(name, tokenizer):
         expected = [slow_greedy(model, prompt, 6, set()) for prompt in PROMPTS]
-        found = generate(view(model), PROMPTS, stops=set(), max_new_tokens=6)
+        found = generate(view(model), PROMPTS, closes=never, max_new_tokens=6)
         assert found == expected, type(model)
-        one_by_one = generate(view(model), PROMPTS, stops=set(), max_new_tokens=6, token_budget=1)
+        one_by_one = generate(view(model), PROMPTS, closes=never, max_new_tokens=6, token_budget=1)
         assert one_by_one == expected, type(model)
 
 
 def test_generation_stops_at_stop_tokens_and_keeps_order(tokenizer):
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
-    free = generate(view(model), PROMPTS, stops=set(), max_new_tokens=8)
+    free = generate(view(model), PROMPTS, closes=never, max_new_tokens=8)
     stops = {free[0][3]}
+
+    def closes(ids) -> bool:
+        return ids[-1] in stops
+
     expected = [slow_greedy(model, prompt, 8, stops) for prompt in PROMPTS]
-    assert generate(view(model), PROMPTS, stops=stops, max_new_tokens=8) == expected
-    assert len(expected[0]) <= 3
+    assert generate(view(model), PROMPTS, closes=closes, max_new_tokens=8) == expected
+    assert len(expected[0]) <= 4
 
 
 def test_hooks_are_active_at_every_step(tokenizer):
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     neurons = NeuronSet(torch.rand(view(model).shape) < 0.5, view(model).fingerprint)
-    plain = generate(view(model), PROMPTS, stops=set(), max_new_tokens=6)
+    plain = generate(view(model), PROMPTS, closes=never, max_new_tokens=6)
     with deactivate(model, neurons):
         expected = [slow_greedy(model, prompt, 6, set()) for prompt in PROMPTS]
-        silenced = generate(view(model), PROMPTS, stops=set(), max_new_tokens=6)
+        silenced = generate(view(model), PROMPTS, closes=never, max_new_tokens=6)
     assert silenced == expected
     assert silenced != plain
 
@@ -66,9 +74,9 @@ def test_hooks_are_active_at_every_step(tokenizer):
 def test_bad_lengths_name_the_value(tokenizer):
     model_view = view(helpers.tiny_lens("gpt2", tokenizer=tokenizer, n_positions=16))
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
-        generate(model_view, PROMPTS, stops=set(), max_new_tokens=0)
+        generate(model_view, PROMPTS, closes=never, max_new_tokens=0)
     with pytest.raises(ValueError, match="7 tokens and 10 new ones exceed the context of 16"):
-        generate(model_view, PROMPTS, stops=set(), max_new_tokens=10)
+        generate(model_view, PROMPTS, closes=never, max_new_tokens=10)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "gpt_neox"])

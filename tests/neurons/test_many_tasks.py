@@ -234,7 +234,11 @@ def test_generation_goes_on_in_halves(tokenizer: Any, monkeypatch: pytest.Monkey
 
     model_view = view(helpers.tiny_lens("llama", tokenizer=tokenizer))
     prompts = [[65 + i] * (3 + i) for i in range(7)]
-    expected = generation.generate(model_view, prompts, stops={10}, max_new_tokens=4)
+
+    def closes(ids: Any) -> bool:
+        return ids[-1] == 10
+
+    expected = generation.generate(model_view, prompts, closes=closes, max_new_tokens=4)
     real, sizes = generation._generate_batch, []
 
     def limited(view: Any, rows: Any, *rest: Any) -> Any:
@@ -245,7 +249,7 @@ def test_generation_goes_on_in_halves(tokenizer: Any, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(generation, "_generate_batch", limited)
     with pytest.warns(RuntimeWarning, match="Not enough memory"):
-        found = generation.generate(model_view, prompts, stops={10}, max_new_tokens=4)
+        found = generation.generate(model_view, prompts, closes=closes, max_new_tokens=4)
     assert found == expected
     assert sum(sizes) == 7
 

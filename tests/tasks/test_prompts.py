@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tl_taskneurons.tasks.batches import make_batches
-from tl_taskneurons.tasks.prompts import Item, Prompt, encode, label_ids, stop_ids
+from tl_taskneurons.tasks.endings import ending_of
+from tl_taskneurons.tasks.prompts import Item, Prompt, encode, label_ids
 from tl_taskneurons.tasks.task import Example, Task
 
 PAIRS = (("France", "Paris"), ("Italy", "Rome"), ("Peru", "Lima"), ("Japan", "Tokyo"))
@@ -62,7 +63,7 @@ def test_chat_uses_the_template_and_closes_with_eos(tmp_path, tiny_tokenizer):
     assert text(tokenizer, item.prompt) == "[user]Name it.\nJapan[assistant]"
     assert text(tokenizer, item.answer) == "Tokyo"
     assert item.end == (tokenizer.eos_token_id,)
-    assert stop_ids(tokenizer, Prompt(chat=True)) == {tokenizer.eos_token_id}
+    assert ending_of(tokenizer, Prompt(chat=True)).stops == {tokenizer.eos_token_id}
 
 
 def test_truncation_keeps_instruction_and_answer_and_is_counted(tokenizer):
@@ -88,7 +89,7 @@ def test_demonstrations_are_dropped_before_the_input(tokenizer):
 
 
 def test_an_answer_longer_than_the_context_is_one_clear_error(tokenizer):
-    task = Task("huge", EXAMPLES, (Example("in", "out " * 30),), metric="exact_match")
+    task = Task("huge", EXAMPLES, (Example("in", "out " * 29 + "out"),), metric="exact_match")
     with pytest.raises(
         ValueError, match="Example 0 of task 'huge' does not fit.* within 40 tokens"
     ):
@@ -100,7 +101,7 @@ def test_labels_with_equal_ids_are_refused(tmp_path, tiny_tokenizer):
     assert ids["Good"] != ids["Bad"]
 
     class Blind:
-        bos_token_id = eos_token_id = None
+        bos_token_id = eos_token_id = unk_token_id = None
 
         def __len__(self):
             return 8
@@ -162,7 +163,7 @@ def test_with_end_the_end_counts_as_answer():
 
 
 def test_stop_ids_are_eos_and_every_token_with_a_newline(tokenizer):
-    assert stop_ids(tokenizer, Prompt()) == {tokenizer.eos_token_id, ord("\n")}
+    assert ending_of(tokenizer, Prompt()).stops == {tokenizer.eos_token_id, ord("\n")}
 
 
 def test_wrong_answers_and_counterfactuals_are_tokenised_on_demand(tokenizer):

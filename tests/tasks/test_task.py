@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from tl_taskneurons.runtime.errors import did_you_mean
@@ -35,9 +37,10 @@ def test_split_names_what_is_wrong():
         task.split("dev")
 
 
-def test_accepted_answers_are_the_references_or_the_target():
+def test_the_target_is_an_accepted_answer_like_the_references():
     assert Example("x", "y").accepted == ("y",)
     assert Example("x", "y", references=("z", "y")).accepted == ("z", "y")
+    assert Example("x", "y", references=("z",)).accepted == ("y", "z")
 
 
 def test_tasks_answer_to_names_positions_and_slices():
@@ -76,3 +79,33 @@ def test_longer_inputs_can_be_left_out():
     assert task.shorter(None) is task
     with pytest.raises(ValueError, match="at most 2 characters; the shortest has 3"):
         task.shorter(2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input": None}, "input is None .NoneType"),
+        ({"target": 3}, "target is 3 .int"),
+        ({"label": True}, "label is True .bool"),
+        ({"references": "b"}, "references are 'b'"),
+        ({"wrong": (1,)}, "wrong is 1 .int"),
+        ({"input": "a\ud800"}, "half a character .* position 1"),
+    ],
+)
+def test_an_example_holds_text(fields, message):
+    # The tests' own type checks would come before the library's.
+    example = copy.copy(GOOD[0])
+    for name, value in fields.items():
+        object.__setattr__(example, name, value)
+    with pytest.raises((TypeError, ValueError), match=message):
+        example.__post_init__()
+
+
+def test_white_space_around_answers_is_taken_away_and_counted():
+    with pytest.warns(UserWarning, match=r"3 answers of task 't' .* as ' Good' became 'Good'"):
+        task = make(labels=(" Good", "Bad"), train=(Example("a", " Good"), Example("b", "Bad\n")))
+    assert task.labels == ("Good", "Bad")
+    assert [e.target for e in task.train] == ["Good", "Bad"]
+    assert task.limit(1) == make(train=GOOD[:1], test=GOOD)
+    texts = Task.from_texts("prose", [" One. "])
+    assert texts.train[0].target == " One. "

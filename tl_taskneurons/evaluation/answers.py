@@ -1,5 +1,6 @@
 """What a model answers to each example: losses, scores and predictions, for ``evaluation``."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.models.forward import answer_logits, before, require_finite
-from tl_taskneurons.models.generation import generate
+from tl_taskneurons.models.generation import eos_ids, generate
 from tl_taskneurons.models.inputs import Inputs
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import Batch, in_memory
-from tl_taskneurons.tasks.prompts import Item, Prompt, label_ids, stop_ids
+from tl_taskneurons.tasks.endings import Ending, ending_of
+from tl_taskneurons.tasks.prompts import Item, Prompt, label_ids
 from tl_taskneurons.tasks.task import Task
 
 # Of each example: its loss in nats per token, its score from 0 to 1, and what was answered.
@@ -48,6 +50,11 @@ class Answering:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self.model_view.model.tokenizer
+
+    @property
+    def ending(self) -> Ending:
+        """How answers end."""
+        return ending_of(self.tokenizer, self.prompt, eos_ids(self.model_view.model))
 
     def batches(self, items: Sequence[Item], with_end: bool = False) -> Iterable[Batch]:
         """Batch items without the tokens that the cache already holds."""
@@ -167,21 +174,17 @@ def _rank(run: Answering) -> Answers:
 
 
 def _match(run: Answering, split: str) -> Answers:
-    """Would greedy decoding give one of the references and then stop?"""
-    examples = run.task.split(split)
-    variants: list[Item] = []
-    owners: list[int] = []
-    for i, item in enumerate(run.encoded.items):
-        target = examples[item.index].target
-        for reference in dict.fromkeys((target, *examples[item.index].accepted)):
-            same = reference == target
-            variants.append(item if same else replace(item, answer=_answer(run, reference)))
-            owners.append(i)
-    stops = torch.tensor(sorted(stop_ids(run.tokenizer, run.prompt)), device=run.model_view.device)
-    losses, scores = [0.0] * len(run.encoded.items), [0.0] * len(run.encoded.items)
-    said = [""] * len(run.encoded.items)
-    targets = [examples[item.index].target for item in run.encoded.items]
-    first_of = {owner: k for k, owner in reversed(list(enumerate(owners)))}
+    """Would greedy decoding give one of the accepted answers and then end?
+
+    One forward pass on the target follows greedy decoding up to where the model says something
+    else. Where that is another way to an accepted answer, the answer is generated.
+    """
+    items = run.encoded.items
+    accepted = _accepted(run, split)
+    ending = run.ending
+    losses, said = [0.0] * len(items), [""] * len(items)
+    verdicts: list[bool | None] = [None] * len(items)
+    targets = [run.task.split(split)[item.index].target for item in items]
 
     def score(batch: Batch) -> None:
         logits = run.logits(batch)
@@ -192,44 +195,63 @@ def _match(run: Answering, split: str) -> Answers:
         rows = zip(greedy.split(counts), tokens.split(counts), nll.split(counts), strict=True)
         row_losses = torch.zeros(len(counts))
         for row, (chosen, wanted, cost) in enumerate(rows):
-            k = batch.index[row]
-            i, n = owners[k], len(variants[k].answer)
+            i = batch.index[row]
+            n = len(items[i].answer)
             row_losses[row] = cost[:n].mean()
-            hit = torch.equal(chosen[:n], wanted[:n]) and bool(torch.isin(chosen[n], stops))
-            scores[i] = max(scores[i], float(hit))
-            if first_of[i] == k:
-                losses[i] = float(row_losses[row])
-                said[i] = targets[i] if hit else run.tokenizer.decode(chosen[:n].tolist()).strip()
-        run.require_finite(row_losses, batch, variants)
+            losses[i] = float(row_losses[row])
+            same = int((chosen == wanted).int().cumprod(0).sum())
+            verdicts[i] = ending.judge(chosen[: same + 1].tolist(), accepted[i])
+            said[i] = targets[i] if verdicts[i] else run.tokenizer.decode(chosen[:n]).strip()
+        run.require_finite(row_losses, batch, items)
 
-    in_memory(run.batches([replace(v, end=v.end[:1]) for v in variants], with_end=True), score)
-    return losses, scores, said
+    in_memory(run.batches(items, with_end=True), score)
+    unclear = [i for i, verdict in enumerate(verdicts) if verdict is None]
+    # An item fits with its answer and end, so there is always room for some tokens.
+    n_ctx = run.model_view.n_ctx or math.inf
+    room = {i: int(min(run.max_new_tokens, n_ctx - len(items[i].prompt))) for i in unclear}
+    for most in sorted(set(room.values())):
+        group = [i for i in unclear if room[i] == most]
+        for i, ids in zip(group, _generate(run, [items[i] for i in group], most), strict=True):
+            verdicts[i], said[i] = ending.judge(ids, accepted[i]), ending.said(ids)
+    return losses, [float(verdict is True) for verdict in verdicts], said
 
 
-def _answer(run: Answering, reference: str) -> tuple[int, ...]:
-    text = reference if run.prompt.chat else f" {reference}"
-    return tuple(run.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _accepted(run: Answering, split: str) -> list[frozenset[str]]:
+    """The texts that count as right answers to each example."""
+    examples = run.task.split(split)
+    listed = [(item.index, examples[item.index].accepted) for item in run.encoded.items]
+    for index, accepted in listed:
+        run.ending.require_sayable(accepted, f"Example {index} of task {run.task.name!r}")
+    return [run.ending.forms(accepted) for _, accepted in listed]
+
+
+def _generate(run: Answering, items: Sequence[Item], max_new_tokens: int) -> list[list[int]]:
+    return generate(
+        run.model_view, [item.prompt for item in items], closes=run.ending.closes,
+        max_new_tokens=max_new_tokens, token_budget=2 * run.encoded.token_budget,
+    )  # fmt: skip
 
 
 def _generated(run: Answering, split: str) -> tuple[list[float], list[str]]:
     """Generate answers and compare them with label or references."""
-    ids = generate(
-        run.model_view, [item.prompt for item in run.encoded.items],
-        stops=stop_ids(run.tokenizer, run.prompt), max_new_tokens=run.max_new_tokens,
-        token_budget=2 * run.encoded.token_budget,
-    )  # fmt: skip
-    said = [run.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
-    examples = run.task.split(split)
-    wanted = [examples[item.index].accepted for item in run.encoded.items]
+    ids = _generate(run, run.encoded.items, run.max_new_tokens)
+    said = [run.ending.said(row) for row in ids]
     if run.task.metric == "rougeL":
         from rouge_score.rouge_scorer import RougeScorer  # slow to import, needed here only
 
         scorer = RougeScorer(["rougeL"], use_stemmer=False)
+        examples = run.task.split(split)
+        wanted = [examples[item.index].accepted for item in run.encoded.items]
         scores = [
             # An answer without a word gives the integer 0.
             float(max(scorer.score(ref, text)["rougeL"].fmeasure for ref in accepted))
             for text, accepted in zip(said, wanted, strict=True)
         ]
     else:
-        scores = [float(text in accepted) for text, accepted in zip(said, wanted, strict=True)]
+        accepted = _accepted(run, split)
+        scores = [
+            # An answer that was cut off is none.
+            float(run.ending.judge(row, texts) is True)
+            for row, texts in zip(ids, accepted, strict=True)
+        ]
     return scores, said

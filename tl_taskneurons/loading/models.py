@@ -285,6 +285,8 @@ def _as_hooked(
             # The conversion freezes the Hugging Face model, which may be the user's.
             for parameter, flag in requires_grad:
                 parameter.requires_grad_(flag)
+    # A bridge has its model's own; it says which tokens end a text.
+    model.generation_config = getattr(hf, "generation_config", None)
     model.eval()
     if dtype in (torch.float32, torch.float64):
         _check_same(hf, model, source)

@@ -1,6 +1,7 @@
 """Greedy generation from token ids: batched, with a KV cache, hooks active at every step."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -14,11 +15,11 @@ def generate(
     model_view: ModelView,
     prompts: Sequence[Sequence[int]],
     *,
-    stops: Set[int],
+    closes: Callable[[Sequence[int]], bool],
     max_new_tokens: int = 64,
     token_budget: int = 4096,
 ) -> list[list[int]]:
-    """Continue prompts greedily until a stop token.
+    """Continue prompts greedily until their answers end.
 
     Prompts are padded on the left with a mask of our own, which is right in both model classes;
     their own ``generate`` reads the mask off the padding token, wrongly where that token also
@@ -27,7 +28,8 @@ def generate(
     Args:
         model_view: the model.
         prompts: token ids, one list per prompt.
-        stops: ids that end an answer; they are not part of the result.
+        closes: whether the last of the ids generated for a prompt ends its answer; that id is
+            part of the result.
         max_new_tokens: the most tokens to generate for a prompt.
         token_budget: the most tokens (prompt and answer, padding included) in a batch.
 
@@ -59,7 +61,7 @@ def generate(
         start = end
 
     def run(group: list[int]) -> None:
-        rows = _generate_batch(model_view, [prompts[i] for i in group], stops, max_new_tokens)
+        rows = _generate_batch(model_view, [prompts[i] for i in group], closes, max_new_tokens)
         for i, row in zip(group, rows, strict=True):
             results[i] = row
 
@@ -74,7 +76,7 @@ def generate(
 def _generate_batch(
     model_view: ModelView,
     prompts: Sequence[Sequence[int]],
-    stops: Set[int],
+    closes: Callable[[Sequence[int]], bool],
     max_new_tokens: int,
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
@@ -93,12 +95,19 @@ def _generate_batch(
         last[:, -1] = True
         chosen = cache.extend(tokens, new, last).argmax(-1)
         for row, token in enumerate(chosen.tolist()):
-            if row in open_rows and token in stops:
-                open_rows.discard(row)
-            elif row in open_rows:
+            if row in open_rows:
                 results[row].append(token)
+                if closes(results[row]):
+                    open_rows.discard(row)
         if not open_rows:
             break
         tokens = chosen[:, None].to(tokens.device)
         new = torch.ones_like(tokens, dtype=torch.bool)
     return results
+
+
+def eos_ids(model: Any) -> frozenset[int]:
+    """Return the ids with which a model's generation config ends a text; empty without one."""
+    config = getattr(model, "generation_config", None)
+    found = getattr(config, "eos_token_id", None)
+    return frozenset(() if found is None else [found] if isinstance(found, int) else found)

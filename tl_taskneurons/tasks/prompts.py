@@ -1,38 +1,15 @@
 """From a task's examples to token batches: prompts, answers, truncation and padding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from random import Random
 from typing import Any
 
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.tasks.endings import Ending, ending_of
 from tl_taskneurons.tasks.task import Example, Task
-
-
-@dataclass(frozen=True)
-class Prompt:
-    r"""How an example becomes text.
-
-    The plain form is ``{instruction}\nInput: {input}\nOutput:`` followed by a space, the answer
-    and a newline, the demonstrations of a few-shot prompt standing before it in the same form.
-
-    Attributes:
-        shots: demonstrations taken from the train split (never the example itself).
-        instruction: whether the task's instruction opens the prompt.
-        chat: use the tokenizer's chat template instead of the plain form.
-        bos: put the tokenizer's BOS first, as TransformerLens does (the plain form only).
-        seed: which demonstrations are drawn.
-    """
-
-    shots: int = 0
-    instruction: bool = True
-    chat: bool = False
-    bos: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.shots < 0:
-            raise InputError(f"shots is {self.shots}; it must be 0 or more.")
+from tl_taskneurons.tasks.tokens import Ids, answer_ids, token_ids
+from tl_taskneurons.tasks.wording import Prompt, prompt_text
 
 
 @dataclass(frozen=True)
@@ -105,13 +82,14 @@ def encode(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, or None for all examples.")
     examples = task.split(split)[:limit]
-    if task.is_classification:
-        label_ids(task, tokenizer, prompt)
+    with_end = task.is_classification and _labels(task, tokenizer, prompt)[1]
     items: list[Item] = []
     n_truncated = n_fewer = 0
     for i, example in enumerate(examples):
         shots = _demonstrations(task, example, i, split, prompt)
         item, cut, fewer = _fit(task, example, i, shots, tokenizer, prompt, max_length)
+        if with_end:
+            item = replace(item, answer=item.answer + item.end, end=())
         if contrast:
             wrong = _wrong_ids(task, example, tokenizer, prompt)
             other: tuple[int, ...] = ()
@@ -125,48 +103,63 @@ def encode(
     return Encoded(tuple(items), n_truncated, n_fewer)
 
 
-def label_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, tuple[int, ...]]:
+def label_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, Ids]:
     """Return the token ids of each label as an answer to the task's prompt.
 
+    Where one label begins another, or the tokenizer joins a label with its end, all labels have
+    their end as well: a label could otherwise never be more probable than its own beginning.
+
     Raises:
-        ValueError: when two labels have the same ids, so that ranking could not tell them apart.
+        ValueError: when two labels have the same ids, so that ranking could not tell them apart,
+            a label is all unknown tokens, or nothing ends a label that begins another.
     """
+    return _labels(task, tokenizer, prompt)[0]
+
+
+def _labels(task: Task, tokenizer: Any, prompt: Prompt) -> tuple[dict[str, Ids], bool]:
+    """The labels' ids, and whether they have their end."""
+    ending = ending_of(tokenizer, prompt)
     probe = Example(input="x", target=task.labels[0])
-    text = _prompt_text(task, probe, (), tokenizer, prompt)
-    prompt_ids = _ids(tokenizer, text)
-    ids = {
-        label: _answer_ids(tokenizer, text, prompt_ids, label, prompt)[0] for label in task.labels
-    }
-    owner: dict[tuple[int, ...], str] = {}
-    for label, label_tokens in ids.items():
-        if label_tokens in owner:
+    text = prompt_text(task, probe, (), tokenizer, prompt)
+    pairs = {label: _answer(ending, text, label) for label in task.labels}
+    owner: dict[Ids, str] = {}
+    for label, (ids, end) in pairs.items():
+        _require_known(tokenizer, ids, f"The label {label!r} of task {task.name!r}")
+        if ids in owner:
             raise InputError(
-                f"Labels {owner[label_tokens]!r} and {label!r} of task {task.name!r} have the same "
-                f"token ids {list(label_tokens)} in this tokenizer; rename one of them."
+                f"Labels {owner[ids]!r} and {label!r} of task {task.name!r} have the same "
+                f"token ids {list(ids)} in this tokenizer; rename one of them."
             )
-        owner[label_tokens] = label
-    return ids
+        owner[ids] = label
+        longer = next((o for o, (i, _) in pairs.items() if o != label and _begins(ids, i)), None)
+        if longer is not None and not end:
+            raise InputError(
+                f"Label {label!r} of task {task.name!r} begins label {longer!r} in this tokenizer, "
+                "and no token ends an answer, so the longer could never win; rename one of them."
+            )
+    with_end = _with_end(pairs)
+    return {k: ids + end if with_end else ids for k, (ids, end) in pairs.items()}, with_end
 
 
-def _wrong_ids(
-    task: Task, example: Example, tokenizer: Any, prompt: Prompt
-) -> tuple[tuple[int, ...], ...]:
+def _with_end(pairs: Mapping[str, tuple[Ids, Ids]]) -> bool:
+    """Whether labels are ranked with their end; ``pairs`` are the ids of labels and ends."""
+    answers = [ids for ids, _ in pairs.values()]
+    joined = len({bool(end) for _, end in pairs.values()}) > 1
+    return joined or any(_begins(a, b) for a in answers for b in answers if a is not b)
+
+
+def _begins(short: Ids, long: Ids) -> bool:
+    return len(short) < len(long) and long[: len(short)] == short
+
+
+def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> tuple[Ids, ...]:
     """Tokenise an example's wrong answers: its own, or for classification all other labels."""
-    wrong = example.wrong or [label for label in task.labels if label != example.target]
-    text = _prompt_text(task, example, (), tokenizer, prompt)
-    ids = _ids(tokenizer, text)
-    return tuple(_answer_ids(tokenizer, text, ids, answer, prompt)[0] for answer in wrong)
-
-
-@lru_cache(maxsize=4)
-def stop_ids(tokenizer: Any, prompt: Prompt) -> frozenset[int]:
-    """Return the ids that end an answer: EOS, and in the plain form every token with a newline."""
-    stops = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
-    if not prompt.chat:
-        vocabulary = sorted(tokenizer.get_vocab().values())
-        texts = tokenizer.batch_decode([[i] for i in vocabulary])
-        stops |= {i for i, text in zip(vocabulary, texts, strict=True) if "\n" in text}
-    return frozenset(stops)
+    if task.is_classification and not example.wrong:
+        ids = _labels(task, tokenizer, prompt)[0]
+        return tuple(ids[label] for label in task.labels if label != example.target)
+    ending = ending_of(tokenizer, prompt)
+    text = prompt_text(task, example, (), tokenizer, prompt)
+    return tuple(_answer(ending, text, answer)[0] for answer in example.wrong)
 
 
 def _demonstrations(
@@ -210,7 +203,7 @@ def _fit(
     while excess(item) > 0 and shots:
         shots = shots[:-1]
         item = _item(task, example, index, shots, tokenizer, prompt)
-    input_ids = _ids(tokenizer, example.input)
+    input_ids = token_ids(tokenizer, example.input)
     keep = len(input_ids)
     while excess(item) > 0:
         keep -= excess(item)
@@ -220,7 +213,7 @@ def _fit(
                 f"({len(item.answer)} tokens) leave no room for the input within {max_length} "
                 "tokens. Shorten the instruction or the answer, or raise max_length."
             )
-        shorter = Example(tokenizer.decode(input_ids[:keep]).rstrip(), example.target)
+        shorter = replace(example, input=tokenizer.decode(input_ids[:keep]).rstrip())
         item = _item(task, shorter, index, shots, tokenizer, prompt)
     return item, keep < len(input_ids), len(shots) < n_shots
 
@@ -233,13 +226,13 @@ def _item(
     tokenizer: Any,
     prompt: Prompt,
 ) -> Item:
-    text = _prompt_text(task, example, shots, tokenizer, prompt)
-    prompt_ids = _ids(tokenizer, text)
-    answer, end = _answer_ids(tokenizer, text, prompt_ids, example.target, prompt)
+    where = f"example {index} of task {task.name!r}"
+    text = prompt_text(task, example, shots, tokenizer, prompt)
+    answer, end = _answer(ending_of(tokenizer, prompt), text, example.target)
     if not answer:
-        raise InputError(
-            f"The answer {example.target!r} of example {index} of task {task.name!r} has no tokens."
-        )
+        raise InputError(f"The answer {example.target!r} of {where} has no tokens.")
+    _require_known(tokenizer, answer, f"The answer {example.target!r} of {where}")
+    prompt_ids = token_ids(tokenizer, text)
     if prompt.bos and not prompt.chat and tokenizer.bos_token_id is not None:
         prompt_ids = (tokenizer.bos_token_id, *prompt_ids)
     if not prompt_ids:
@@ -250,56 +243,22 @@ def _item(
     return Item(index, tuple(prompt_ids), answer, end)
 
 
-def _prompt_text(
-    task: Task, example: Example, shots: tuple[Example, ...], tokenizer: Any, prompt: Prompt
-) -> str:
-    """Write everything up to the answer."""
-    instruction = task.instruction if prompt.instruction else ""
-    if prompt.chat:
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError("This tokenizer has no chat template; use Prompt(chat=False).")
-        turns = []
-        for shot in (*shots, example):
-            content = f"{instruction}\n{shot.input}" if instruction else shot.input
-            turns.append({"role": "user", "content": content})
-            turns.append({"role": "assistant", "content": shot.target})
-        return tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
-    if not example.input and not shots and not instruction:
-        return ""
-    parts = [f"{instruction}\n"] if instruction else []
-    parts += [f"Input: {shot.input}\nOutput: {shot.target}\n" for shot in shots]
-    return "".join(parts) + f"Input: {example.input}\nOutput:"
+def _answer(ending: Ending, text: str, target: str) -> tuple[Ids, Ids]:
+    """Tokenise an answer and its end as they follow a prompt."""
+    answer = ending.lead + target if text else target
+    ids, end = answer_ids(ending.tokenizer, text, answer, ending.text)
+    eos = getattr(ending.tokenizer, "eos_token_id", None)
+    if end or eos is None or ids != answer_ids(ending.tokenizer, text, answer, "")[0]:
+        return ids, end
+    return ids, (eos,)  # the tokenizer has no token for a newline
 
 
-def _answer_ids(
-    tokenizer: Any, text: str, prompt_ids: tuple[int, ...], target: str, prompt: Prompt
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokenise the answer and its end as they follow the prompt.
-
-    Tokenising prompt and answer together keeps the answer's first token natural with every
-    tokenizer (some put a space of their own before a string); where the prompt's tokens would
-    change by it, the answer is tokenised alone.
-    """
-    answer = target if prompt.chat or not text else f" {target}"
-    end = (tokenizer.eos_token or "") if prompt.chat else "\n"
-    answer_ids = _continue(tokenizer, text, prompt_ids, answer)
-    return answer_ids, _continue(tokenizer, text + answer, (*prompt_ids, *answer_ids), end)
-
-
-def _continue(tokenizer: Any, text: str, ids: tuple[int, ...], more: str) -> tuple[int, ...]:
-    joint = _ids(tokenizer, text + more)
-    if len(joint) > len(ids) and joint[: len(ids)] == ids:
-        return joint[len(ids) :]
-    return _ids(tokenizer, more)
-
-
-def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return _tokenised(tokenizer, len(tokenizer), text) if text else ()
-
-
-# The same examples are encoded for every training and every evaluation.
-@lru_cache(maxsize=65_536)
-def _tokenised(tokenizer: Any, vocabulary: int, text: str) -> tuple[int, ...]:  # noqa: ARG001
-    """Tokenise a text; ``vocabulary`` is there so that added tokens are not missed."""
-    # Without special tokens: the tokenizer TransformerLens holds puts a BOS before every string.
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _require_known(tokenizer: Any, ids: Ids, what: str) -> None:
+    """Raise ValueError where a text is made of unknown tokens alone."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown in ids and all(i == unknown or not tokenizer.decode([i]).strip() for i in ids):
+        raise InputError(
+            f"{what} is made of unknown tokens alone ({list(ids)}): this tokenizer has no token "
+            "for it, so any other unknown text would count as the same. Write it otherwise, or "
+            "use a model whose tokenizer knows it."
+        )

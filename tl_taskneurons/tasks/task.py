@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, SupportsIndex, overload
 
-from tl_taskneurons.runtime.errors import InputError, UnknownNameError, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
 
 METRICS = ("accuracy", "rougeL", "exact_match", "loss")
 
@@ -19,7 +20,7 @@ class Example:
         input: the content alone, without the instruction.
         target: the text to produce; for classification one of the task's labels.
         label: the label of a classification example, else None.
-        references: every accepted target of a generation example; empty means ``(target,)``.
+        references: accepted answers of a generation example beside the target.
         wrong: answers that the example's target is compared with, e.g. by the metric
             ``"logit_diff"``; for classification, empty means all other labels.
         counterfactual: another input, e.g. with the other name or number, whose activations can
@@ -33,15 +34,51 @@ class Example:
     wrong: tuple[str, ...] = ()
     counterfactual: str | None = None
 
+    def __post_init__(self) -> None:
+        for field in ("input", "target"):
+            _require_text(field, getattr(self, field))
+        for field in ("label", "counterfactual"):
+            if getattr(self, field) is not None:
+                _require_text(field, getattr(self, field))
+        for field in ("references", "wrong"):
+            texts = getattr(self, field)
+            if not isinstance(texts, list | tuple):
+                raise InputTypeError(
+                    f"An example's {field} are {texts!r}; give a tuple of strings."
+                )
+            for text in texts:
+                _require_text(field, text)
+            object.__setattr__(self, field, tuple(texts))
+
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Every accepted target: the references, or the target alone."""
-        return self.references or (self.target,)
+        """Every accepted answer: the references, and the target whether or not they repeat it."""
+        repeated = self.target in self.references
+        return self.references if repeated else (self.target, *self.references)
+
+
+def _require_text(field: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise InputTypeError(
+            f"An example's {field} is {value!r} ({type(value).__name__}); it must be a string."
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"An example's {field} holds half a character ({value[error.start]!r} at position "
+            f"{error.start} of {value[:80]!r}), a lone surrogate that no tokenizer can read; read "
+            "its source as UTF-8, or delete it."
+        ) from error
 
 
 @dataclass(frozen=True)
 class Task:
     """A named task with a training and a test split.
+
+    White space at the ends of answers (targets, labels, references, wrong answers) is taken away,
+    with a warning that counts them, since the form of the prompt says what stands around an
+    answer. Plain text, a target without an input, stays as it is.
 
     Attributes:
         name: the task's name in tables and files.
@@ -72,6 +109,14 @@ class Task:
             raise InputError(
                 f"Unknown metric {self.metric!r} of task {self.name!r}; use one of {METRICS}."
             )
+        for split, examples in (("train", self.train), ("test", self.test)):
+            for i, example in enumerate(examples):
+                if not example.target.strip():
+                    raise InputError(
+                        f"Example {i} of the {split} split of task {self.name!r} has an empty "
+                        "target; every example needs an answer."
+                    )
+        self._strip_answers()
         if self.metric == "accuracy" and len(self.labels) < 2:
             raise InputError(
                 f"Task {self.name!r} is judged by accuracy but has {len(self.labels)} labels; "
@@ -81,14 +126,28 @@ class Task:
             raise InputError(f"Task {self.name!r} lists a label twice: {self.labels}.")
         for split, examples in (("train", self.train), ("test", self.test)):
             for i, example in enumerate(examples):
-                where = f"Example {i} of the {split} split of task {self.name!r}"
-                if not example.target.strip():
-                    raise InputError(f"{where} has an empty target; every example needs an answer.")
                 if self.labels and example.target not in self.labels:
                     raise InputError(
-                        f"{where} has the unknown label {example.target!r}; "
-                        f"the labels are {self.labels}."
+                        f"Example {i} of the {split} split of task {self.name!r} has the unknown "
+                        f"label {example.target!r}; the labels are {self.labels}."
                     )
+
+    def _strip_answers(self) -> None:
+        """Take white space from the ends of answers, and say of how many."""
+        stripped: dict[str, Any] = {}
+        changed: list[str] = []
+        for split, examples in (("train", self.train), ("test", self.test)):
+            stripped[split] = tuple(_stripped(example, changed) for example in examples)
+        stripped["labels"] = _strip_texts(self.labels, changed)
+        if changed:
+            for field, value in stripped.items():
+                object.__setattr__(self, field, value)
+            warnings.warn(
+                f"{len(changed)} answers of task {self.name!r} began or ended with white space, "
+                f"which was taken away, as {changed[0]!r} became {changed[0].strip()!r}.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     @property
     def is_classification(self) -> bool:
@@ -143,6 +202,27 @@ class Task:
         """
         examples = tuple(Example(input="", target=text) for text in texts)
         return Task(name=name, train=examples, test=examples, metric="loss", family="text")
+
+
+def _stripped(example: Example, changed: list[str]) -> Example:
+    """An example with bare answers; those that were not are added to ``changed``."""
+    if not example.input:  # plain text
+        return example
+    answers = (example.target, example.label or "", *example.references, *example.wrong)
+    if all(text == text.strip() for text in answers):
+        return example
+    return replace(
+        example,
+        target=_strip_texts((example.target,), changed)[0],
+        label=None if example.label is None else example.label.strip(),
+        references=_strip_texts(example.references, changed),
+        wrong=_strip_texts(example.wrong, changed),
+    )
+
+
+def _strip_texts(texts: tuple[str, ...], changed: list[str]) -> tuple[str, ...]:
+    changed += [text for text in texts if text != text.strip()]
+    return tuple(text.strip() for text in texts)
 
 
 class Tasks(tuple[Task, ...]):
