@@ -24,7 +24,7 @@ from targets import Target
 
 from tl_taskneurons.cli import costs
 from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime.memory import peak_memory
+from tl_taskneurons.runtime.memory import peak_of_tensors
 from tl_taskneurons.tasks.prompts import Item
 
 # Llama-2-7b as published (arXiv 2307.09288); the others are for machines without a large GPU.
@@ -90,7 +90,7 @@ def measured(
     found = {}
     for name, job in jobs.items():
         run = job.runner(model_view)
-        with peak_memory(model_view.device) as peak:
+        with peak_of_tensors(model_view.device) as peak:
             run()
             run()
         found[name] = (min(_timed(run, model_view.device) for _ in range(repeats)), peak.bytes)

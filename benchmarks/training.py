@@ -26,8 +26,8 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.prompts import Item
 from tl_taskneurons.training.loop import Trainee, adamw, update
+from tl_taskneurons.training.neuron_trainee import NeuronTrainee
 from tl_taskneurons.training.rivals import AllWeights, LoraWeights
-from tl_taskneurons.training.slices import NeuronTrainee
 
 N_ANSWER = 4
 FULL, LORA, FORWARD = "all weights", "LoRA rank 16", "forward alone"

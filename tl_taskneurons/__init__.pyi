@@ -128,7 +128,11 @@ from .training.comparisons import (
 from .training.comparisons import (
     finetune_top as finetune_top,
 )
+from .training.deltas import Delta as Delta
+from .training.deltas import LoraDelta as LoraDelta
 from .training.deltas import NeuronDelta as NeuronDelta
+from .training.deltas import WeightDelta as WeightDelta
+from .training.deltas import load_delta as load_delta
 from .training.finetune import finetune as finetune
 from .training.settings import Training as Training
 

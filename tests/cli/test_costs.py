@@ -8,7 +8,7 @@ from tl_taskneurons.cli import costs
 from tl_taskneurons.cli.costs import JOBS, Cost, frame, n_weights, plan, with_layers
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.scoring import score_batches
-from tl_taskneurons.runtime.memory import peak_memory
+from tl_taskneurons.runtime.memory import peak_of_tensors
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.prompts import Item
 
@@ -30,7 +30,7 @@ def test_the_memory_of_detection_is_that_of_the_whole_model(name, kind):
     model_view = view(tiny_lens(name, kind, **layers))
     batch = next(iter(make_batches(items(), token_budget=128)))
     score_batches(model_view, [batch], "grad_act")
-    with peak_memory(model_view.device) as peak:
+    with peak_of_tensors(model_view.device) as peak:
         score_batches(model_view, [batch], "grad_act")
     assert found["detection"].peak == pytest.approx(peak.bytes, rel=0.05)
 

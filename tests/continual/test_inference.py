@@ -7,7 +7,7 @@ import helpers
 import micro
 import pytest
 import torch
-from rows import TRAINING, mlp_weights, row_of_tasks
+from sequences import TRAINING, mlp_weights, three_tasks
 
 from tl_taskneurons.continual.features import (
     TaskStatistics,
@@ -16,7 +16,7 @@ from tl_taskneurons.continual.features import (
     nearest_task,
     task_weights,
 )
-from tl_taskneurons.continual.inference import NearestPiece, Routed, TaskWeighted
+from tl_taskneurons.continual.inference import NearestTask, Routed, TaskWeighted
 from tl_taskneurons.continual.learners import Setting, deltas_of
 from tl_taskneurons.continual.lora_learners import LoraLearner, OrthogonalLearner, overlap_penalty
 from tl_taskneurons.continual.neuron_learner import NeuronLearner, mixed
@@ -30,7 +30,7 @@ def model(tokenizer: Any) -> Any:
 
 
 def learnt(model: Any, learner: Any, *, private: bool = False) -> tuple[Setting, list[Any]]:
-    tasks = row_of_tasks()
+    tasks = three_tasks()
     setting = Setting(view(model), tasks, TRAINING)
     history: list[Any] = []
     for task in tasks:
@@ -48,7 +48,7 @@ def test_weights_of_seen_tasks_sum_to_one_and_follow_the_cosines():
 
 
 def test_features_are_the_mean_last_hidden_states_of_the_prompt(model: Any):
-    task = row_of_tasks()[0]
+    task = three_tasks()[0]
     found = input_features(model, task)
     assert found.shape == (8, model.cfg.d_model)
     prompt = f"one\nInput: {task.train[3].input}\nOutput:"
@@ -138,8 +138,8 @@ def test_w_ncft_visits_each_task_with_its_own_weights(
         return nullcontext()
 
     monkeypatch.setattr("tl_taskneurons.continual.inference.mixed", watched)
-    visits = list(inference.visits(setting, NeuronLearner(0.4), history, ["one", "three"]))
-    assert [dict(visit.inputs) for visit in visits] == [{"one": range(4)}, {"three": range(4)}]
+    groups = list(inference.groups(setting, NeuronLearner(0.4), history, ["one", "three"]))
+    assert [dict(group.inputs) for group in groups] == [{"one": range(4)}, {"three": range(4)}]
     for weights, name in zip(used, ("one", "three"), strict=True):
         assert sum(weights) == pytest.approx(total)
         assert weights.index(max(weights)) == ("one", "two", "three").index(name)
@@ -181,12 +181,12 @@ def test_the_nearest_task_is_the_right_one_on_separable_data():
 
 def test_epi_answers_each_input_with_the_nearest_task_s_piece(model: Any):
     setting, history = learnt(model, LoraLearner(2), private=True)
-    visits = list(NearestPiece().visits(setting, LoraLearner(2), history, ["one", "two"]))
-    known = {piece.task: setting.statistics(piece.task) for piece in history}
+    groups = list(NearestTask().groups(setting, LoraLearner(2), history, ["one", "two"]))
+    known = {result.task: setting.statistics(result.task) for result in history}
     for name in ("one", "two"):
         nearest = nearest_task(setting.features(name, "test"), known)
-        for k, visit in enumerate(visits):
-            assert list(visit.inputs[name]) == (nearest == k).nonzero().flatten().tolist()
+        for k, group in enumerate(groups):
+            assert list(group.inputs[name]) == (nearest == k).nonzero().flatten().tolist()
         # The instruction is part of the prompt, so that these tasks are easy to tell apart.
         assert (nearest == list(known).index(name)).all()
 
@@ -195,11 +195,11 @@ def test_routing_covers_every_input_once_and_becomes_epi_when_cold(model: Any):
     learner = NeuronLearner(0.4)
     setting, history = learnt(model, learner, private=True)
     for temperature in (100.0, 0.1, 1e-6):
-        visits = list(Routed(temperature).visits(setting, learner, history, ["one", "two"]))
+        groups = list(Routed(temperature).groups(setting, learner, history, ["one", "two"]))
         for name in ("one", "two"):
-            assert sorted(i for visit in visits for i in visit.inputs[name]) == [0, 1, 2, 3]
+            assert sorted(i for group in groups for i in group.inputs[name]) == [0, 1, 2, 3]
     features = setting.features("one", "test")
-    known = {piece.task: setting.statistics(piece.task) for piece in history}
+    known = {result.task: setting.statistics(result.task) for result in history}
     weights = Routed(1.0).weights(features, known)
     assert torch.allclose(weights.sum(1), torch.ones(4))
     cold = Routed(1e-6).weights(features, known)

@@ -10,12 +10,12 @@ import micro
 import pandas as pd
 import pytest
 import torch
-from rows import NAMES, TRAINING, mlp_weights, row_of_tasks
+from sequences import NAMES, TRAINING, mlp_weights, three_tasks
 
 from tl_taskneurons.continual import METHODS, SequenceResult, find_method, run_sequence
 from tl_taskneurons.continual.inference import Plain
 from tl_taskneurons.continual.learners import Setting
-from tl_taskneurons.continual.methods import Method
+from tl_taskneurons.continual.method import Method
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
 from tl_taskneurons.continual.weight_learners import WeightLearner
 from tl_taskneurons.evaluation.evaluate import evaluate
@@ -24,7 +24,7 @@ from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.tasks.task import Task, Tasks
 from tl_taskneurons.training.deltas import NeuronDelta, WeightDelta
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.settings import Training
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def model(tokenizer: Any) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fills_the_matrix_and_leaves_the_model_as_it_was(model: Any, method: str):
-    evaluate(model, row_of_tasks()[0])  # a bridge sets hooks of its own in its first pass
+    evaluate(model, three_tasks()[0])  # a bridge sets hooks of its own in its first pass
     before = micro.snapshot(model)
-    result = run_sequence(model, row_of_tasks()[:2], method, TRAINING)
+    result = run_sequence(model, three_tasks()[:2], method, TRAINING)
     assert micro.unchanged(model, before)
     assert list(result.matrix.index) == ["one", "two"]
     assert list(result.matrix.columns) == [0, 1, 2]
@@ -47,7 +47,7 @@ def test_every_method_fills_the_matrix_and_leaves_the_model_as_it_was(model: Any
 
 
 def test_the_result_has_seen_tasks_alone_scores_and_both_measures(model: Any):
-    result = run_sequence(model, row_of_tasks(), "ncft", TRAINING)
+    result = run_sequence(model, three_tasks(), "ncft", TRAINING)
     assert result.alone["task"].tolist() == list(NAMES)
     seen = result.scores.pivot(index="task", columns="stage", values="seen").loc[list(NAMES)]
     assert seen.to_numpy().tolist() == [
@@ -66,7 +66,7 @@ def test_the_result_has_seen_tasks_alone_scores_and_both_measures(model: Any):
     "method", ["seq-ft", "joint", "o-lora", "ncft-soft", "w-ncft", "w-ncft-literal", "routed"]
 )
 def test_one_task_in_the_row_is_training_it_alone(model: Any, method: str):
-    task = row_of_tasks()[0]
+    task = three_tasks()[0]
     result = run_sequence(model, [task], method, TRAINING)
     assert result.matrix[1].tolist() == result.alone["value"].tolist()
     chosen = find_method(method)
@@ -78,7 +78,7 @@ def test_one_task_in_the_row_is_training_it_alone(model: Any, method: str):
 
 
 def test_one_task_of_ncft_is_finetune_on_the_detected_neurons(model: Any):
-    task = row_of_tasks()[0]
+    task = three_tasks()[0]
     delta = run_sequence(model, [task], "ncft", TRAINING).deltas["one"]
     assert isinstance(delta, NeuronDelta)
     expected = finetune(model, task, delta.neurons, TRAINING)
@@ -92,7 +92,7 @@ def test_a_stage_changes_its_own_neurons_and_nothing_else(tokenizer: Any, kind: 
     model = micro.lens(kind, "bridge", tokenizer)
     training = replace(TRAINING, weight_decay=0.1)
     learner = find_method(method).learner
-    tasks = row_of_tasks()
+    tasks = three_tasks()
     setting = Setting(view(model), tasks, training)
     history: list[Any] = []
     for task in tasks:
@@ -118,22 +118,22 @@ def masks_of(result: SequenceResult) -> torch.Tensor:
 
 
 def test_strict_isolation_gives_every_task_neurons_of_its_own(model: Any):
-    result = run_sequence(model, row_of_tasks(), "ncft-strict", TRAINING, fraction=0.3)
+    result = run_sequence(model, three_tasks(), "ncft-strict", TRAINING, fraction=0.3)
     masks = masks_of(result)
     assert masks.sum(0).max() == 1
     assert len({int(mask.sum()) for mask in masks}) == 1
-    plain = run_sequence(model, row_of_tasks(), "ncft", TRAINING, fraction=0.3)
+    plain = run_sequence(model, three_tasks(), "ncft", TRAINING, fraction=0.3)
     assert masks_of(plain).sum(0).max() > 1
 
 
 def test_strict_isolation_says_when_neurons_run_out(model: Any):
     with pytest.raises(ValueError, match="needs 38 neurons, but strict isolation leaves 20 of 96"):
-        run_sequence(model, row_of_tasks(), "ncft-strict", TRAINING, fraction=0.4)
+        run_sequence(model, three_tasks(), "ncft-strict", TRAINING, fraction=0.4)
 
 
 def test_soft_isolation_scales_updates_by_earlier_relevance(model: Any):
     learner = NeuronLearner(0.5, isolation="soft", strength=2.0)
-    tasks = row_of_tasks()
+    tasks = three_tasks()
     setting = Setting(view(model), tasks, Training(lr=1e-3, steps=1, batch_size=8, clip=None))
     first = learner.learn(setting, (), tasks[0])
     scale = learner.update_scale([first])
@@ -164,7 +164,7 @@ def test_a_budget_by_mass_is_the_fewest_neurons_that_hold_it():
 
 
 def test_a_limit_of_scored_examples_chooses_the_neurons(model: Any):
-    one = row_of_tasks()[0]
+    one = three_tasks()[0]
     few, every = (
         run_sequence(model, [one], "ncft", TRAINING, fraction=0.3, score_limit=limit).deltas["one"]
         for limit in (2, 100)
@@ -177,7 +177,7 @@ def test_a_limit_of_scored_examples_chooses_the_neurons(model: Any):
 
 
 def test_joint_training_does_not_depend_on_the_order(model: Any, tmp_path: Path):
-    one, two, three = row_of_tasks()
+    one, two, three = three_tasks()
     first = run_sequence(model, [one, two, three], "joint", TRAINING, store=tmp_path)
     again = run_sequence(model, [two, one, three], "joint", TRAINING)
     last, same = first.deltas["three"], again.deltas["three"]
@@ -189,7 +189,7 @@ def test_joint_training_does_not_depend_on_the_order(model: Any, tmp_path: Path)
 
 def test_replay_trains_on_kept_examples_too(model: Any):
     method = Method("mine", WeightLearner(buffer=2), Plain())
-    result = run_sequence(model, row_of_tasks(), method, TRAINING)
+    result = run_sequence(model, three_tasks(), method, TRAINING)
     # Eight new examples, and two of each earlier task until they are about as many.
     assert [delta.info["examples"] for delta in result.deltas.values()] == [8, 16, 16]
     assert {delta.info["steps"] for delta in result.deltas.values()} == {2}
@@ -198,8 +198,8 @@ def test_replay_trains_on_kept_examples_too(model: Any):
 def test_keep_leaves_the_last_stage_in_the_model(tokenizer: Any):
     for method in ("ncft", "o-lora"):
         model = helpers.tiny_lens("llama", tokenizer=tokenizer)
-        result = run_sequence(model, row_of_tasks(), method, TRAINING, keep=True)
-        after = evaluate(model, row_of_tasks())
+        result = run_sequence(model, three_tasks(), method, TRAINING, keep=True)
+        after = evaluate(model, three_tasks())
         last = result.scores[result.scores["stage"] == 3]
         assert after["loss"].tolist() == pytest.approx(last["loss"].tolist(), abs=1e-6)
 
@@ -215,7 +215,7 @@ def same_result(a: Any, b: Any) -> None:
 def test_a_resumed_row_equals_an_unbroken_one(
     model: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ):
-    whole = run_sequence(model, row_of_tasks(), method, TRAINING, folder=tmp_path / "whole")
+    whole = run_sequence(model, three_tasks(), method, TRAINING, folder=tmp_path / "whole")
     learner = type(find_method(method).learner)
     plain, calls = learner.learn, []
 
@@ -231,25 +231,25 @@ def test_a_resumed_row_equals_an_unbroken_one(
     broken = tmp_path / "broken"
     monkeypatch.setattr(learner, "learn", stops)
     with pytest.raises(KeyboardInterrupt):
-        run_sequence(model, row_of_tasks(), method, TRAINING, folder=broken)
+        run_sequence(model, three_tasks(), method, TRAINING, folder=broken)
     monkeypatch.setattr(learner, "learn", counts)
-    resumed = run_sequence(model, row_of_tasks(), method, TRAINING, folder=broken)
+    resumed = run_sequence(model, three_tasks(), method, TRAINING, folder=broken)
     assert "one" not in calls[:1]
     assert calls[0] == "three"
     same_result(whole, resumed)
     assert json.loads((broken / "run.json").read_text())["status"] == "finished"
     calls.clear()
-    same_result(whole, run_sequence(model, row_of_tasks(), method, TRAINING, folder=broken))
+    same_result(whole, run_sequence(model, three_tasks(), method, TRAINING, folder=broken))
     assert calls == []
 
 
 def test_a_folder_of_another_configuration_is_refused(model: Any, tmp_path: Path):
-    run_sequence(model, row_of_tasks()[:1], "seq-ft", TRAINING, folder=tmp_path)
+    run_sequence(model, three_tasks()[:1], "seq-ft", TRAINING, folder=tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seq-ft.*ncft"):
-        run_sequence(model, row_of_tasks()[:1], "ncft", TRAINING, folder=tmp_path)
+        run_sequence(model, three_tasks()[:1], "ncft", TRAINING, folder=tmp_path)
     with pytest.raises(ValueError, match=r"'lr': 0.01.*'lr': 0.02"):
         training = replace(TRAINING, lr=2e-2)
-        run_sequence(model, row_of_tasks()[:1], "seq-ft", training, folder=tmp_path)
+        run_sequence(model, three_tasks()[:1], "seq-ft", training, folder=tmp_path)
 
 
 def no_training(*_: Any, **__: Any) -> None:
@@ -260,7 +260,7 @@ def test_bad_rows_are_refused_before_anything_is_trained(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(NeuronLearner, "learn", no_training)
-    one, two, _ = row_of_tasks()
+    one, two, _ = three_tasks()
     cases = [
         ([], {}, "no tasks"),
         ([one, one], {}, "'one' is given twice, at stages 1 and 2"),
@@ -284,9 +284,9 @@ def test_bad_rows_are_refused_before_anything_is_trained(
 def test_a_hooked_transformer_runs_neurons_and_refuses_adapters(tokenizer: Any):
     model = micro.lens("llama", "hooked", tokenizer)
     bridge = run_sequence(
-        micro.lens("llama", "bridge", tokenizer), row_of_tasks(), "routed", TRAINING
+        micro.lens("llama", "bridge", tokenizer), three_tasks(), "routed", TRAINING
     )
-    result = run_sequence(model, row_of_tasks(), "routed", TRAINING)
+    result = run_sequence(model, three_tasks(), "routed", TRAINING)
     assert result.scores["loss"].tolist() == pytest.approx(bridge.scores["loss"].tolist(), rel=1e-3)
     with pytest.raises(TypeError, match="kind='bridge'"):
-        run_sequence(model, row_of_tasks(), "o-lora", TRAINING)
+        run_sequence(model, three_tasks(), "o-lora", TRAINING)

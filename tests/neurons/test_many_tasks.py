@@ -17,7 +17,7 @@ from tl_taskneurons.neurons import capture
 from tl_taskneurons.neurons.attribution import item_methods
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.settings import ScoreSettings
-from tl_taskneurons.runtime.memory import peak_memory
+from tl_taskneurons.runtime.memory import peak_of_tensors
 from tl_taskneurons.tasks import batches
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.prompts import Item
@@ -101,7 +101,7 @@ def test_layers_below_the_lowest_take_no_part_in_the_backward_pass(tokenizer: An
     model_view = view(model)
     peaks = []
     for layers in (None, [7]):
-        with peak_memory(model_view.device) as peak:
+        with peak_of_tensors(model_view.device) as peak:
             score_batches(model_view, batches, "grad_act", settings=ScoreSettings(layers=layers))
         peaks.append(peak.bytes)
     assert peaks[1] < 0.5 * peaks[0]
@@ -135,9 +135,9 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(
     before = [vars(block).get("forward") for block in _inner_blocks(model)]
     found = {}
     for method in ("grad_act", "integrated_gradients"):
-        with peak_memory(model_view.device) as plain:
+        with peak_of_tensors(model_view.device) as plain:
             expected = score_batches(model_view, batches, method, settings=ScoreSettings(steps=1))
-        with tn.gradient_checkpointing(model), peak_memory(model_view.device) as saved:
+        with tn.gradient_checkpointing(model), peak_of_tensors(model_view.device) as saved:
             assert recomputes(model_view)
             found[method] = score_batches(
                 model_view, batches, method, settings=ScoreSettings(steps=1)

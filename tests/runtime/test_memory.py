@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from tl_taskneurons.runtime.memory import is_out_of_memory, peak_memory
+from tl_taskneurons.runtime.memory import is_out_of_memory, peak_of_tensors
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory, make_batches
 from tl_taskneurons.tasks.prompts import Item
 
@@ -16,7 +16,7 @@ def numbers(n: int) -> torch.Tensor:
 
 
 def test_the_peak_is_of_what_lives_at_the_same_time():
-    with peak_memory(CPU) as peak:
+    with peak_of_tensors(CPU) as peak:
         first = numbers(4)
         second = first + 1
         del first
@@ -28,7 +28,7 @@ def test_the_peak_is_of_what_lives_at_the_same_time():
 
 def test_views_and_what_was_there_before_count_nothing():
     before = numbers(4)
-    with peak_memory(CPU) as peak:
+    with peak_of_tensors(CPU) as peak:
         before.view(2, -1).mT.add_(1)
         kept = before[:10].clone()
     assert peak.bytes == kept.untyped_storage().nbytes()
@@ -36,9 +36,9 @@ def test_views_and_what_was_there_before_count_nothing():
 
 def test_the_backward_pass_counts_too():
     weight = numbers(1).requires_grad_()
-    with peak_memory(CPU) as forward:
+    with peak_of_tensors(CPU) as forward:
         loss = (weight * 2).exp().sum()
-    with peak_memory(CPU) as both:
+    with peak_of_tensors(CPU) as both:
         (weight * 2).exp().sum().backward()
     assert both.bytes > forward.bytes
     assert loss.isfinite()

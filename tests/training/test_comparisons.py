@@ -21,8 +21,8 @@ from tl_taskneurons.training.comparisons import (
     finetune_top,
     top_by,
 )
+from tl_taskneurons.training.examples import training_items
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.loop import training_items
 from tl_taskneurons.training.rivals import LoraWeights
 from tl_taskneurons.training.settings import Training
 

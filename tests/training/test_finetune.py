@@ -10,10 +10,11 @@ from tl_taskneurons import score_neurons
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.tasks.prompts import Prompt
+from tl_taskneurons.training.examples import training_items
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.loop import training_items
+from tl_taskneurons.training.neuron_trainee import NeuronTrainee
 from tl_taskneurons.training.settings import Training
-from tl_taskneurons.training.slices import NeuronTrainee, read_slices
+from tl_taskneurons.training.slices import read_slices
 
 EXACT = ("llama", "gpt2", "bloom", "phi3")
 KINDS = ["bridge", pytest.param("hooked", marks=pytest.mark.needs("hooked"))]

@@ -19,11 +19,13 @@ from tl_taskneurons.runtime import tensor_files as files
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.prompts import Item, Prompt
 from tl_taskneurons.tasks.task import Example, Task
+from tl_taskneurons.training import examples
 from tl_taskneurons.training import loop as training_loop
+from tl_taskneurons.training.examples import training_items
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.loop import fit, training_items
+from tl_taskneurons.training.loop import fit
+from tl_taskneurons.training.neuron_trainee import NeuronTrainee
 from tl_taskneurons.training.settings import Training
-from tl_taskneurons.training.slices import NeuronTrainee
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def items_of(n: int) -> list[Item]:
 
 def seen(n: int, per_step: int, steps: int, seed: int = 0) -> list[list[int]]:
     return [
-        [item.index for item in training_loop._examples(items_of(n), seed, step, per_step)]
+        [item.index for item in examples.examples_of(items_of(n), seed, step, per_step)]
         for step in range(steps)
     ]
 
@@ -108,16 +110,16 @@ def test_every_epoch_shows_each_example_once_in_an_order_of_its_own():
 
 
 def test_the_held_out_part_is_a_share_drawn_by_the_seed():
-    train, held = training_loop._split(items_of(20), Training(validation=0.2))
+    train, held = examples.split(items_of(20), Training(validation=0.2))
     assert len(held) == 4
     assert sorted(i.index for i in (*train, *held)) == list(range(20))
-    other = training_loop._split(items_of(20), Training(validation=0.2, seed=1))[1]
+    other = examples.split(items_of(20), Training(validation=0.2, seed=1))[1]
     assert held != other
-    assert len(training_loop._split(items_of(2), Training(validation=0.9))[0]) == 1
+    assert len(examples.split(items_of(2), Training(validation=0.9))[0]) == 1
     with pytest.raises(ValueError, match="at least two"):
-        training_loop._split(items_of(1), Training(validation=0.5))
+        examples.split(items_of(1), Training(validation=0.5))
     with pytest.raises(ValueError, match="no examples"):
-        training_loop._split([], Training())
+        examples.split([], Training())
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_validation_looks_at_the_train_split_alone(model: Any, neurons: Any):
     history = finetune(model, task, neurons, watched).history
     assert list(history["validation_loss"].notna()) == [False, True, False, True]
     # The loss by hand, before any step, of the examples that are held out.
-    held = training_loop._split(training_items(view(model), [task], Prompt()), watched)[1]
+    held = examples.split(training_items(view(model), [task], Prompt()), watched)[1]
     assert len(held) == 3
     still = replace(watched, steps=1, lr=1e-12)
     first = finetune(model, task, neurons, still).history["validation_loss"][0]

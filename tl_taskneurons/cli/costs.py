@@ -21,12 +21,12 @@ from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.memory import peak_memory
+from tl_taskneurons.runtime.memory import peak_of_tensors
 from tl_taskneurons.tasks.batches import make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item
 from tl_taskneurons.training.loop import adamw, update
+from tl_taskneurons.training.neuron_trainee import NeuronTrainee
 from tl_taskneurons.training.settings import Training
-from tl_taskneurons.training.slices import NeuronTrainee
 
 JOBS = ("evaluation", "detection", "training")
 # From two layers on each further one adds the same. The sizes should not be close: the line through
@@ -190,7 +190,7 @@ class Job:
         runners = [self.runner(model_view) for model_view in views]
         peaks = []
         for model_view, run in zip(views, runners, strict=True):
-            with peak_memory(model_view.device) as peak:
+            with peak_of_tensors(model_view.device) as peak:
                 run()  # warms up, and makes the optimiser's state
                 run()
             peaks.append(peak.bytes)

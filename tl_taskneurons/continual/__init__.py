@@ -1,15 +1,8 @@
-"""Learning tasks in a row: the paper's NCFT and W-NCFT (section 4), their rivals, and more."""
+"""Learning tasks one after another: the paper's NCFT and W-NCFT (section 4), rivals, and more.
 
-from tl_taskneurons.continual.methods import METHODS, Method, find_method
-from tl_taskneurons.continual.orders import ORDERS, order
-from tl_taskneurons.continual.sequence import SequenceResult, run_sequence
+Names are imported when they are first used, so that tables of methods load without torch.
+"""
 
-__all__ = [
-    "METHODS",
-    "ORDERS",
-    "Method",
-    "SequenceResult",
-    "find_method",
-    "order",
-    "run_sequence",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

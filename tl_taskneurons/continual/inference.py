@@ -1,6 +1,6 @@
-"""With which weights each input is answered, after some stages of a row.
+"""With which weights each input is answered, after some stages of a sequence.
 
-An ``Inference`` splits the test inputs of tasks into visits: a state of the model, and the inputs
+An ``Inference`` splits the test inputs of tasks into groups: a state of the model, and the inputs
 that are answered in it. Some know which task an input belongs to (as W-NCFT does in the paper),
 some find it out from the input's features in the base model.
 """
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.continual.features import TaskStatistics, distances, task_weights
-from tl_taskneurons.continual.learners import Learner, Piece, Setting, deltas_of
+from tl_taskneurons.continual.learners import History, Learner, Setting, deltas_of
 from tl_taskneurons.continual.neuron_learner import Reading, mixed
 from tl_taskneurons.training.deltas import NeuronDelta
 
@@ -23,7 +23,7 @@ _GRID = 8  # routing weights are rounded to eighths, so that inputs share states
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
+class InputGroup:
     """A state of the model and what is answered in it.
 
     Attributes:
@@ -45,10 +45,14 @@ class Inference(Protocol):
 
     one_state: ClassVar[bool]
 
-    def visits(
-        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
-    ) -> Iterator[Visit]:
-        """Yield visits that cover every test input of the tasks once."""
+    def groups(
+        self,
+        setting: Setting,
+        learner: Learner,
+        history: History,
+        tasks: Sequence[str],
+    ) -> Iterator[InputGroup]:
+        """Yield groups that cover every test input of the tasks once."""
         ...
 
 
@@ -58,47 +62,59 @@ class Plain:
 
     one_state: ClassVar[bool] = True
 
-    def visits(
-        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
-    ) -> Iterator[Visit]:
-        """Yield one visit."""
-        yield Visit(learner.state(setting, history), _all_inputs(setting, tasks))
+    def groups(
+        self,
+        setting: Setting,
+        learner: Learner,
+        history: History,
+        tasks: Sequence[str],
+    ) -> Iterator[InputGroup]:
+        """Yield one group."""
+        yield InputGroup(learner.state(setting, history), _all_inputs(setting, tasks))
 
 
 @dataclass(frozen=True)
-class OwnPiece:
-    """Use the piece of the input's own task, which is told; the base model for unseen tasks."""
+class TaskOracle:
+    """Use the result of the input's own task, which is told; the base model for unseen tasks."""
 
     one_state: ClassVar[bool] = False
 
-    def visits(
-        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
-    ) -> Iterator[Visit]:
-        """Yield a visit per task."""
+    def groups(
+        self,
+        setting: Setting,
+        learner: Learner,
+        history: History,
+        tasks: Sequence[str],
+    ) -> Iterator[InputGroup]:
+        """Yield a group per task."""
         for name in tasks:
-            own = [piece for piece in history if piece.task == name]
-            yield Visit(learner.state(setting, own), _all_inputs(setting, [name]))
+            own = [result for result in history if result.task == name]
+            yield InputGroup(learner.state(setting, own), _all_inputs(setting, [name]))
 
 
 @dataclass(frozen=True)
-class NearestPiece:
-    """Use the piece of the task nearest to the input (EPI); no task is told."""
+class NearestTask:
+    """Use the result of the task nearest to the input (EPI); no task is told."""
 
     one_state: ClassVar[bool] = False
 
-    def visits(
-        self, setting: Setting, learner: Learner, history: Sequence[Piece], tasks: Sequence[str]
-    ) -> Iterator[Visit]:
-        """Yield a visit per seen task."""
+    def groups(
+        self,
+        setting: Setting,
+        learner: Learner,
+        history: History,
+        tasks: Sequence[str],
+    ) -> Iterator[InputGroup]:
+        """Yield a group per seen task."""
         known = _known(setting, history)
         nearest = {
             name: distances(setting.features(name, "test"), known).argmin(1) for name in tasks
         }
-        for k, piece in enumerate(history):
+        for k, result in enumerate(history):
             inputs = {
                 name: (found == k).nonzero().flatten().tolist() for name, found in nearest.items()
             }
-            yield Visit(learner.state(setting, [piece]), inputs)
+            yield InputGroup(learner.state(setting, [result]), inputs)
 
 
 @dataclass(frozen=True)
@@ -117,24 +133,22 @@ class TaskWeighted:
     temperature: float = 1.0
     one_state: ClassVar[bool] = False
 
-    def visits(
+    def groups(
         self,
         setting: Setting,
         learner: Learner,  # noqa: ARG002 (common signature)
-        history: Sequence[Piece],
+        history: History,
         tasks: Sequence[str],
-    ) -> Iterator[Visit]:
-        """Yield a visit per task."""
+    ) -> Iterator[InputGroup]:
+        """Yield a group per task."""
         for name in tasks:
             weights = (self._gain(len(history)) * self.weights(setting, history, name)).tolist()
             state = mixed(setting.view, deltas_of(history, NeuronDelta), weights, self.reading)
-            yield Visit(state, _all_inputs(setting, [name]))
+            yield InputGroup(state, _all_inputs(setting, [name]))
 
-    def weights(
-        self, setting: Setting, history: Sequence[Piece], name: str
-    ) -> Float[Tensor, " task"]:
+    def weights(self, setting: Setting, history: History, name: str) -> Float[Tensor, " task"]:
         """Return the paper's Sim for a task: one weight per seen task, which sum to 1."""
-        vectors = [setting.statistics(piece.task).mean for piece in history]
+        vectors = [setting.statistics(result.task).mean for result in history]
         return task_weights(setting.statistics(name).mean, vectors, self.temperature)
 
     def _gain(self, n_tasks: int) -> float:
@@ -147,24 +161,24 @@ class TaskWeighted:
 class Routed:
     """Mix the tasks' neurons for each input by its own features; no task is told.
 
-    For pieces that all start from the base model. The weights are a softmax over minus half the
+    For results that all start from the base model. The weights are a softmax over minus half the
     squared Mahalanobis distances to the tasks' means, per dimension and divided by a temperature.
 
     Attributes:
-        temperature: towards 0 this is ``NearestPiece``.
+        temperature: towards 0 this is ``NearestTask``.
     """
 
     temperature: float = 0.1
     one_state: ClassVar[bool] = False
 
-    def visits(
+    def groups(
         self,
         setting: Setting,
         learner: Learner,  # noqa: ARG002 (common signature)
-        history: Sequence[Piece],
+        history: History,
         tasks: Sequence[str],
-    ) -> Iterator[Visit]:
-        """Yield a visit per combination of weights."""
+    ) -> Iterator[InputGroup]:
+        """Yield a group per combination of weights."""
         known = _known(setting, history)
         rounded = {
             name: (self.weights(setting.features(name, "test"), known) * _GRID).round()
@@ -176,7 +190,7 @@ class Routed:
                 for name, found in rounded.items()
             }
             weights = (row / row.sum().clamp_min(1)).tolist()
-            yield Visit(
+            yield InputGroup(
                 mixed(setting.view, deltas_of(history, NeuronDelta), weights, "stages"), inputs
             )
 
@@ -188,8 +202,8 @@ class Routed:
         return (-0.5 * per_dimension / self.temperature).softmax(1)
 
 
-def _known(setting: Setting, history: Sequence[Piece]) -> dict[str, TaskStatistics]:
-    return {piece.task: setting.statistics(piece.task) for piece in history}
+def _known(setting: Setting, history: History) -> dict[str, TaskStatistics]:
+    return {result.task: setting.statistics(result.task) for result in history}
 
 
 def _all_inputs(setting: Setting, tasks: Sequence[str]) -> dict[str, Sequence[int]]:

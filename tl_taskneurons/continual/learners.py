@@ -1,8 +1,8 @@
-"""What all ways of learning in a row have in common: where they work, and what they leave behind.
+"""What all ways of learning one task after another share: where they work, what they leave.
 
 A ``Learner`` trains one stage after another and says which weights the model has after them. It
-keeps no state of its own: all that it knows of earlier stages are their ``Piece`` objects, so a
-row can be stopped anywhere and taken up again.
+keeps no state of its own: all that it knows of earlier stages are their ``StageResult`` objects, so
+a sequence can be stopped anywhere and taken up again.
 """
 
 import math
@@ -19,15 +19,14 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputTypeError
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks
-from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta, WeightDelta
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.deltas import Delta
+from tl_taskneurons.training.settings import Training
 
-Delta = NeuronDelta | WeightDelta | LoraDelta
-Kind = TypeVar("Kind", NeuronDelta, WeightDelta, LoraDelta)
+Kind = TypeVar("Kind", bound=Delta)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class StageResult:
     """What a stage leaves behind.
 
     Attributes:
@@ -36,7 +35,7 @@ class Piece:
             the others from the base model.
         relevance: each neuron's score when the stage began, for learners that choose neurons.
         seconds: how long the stage took, detection included.
-        peak_mib: the most memory it needed; see ``memory.peak_memory``.
+        peak_mib: the most memory it needed; see ``memory.peak_of_process``.
     """
 
     task: str
@@ -46,13 +45,16 @@ class Piece:
     peak_mib: float = math.nan
 
 
+History = Sequence[StageResult]  # the stages so far, in order
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
     """Where learners work.
 
     Attributes:
         view: the model; it has the base weights whenever no learner's state is open.
-        tasks: every task of the row, cut to the examples that are used.
+        tasks: every task of the sequence, cut to the examples that are used.
         training: learning rate, steps and so on.
         prompt: the form of the prompts.
         progress: show progress bars.
@@ -99,30 +101,30 @@ class Learner(Protocol):
 
     @property
     def first(self) -> "Learner":
-        """The simplest learner that learns the same at the first stage of a row."""
+        """The simplest learner that learns the same at the first stage of a sequence."""
         ...
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train a task after the stages in ``history``; the model has its base weights again."""
         ...
 
-    def state(self, setting: Setting, history: Sequence[Piece]) -> AbstractContextManager[None]:
+    def state(self, setting: Setting, history: History) -> AbstractContextManager[None]:
         """Give the model its weights after some stages (the base's after none), for a while."""
         ...
 
 
-def deltas_of(history: Sequence[Piece], kind: type[Kind]) -> list[Kind]:
+def deltas_of(history: History, kind: type[Kind]) -> list[Kind]:
     """Return what stages left behind, all of one kind.
 
     Raises:
         TypeError: for a stage that left something else.
     """
     deltas: list[Kind] = []
-    for piece in history:
-        if not isinstance(piece.delta, kind):
+    for result in history:
+        if not isinstance(result.delta, kind):
             raise InputTypeError(
-                f"The stage of task {piece.task!r} left a {type(piece.delta).__name__}, but a "
+                f"The stage of task {result.task!r} left a {type(result.delta).__name__}, but a "
                 f"{kind.__name__} is needed; this learner and this inference don't go together."
             )
-        deltas.append(piece.delta)
+        deltas.append(result.delta)
     return deltas

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
-from tl_taskneurons.models.view import pinned_fingerprint
+from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import LoraDelta
-from tl_taskneurons.training.finetune import require_raw
-from tl_taskneurons.training.loop import fit, training_items
+from tl_taskneurons.training.options import Run
 from tl_taskneurons.training.rivals import LoraWeights
+from tl_taskneurons.training.runner import train
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class LoraLearner:
         """The learner itself."""
         return self
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train the adapter from where the last stage left it."""
         start = deltas_of(history, LoraDelta)[-1] if history else None
-        return Piece(task.name, _train(setting, task, self.rank, start=start))
+        return StageResult(task.name, _train(setting, task, self.rank, start=start))
 
     @contextmanager
-    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+    def state(self, setting: Setting, history: History) -> Iterator[None]:
         """Add the last stage's adapter."""
         with _added(setting, deltas_of(history, LoraDelta)[-1:]):
             yield
@@ -68,7 +67,7 @@ class OrthogonalLearner:
         """Without a penalty, which has no earlier adapters to keep away from."""
         return LoraLearner(self.rank)
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train a new adapter beside the earlier ones."""
         earlier = deltas_of(history, LoraDelta)
         olds = [{name: down for name, (down, _) in delta.factors.items()} for delta in earlier]
@@ -80,10 +79,10 @@ class OrthogonalLearner:
             delta = _train(
                 setting, task, self.rank, stage=len(history), penalty=penalty if olds else None
             )
-        return Piece(task.name, replace(delta, fingerprint=setting.view.fingerprint))
+        return StageResult(task.name, replace(delta, fingerprint=setting.view.fingerprint))
 
     @contextmanager
-    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+    def state(self, setting: Setting, history: History) -> Iterator[None]:
         """Add all adapters."""
         with _added(setting, deltas_of(history, LoraDelta)):
             yield
@@ -132,21 +131,8 @@ def _train(
     stage: int = 0,
     penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
 ) -> LoraDelta:
-    model_view, training = setting.view, setting.budget(task)
-    require_raw(model_view)
-    items = training_items(model_view, [task], setting.prompt)
     # Every stage draws a start of its own: equal ones would be anything but orthogonal.
-    trainee = LoraWeights(model_view, rank, seed=training.seed + 1000 * stage)
-    options: dict[str, Any] = {}
-    if penalty is not None:
-        options["penalty"] = lambda: penalty(trainee.downs())
-    with torch.inference_mode(False), trainee.attached(), pinned_fingerprint(model_view):
-        if start is not None:
-            trainee.start_from(start.factors)
-        history = fit(
-            model_view, trainee, items, training, progress=setting.progress,
-            title=f"training {task.name}", **options,
-        )  # fmt: skip
-        factors = trainee.factors()
-    info = {"trained": f"LoRA rank {rank}", "tasks": [task.name], "steps": len(history)}
-    return LoraDelta(model_view.fingerprint, factors, trainee.scaling, task.name, info, history)
+    seed = setting.training.seed + 1000 * stage
+    trainee = LoraWeights(setting.view, rank, seed=seed, start=start, penalty=penalty)
+    run = Run(setting.prompt, progress=setting.progress)
+    return train(setting.view, trainee, task, setting.budget(task), run)

@@ -1,8 +1,8 @@
 """What was learnt and what was forgotten, from the scores of tasks after each stage. No torch.
 
-``a[i, j]`` is the score of task i after stage j of the row, ``alone[i]`` its score after training
-on task i alone, ``zero_shot[i]`` before any training. Tasks stand in the order of the row, so
-that task i is trained at stage i; both count from 0 here.
+``a[i, j]`` is the score of task i after stage j of the sequence, ``alone[i]`` its score after
+training on task i alone, ``zero_shot[i]`` before any training. Tasks stand in the order of the
+sequence, so that task i is trained at stage i; both count from 0 here.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def retained(a: ArrayLike, alone: ArrayLike, stage: int) -> float:
 def backward_transfer(a: ArrayLike) -> float:
     """Return the mean change of a task's score from its own stage to the last; below 0: forgotten.
 
-    NaN for a row of one task.
+    NaN for a sequence of one task.
     """
     scores = _square(a)
     if len(scores) == 1:
@@ -50,7 +50,7 @@ def backward_transfer(a: ArrayLike) -> float:
 def forward_transfer(a: ArrayLike, zero_shot: ArrayLike) -> float:
     """Return the mean gain over the base model, for each task just before it is trained.
 
-    NaN for a row of one task.
+    NaN for a sequence of one task.
     """
     scores, base = _square(a), np.asarray(zero_shot, dtype=float)
     if len(scores) == 1:

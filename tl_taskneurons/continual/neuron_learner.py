@@ -1,6 +1,6 @@
 """NCFT: each task is trained in its own neurons (paper, section 4); how to protect old ones."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
+from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
-from tl_taskneurons.training.deltas import NeuronDelta, places
+from tl_taskneurons.training.deltas import NeuronDelta
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.slices import read_slices, write_slices
+from tl_taskneurons.training.slices import Slices, read_slices, write_slices
 
 Reading = Literal["literal", "delta", "stages"]
 
@@ -64,7 +64,7 @@ class NeuronLearner:
         """The paper's: there is nothing to protect yet."""
         return replace(self, isolation="none", strength=1.0, contrast=None)
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train the task's neurons."""
         with self.state(setting, history):
             scores = score_neurons(
@@ -75,17 +75,17 @@ class NeuronLearner:
                 prompt=setting.prompt, progress=setting.progress,
                 update_scale=self.update_scale(history),
             )  # fmt: skip
-        return Piece(task.name, delta, scores.values)
+        return StageResult(task.name, delta, scores.values)
 
     @contextmanager
-    def state(self, setting: Setting, history: Sequence[Piece]) -> Iterator[None]:
+    def state(self, setting: Setting, history: History) -> Iterator[None]:
         """Apply the stages' deltas one upon the other."""
         with ExitStack() as stack:
             for delta in deltas_of(history, NeuronDelta):
                 stack.enter_context(delta.applied(setting.view))
             yield
 
-    def choose(self, scores: NeuronScores, history: Sequence[Piece]) -> NeuronSet:
+    def choose(self, scores: NeuronScores, history: History) -> NeuronSet:
         """Return the neurons to train for a task with these scores.
 
         Raises:
@@ -117,7 +117,7 @@ class NeuronLearner:
         falling = scores.flatten().double().sort(descending=True).values.cumsum(0)
         return min(scores.numel(), int((falling < self.mass * falling[-1]).sum()) + 1)
 
-    def update_scale(self, history: Sequence[Piece]) -> Float[Tensor, "layer d_mlp"] | None:
+    def update_scale(self, history: History) -> Float[Tensor, "layer d_mlp"] | None:
         """Return by how much each neuron's updates are scaled; None where they are not."""
         if self.isolation != "soft" or not history:
             return None
@@ -125,9 +125,9 @@ class NeuronLearner:
         return 1 / (1 + self.strength * earlier)
 
 
-def relevances(history: Sequence[Piece]) -> list[Float[Tensor, "layer d_mlp"]]:
+def relevances(history: History) -> list[Float[Tensor, "layer d_mlp"]]:
     """Return the neurons' scores at the stages that trained neurons."""
-    return [piece.relevance for piece in history if piece.relevance is not None]
+    return [result.relevance for result in history if result.relevance is not None]
 
 
 @contextmanager
@@ -160,15 +160,10 @@ def mixed(
     mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
     union = NeuronSet(mask, model_view.fingerprint, "mixture")
     before = read_slices(model_view, union)
-    base = {name: value.float().cpu() for name, value in before.items()}
-    result = {
-        name: torch.zeros_like(value) if reading == "literal" else value.clone()
-        for name, value in base.items()
-    }
+    base = before.map(lambda value: value.float().cpu())
+    result = base.map(torch.zeros_like if reading == "literal" else torch.clone)
     for delta, weight in zip(deltas, weights, strict=True):
-        for name, own in _added(delta, base, union, reading).items():
-            axis, at = places(name, delta.neurons, union)
-            result[name].index_add_(axis, at, weight * own)
+        result.add_(_added(delta, base, reading), weight)
     with pinned_fingerprint(model_view):
         write_slices(model_view, union, result)
         try:
@@ -177,16 +172,11 @@ def mixed(
             write_slices(model_view, union, before)
 
 
-def _added(
-    delta: NeuronDelta, base: Mapping[str, Tensor], union: NeuronSet, reading: Reading
-) -> Mapping[str, Tensor]:
+def _added(delta: NeuronDelta, base: Slices, reading: Reading) -> Slices:
     """What a delta adds to the mixture at weight 1."""
     if reading == "literal":
         return delta.trained
     if reading == "stages":
         return delta.change()
-    added = {}
-    for name, own in delta.trained.items():
-        axis, at = places(name, delta.neurons, union)
-        added[name] = own - base[name].index_select(axis, at)
-    return added
+    started = base.of(delta.neurons, delta.trained)
+    return Slices(delta.neurons, {name: own - started[name] for name, own in delta.trained.items()})

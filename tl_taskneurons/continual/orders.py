@@ -1,4 +1,4 @@
-"""In which order tasks come: the paper's six rows, and those of the miniature.
+"""In which order tasks come: the paper's six sequences, and those of the miniature.
 
 The names are those of ``load_tasks`` for a folder in the format of the README and for ``"hub"``
 alike (the miniature's for ``"mini"``).
@@ -6,7 +6,7 @@ alike (the miniature's for ``"mini"``).
 
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
-# Leng & Xiong 2025, section 4: rows of four tasks, and rows of eight.
+# Leng & Xiong 2025, section 4: sequences of four tasks, and of eight.
 ORDERS: dict[str, tuple[str, ...]] = {
     "order1": ("dbpedia", "amazon", "yahoo", "agnews"),
     "order2": ("dbpedia", "amazon", "agnews", "yahoo"),
@@ -14,7 +14,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "order4": ("mnli", "qqp", "rte", "amazon", "sst2", "dbpedia", "agnews", "yahoo"),
     "order5": ("amazon", "agnews", "yahoo", "qqp", "rte", "mnli", "dbpedia", "sst2"),
     "order6": ("agnews", "yahoo", "sst2", "rte", "qqp", "mnli", "dbpedia", "amazon"),
-    # The same three rows in miniature: 14 classes, 5 grades, 10 forums, 4 topics.
+    # The same three sequences in miniature: 14 classes, 5 grades, 10 forums, 4 topics.
     "mini1": ("mini_things14", "mini_stars5", "mini_forum10", "mini_press4"),
     "mini2": ("mini_things14", "mini_stars5", "mini_press4", "mini_forum10"),
     "mini3": ("mini_forum10", "mini_stars5", "mini_press4", "mini_things14"),

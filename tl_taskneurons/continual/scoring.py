@@ -1,4 +1,4 @@
-"""Testing tasks after some stages of a row, every input with the weights that are meant for it."""
+"""Testing tasks after some stages, every input with the weights that are meant for it."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -6,28 +6,28 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tl_taskneurons.continual.inference import Visit
-from tl_taskneurons.continual.learners import Piece, Setting
-from tl_taskneurons.continual.methods import Method
+from tl_taskneurons.continual.inference import InputGroup
+from tl_taskneurons.continual.learners import History, Setting
+from tl_taskneurons.continual.method import Method
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.evaluation.tables import summarise
 
 
 def score_history(
-    setting: Setting, method: Method, history: Sequence[Piece], names: Sequence[str]
+    setting: Setting, method: Method, history: History, names: Sequence[str]
 ) -> pd.DataFrame:
     """Test tasks after some stages, answered as the method answers them.
 
     Returns:
-        The rows of ``evaluate``, one per task.
+        The sequences of ``evaluate``, one per task.
     """
     every = {name: range(len(setting.tasks[name].test)) for name in names}
-    base = [Visit(nullcontext(), every)]
-    visits = method.inference.visits(setting, method.learner, history, names) if history else base
+    base = [InputGroup(nullcontext(), every)]
+    groups = method.inference.groups(setting, method.learner, history, names) if history else base
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
-    for visit in visits:
-        with visit.state:
-            for name, positions in visit.inputs.items():
+    for group in groups:
+        with group.state:
+            for name, positions in group.inputs.items():
                 if len(positions):
                     task = setting.tasks[name]
                     part = replace(task, test=tuple(task.test[i] for i in positions))

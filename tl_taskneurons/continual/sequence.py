@@ -1,25 +1,27 @@
-"""Run a row of tasks: train stage by stage, test every task after every stage, save, resume."""
+"""Run a sequence of tasks: train stage by stage, test all after every stage, save, resume."""
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 import torch
 
 from tl_taskneurons.continual import matrix
-from tl_taskneurons.continual.learners import Delta, Piece, Setting
-from tl_taskneurons.continual.methods import Method, find_method
+from tl_taskneurons.continual.learners import History, Setting, StageResult
+from tl_taskneurons.continual.method import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
-from tl_taskneurons.continual.storage import Store
+from tl_taskneurons.continual.storage import StageStore
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
+from tl_taskneurons.training.deltas import Delta
 from tl_taskneurons.training.settings import Training
 
 PathLike = str | os.PathLike[str]
@@ -27,11 +29,11 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class SequenceResult:
-    """What a row of tasks came to.
+    """What a sequence of tasks came to.
 
     Attributes:
         method: the method's name.
-        order: names of the tasks in the order of the row.
+        order: names of the tasks in the order of the sequence.
         scores: the matrix a(i, j), one row per task and stage: ``stage`` (0 is the base model),
             ``trained`` (the stage's task), ``task``, ``seen`` (whether the task was trained by
             then), ``metric, value, low, high, loss, n, n_truncated`` as ``evaluate`` returns them.
@@ -72,6 +74,42 @@ class SequenceResult:
         )  # fmt: skip
 
 
+class SequenceOptions(TypedDict, total=False):
+    """Further keyword arguments of ``run_sequence``.
+
+    Attributes:
+        prompt: the form of the prompts.
+        limit: at most so many training examples of each task.
+        test_limit: at most so many test examples of each task.
+        folder: save every finished stage there, and go on from there.
+        store: a folder for what stages learn, to share it between sequences that have stages in
+            common; by default inside ``folder``.
+        keep: leave the weights of the last stage in the model; by default it is as it was.
+        progress: show progress bars.
+    """
+
+    prompt: Prompt
+    limit: int | None
+    test_limit: int | None
+    folder: PathLike | None
+    store: PathLike | None
+    keep: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """The values of ``SequenceOptions``, with their defaults."""
+
+    prompt: Prompt = Prompt()
+    limit: int | None = None
+    test_limit: int | None = None
+    folder: PathLike | None = None
+    store: PathLike | None = None
+    keep: bool = False
+    progress: bool = False
+
+
 def run_sequence(
     model: Any,
     tasks: Sequence[Task],
@@ -81,72 +119,64 @@ def run_sequence(
     fraction: float = 0.10,
     score_limit: int = 100,
     seed: int = 0,
-    prompt: Prompt = Prompt(),
-    limit: int | None = None,
-    test_limit: int | None = None,
-    folder: PathLike | None = None,
-    store: PathLike | None = None,
-    keep: bool = False,
-    progress: bool = False,
+    **options: Unpack[SequenceOptions],
 ) -> SequenceResult:
     """Train tasks one after another, and test all of them after every stage.
 
     Args:
         model: a HookedTransformer or TransformerBridge with raw weights. LoRA needs a bridge.
-        tasks: in the order of the row; each task once.
+        tasks: in the order of the sequence; each task once.
         method: one of ``METHODS``, or a ``Method`` of your own.
         training: of one stage; every method gets the same steps and examples.
         fraction: share of all neurons that a task gets, for a method by name that chooses neurons.
         score_limit: such a method chooses them by the scores of at most so many training examples.
         seed: of the order of examples and of adapters' starts; it
             replaces ``training.seed``.
-        prompt: the form of the prompts.
-        limit: at most so many training examples of each task.
-        test_limit: at most so many test examples of each task.
-        folder: save every finished stage there, and go on from there.
-        store: a folder for what stages learn, to share it between rows that have stages in
-            common; by default inside ``folder``.
-        keep: leave the weights of the last stage in the model; by default it is as it was.
-        progress: show progress bars.
+        **options: ``prompt``, ``limit``, ``test_limit``, ``folder``, ``store``, ``keep`` and
+            ``progress``; see ``SequenceOptions``.
 
     Raises:
         ValueError: for no tasks, a task given twice, a task without training or test examples or
             without a metric, an unknown method, ``keep`` with a method whose weights depend on the
             input, or a folder of another configuration (both are shown). All of it before
             anything is trained.
+        TypeError: for an unknown option, with the nearest ones.
     """
+    given = settled("run_sequence", SequenceSettings, options)
     model_view = view(model)
     chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
-    row = _checked(tasks, limit, test_limit)
-    if keep and not chosen.inference.one_state:
+    sequence = _checked(tasks, given.limit, given.test_limit)
+    if given.keep and not chosen.inference.one_state:
         raise InputError(
             f"Method {chosen.name!r} answers inputs with different weights, so there is no one "
             "model to keep; use keep=False and apply result.deltas yourself."
         )
-    setting = Setting(model_view, row, replace(training, seed=seed), prompt, progress)
-    if folder is None:
-        pieces = Store(None if store is None else Path(store))
-        return _Row(setting, chosen, pieces, None).run(keep)
-    with RunFolder.open(folder, _arguments(setting, chosen)) as run:
-        pieces = Store(run.file("pieces") if store is None else Path(store))
-        result = _Row(setting, chosen, pieces, run).run(keep)
+    setting = Setting(
+        model_view, sequence, replace(training, seed=seed), given.prompt, given.progress
+    )
+    store = None if given.store is None else Path(given.store)
+    if given.folder is None:
+        return _Sequence(setting, chosen, StageStore(store), None).run(given.keep)
+    with RunFolder.open(given.folder, _arguments(setting, chosen)) as run:
+        stages = StageStore(run.file("pieces") if store is None else store)
+        result = _Sequence(setting, chosen, stages, run).run(given.keep)
         run.finish()
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
-    """One row at work."""
+class _Sequence:
+    """One sequence at work."""
 
     setting: Setting
     method: Method
-    store: Store
+    store: StageStore
     folder: RunFolder | None
 
     def run(self, keep: bool) -> SequenceResult:
         names = self.setting.tasks.names
         frames = [self._unit("stage-0", (), names).assign(stage=0, trained="", seen=False)]
-        history: list[Piece] = []
+        history: list[StageResult] = []
         for stage, name in enumerate(self._over("stages", names), start=1):
             history.append(self._learn(history, name))
             frame = self._unit(f"stage-{stage}", history, names)
@@ -163,11 +193,11 @@ class _Row:
             pd.concat(alone, ignore_index=True), history,
         )  # fmt: skip
 
-    def _learn(self, history: Sequence[Piece], name: str) -> Piece:
+    def _learn(self, history: History, name: str) -> StageResult:
         before = self.method.before(history)
         return self.store.learn(self.setting, self.method.learner, before, name)
 
-    def _unit(self, unit: str, history: Sequence[Piece], names: Sequence[str]) -> pd.DataFrame:
+    def _unit(self, unit: str, history: History, names: Sequence[str]) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             return score_history(self.setting, self.method, history, names)
 
@@ -177,7 +207,7 @@ class _Row:
         return Progress(title, shown=self.setting.progress).over(names)
 
     @torch.no_grad()
-    def _keep(self, history: Sequence[Piece]) -> None:
+    def _keep(self, history: History) -> None:
         parameters = list(self.setting.view.model.parameters())
         with self.method.learner.state(self.setting, history):
             reached = [parameter.detach().clone() for parameter in parameters]
@@ -186,18 +216,18 @@ class _Row:
 
 
 def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -> Tasks:
-    """Refuse rows that could not run to their end; cut tasks to their limits."""
+    """Refuse sequences that could not run to their end; cut tasks to their limits."""
     for name, value in (("limit", limit), ("test_limit", test_limit)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1, or None for all examples.")
     if not tasks:
-        raise InputError("The row has no tasks; give at least one.")
+        raise InputError("The sequence has no tasks; give at least one.")
     names = [task.name for task in tasks]
     for stage, name in enumerate(names):
         if name in names[:stage]:
             raise InputError(
                 f"Task {name!r} is given twice, at stages {names.index(name) + 1} and {stage + 1}; "
-                "a row has each task once."
+                "a sequence has each task once."
             )
     for stage, task in enumerate(tasks, start=1):
         for split in ("train", "test"):
@@ -214,7 +244,7 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
 
 
 def _arguments(setting: Setting, method: Method) -> dict[str, Any]:
-    """What decides a row's results."""
+    """What decides a sequence's results."""
     return {
         "model": setting.view.name, "fingerprint": setting.view.fingerprint,
         "order": list(setting.tasks.names), "tasks_digest": tasks_digest(setting.tasks),
@@ -228,14 +258,14 @@ def _result(
     order: tuple[str, ...],
     scores: pd.DataFrame,
     alone: pd.DataFrame,
-    history: Sequence[Piece],
+    history: History,
 ) -> SequenceResult:
     wide = scores.pivot(index="task", columns="stage", values="value").loc[list(order)].to_numpy()
     stages = matrix.stage_table(wide[:, 1:], alone["value"].to_numpy()).assign(
         task=order,
-        seconds=[piece.seconds for piece in history],
-        peak_mib=[piece.peak_mib for piece in history],
-        n_parameters=[piece.delta.n_parameters for piece in history],
+        seconds=[result.seconds for result in history],
+        peak_mib=[result.peak_mib for result in history],
+        n_parameters=[result.delta.n_parameters for result in history],
     )
     columns = ["stage", "trained", "task", "seen"]
     rest = [name for name in scores.columns if name not in columns]
@@ -245,5 +275,5 @@ def _result(
         scores=scores[[*columns, *rest]],
         alone=alone,
         stages=stages[["stage", "task", "cl", "fg", "seconds", "peak_mib", "n_parameters"]],
-        deltas={piece.task: piece.delta for piece in history},
+        deltas={result.task: result.delta for result in history},
     )

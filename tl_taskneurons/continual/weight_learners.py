@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
-from tl_taskneurons.continual.learners import Piece, Setting, deltas_of
+from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.comparisons import finetune_all
 from tl_taskneurons.training.deltas import WeightDelta
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.settings import Training
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WeightLearner:
         """Without a buffer, which is empty."""
         return WeightLearner()
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train all weights from where the last stage left them."""
         with self.state(setting, history):
             delta = _train(setting, self._mix(setting, history, task), setting.budget(task))
@@ -48,20 +48,20 @@ class WeightLearner:
         delta = replace(
             delta, trained={**earlier, **delta.trained}, fingerprint=setting.view.fingerprint
         )
-        return Piece(task.name, delta)
+        return StageResult(task.name, delta)
 
-    def state(self, setting: Setting, history: Sequence[Piece]) -> AbstractContextManager[None]:
+    def state(self, setting: Setting, history: History) -> AbstractContextManager[None]:
         """Apply the last stage's weights."""
         return _last(setting, history)
 
-    def _mix(self, setting: Setting, history: Sequence[Piece], task: Task) -> list[Task]:
+    def _mix(self, setting: Setting, history: History, task: Task) -> list[Task]:
         """The task, and its buffer's examples repeated to make up their share."""
         if not (self.buffer and history):
             return [task]
         wanted = self.share / (1 - self.share) * len(task.train) / len(history)
         mix = [task]
-        for piece in history:
-            earlier = setting.tasks[piece.task]
+        for result in history:
+            earlier = setting.tasks[result.task]
             draw = Random(f"buffer/{setting.training.seed}/{earlier.name}")
             kept = draw.sample(earlier.train, min(self.buffer, len(earlier.train)))
             times = max(1, round(wanted / len(kept)))
@@ -83,20 +83,20 @@ class JointLearner:
         """One task is no mixture."""
         return WeightLearner()
 
-    def learn(self, setting: Setting, history: Sequence[Piece], task: Task) -> Piece:
+    def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train on all tasks seen."""
-        names = sorted([piece.task for piece in history] + [task.name])
+        names = sorted([result.task for result in history] + [task.name])
         tasks = [setting.tasks[name] for name in names]
         steps = sum(setting.budget(each).steps or 0 for each in tasks)
         delta = _train(setting, tasks, replace(setting.training, steps=steps))
-        return Piece(task.name, delta)
+        return StageResult(task.name, delta)
 
-    def state(self, setting: Setting, history: Sequence[Piece]) -> AbstractContextManager[None]:
+    def state(self, setting: Setting, history: History) -> AbstractContextManager[None]:
         """Apply the last stage's weights."""
         return _last(setting, history)
 
 
-def _last(setting: Setting, history: Sequence[Piece]) -> AbstractContextManager[None]:
+def _last(setting: Setting, history: History) -> AbstractContextManager[None]:
     return history[-1].delta.applied(setting.view) if history else nullcontext()
 
 

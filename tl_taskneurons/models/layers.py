@@ -36,7 +36,7 @@ class NeuronParameter:
         weight = self.parameter.detach()
         if weight.ndim == 1:
             return weight
-        return weight.movedim(self.axis, 0 if self.name == "W_out" else 1)
+        return weight.movedim(self.axis, neuron_axis(self.name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,9 @@ class MLPLayer:
         return self.parameters["W_out"].oriented.shape[1]
 
 
-def _neuron_axis(name: str) -> int:
-    return 1 if name in ("W_in", "W_gate") else 0
+def neuron_axis(part: str) -> int:
+    """Return the axis of the neurons in a part of an MLP, oriented as TransformerLens does."""
+    return 1 if part in ("W_in", "W_gate") else 0
 
 
 def _hooked_layer(name: str, i: int, block: nn.Module, hooks: Mapping[str, HookPoint]) -> MLPLayer:

@@ -21,7 +21,7 @@ from tl_taskneurons.models.layers import (
     NeuronParameter,
     _bridge_layer,
     _hooked_layer,
-    _neuron_axis,
+    neuron_axis,
 )
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError
 
@@ -113,7 +113,7 @@ class ModelView:
             only those the model has.
         """
         return {
-            name: part.oriented.index_select(_neuron_axis(name), neurons.to(self.device_of(layer)))
+            name: part.oriented.index_select(neuron_axis(name), neurons.to(self.device_of(layer)))
             for name, part in self.layers[layer].parameters.items()
         }
 
@@ -133,7 +133,7 @@ class ModelView:
                 )
             target = parameters[name].oriented
             target.index_copy_(
-                _neuron_axis(name), neurons.to(target.device), value.to(target.device, target.dtype)
+                neuron_axis(name), neurons.to(target.device), value.to(target.device, target.dtype)
             )
 
     def device_of(self, layer: int) -> torch.device:

@@ -1,10 +1,13 @@
 """How much memory a piece of work takes, and how to go on in smaller pieces when it runs out."""
 
+import math
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,22 +16,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
 
 
 @dataclass
 class Peak:
-    """The most memory that was held at once, above what was held at the start.
+    """The most memory that was held at once in a ``with`` block.
 
     Attributes:
-        bytes: known when the context is left.
+        bytes: known when the block is left; NaN on a system that doesn't tell.
     """
 
-    bytes: int = 0
+    bytes: float = math.nan
+
+    @property
+    def mib(self) -> float:
+        """The same in MiB."""
+        return self.bytes / 2**20
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure the peak of the tensors made while the context is open.
+def peak_of_tensors(device: torch.device) -> Iterator[Peak]:
+    """Measure the peak of the tensors made in a block, above what was held at its start.
 
     On a GPU the allocator's own figure; on the CPU every tensor's storage is counted as it comes
     and goes, which shows neither the kernels' workspaces nor freed memory that the system keeps.
@@ -45,6 +55,29 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     with _StorageCounter() as counter:
         yield peak
     peak.bytes = counter.peak
+
+
+@contextmanager
+def peak_of_process(device: torch.device) -> Iterator[Peak]:
+    """Measure the peak of a whole process in a block, what it held before included.
+
+    On a GPU what PyTorch had allocated there, else the process's high-water mark, which Linux
+    alone can start anew.
+    """
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device)
+        return
+    measurable = os.access(_RESET, os.W_OK)
+    if measurable:
+        with suppress(OSError):
+            _RESET.write_text("5")  # starts the process's high-water mark anew
+    yield peak
+    if measurable:
+        lines = _STATUS.read_text().splitlines()
+        peak.bytes = next(int(ln.split()[1]) for ln in lines if ln.startswith("VmHWM")) * 2**10
 
 
 class _StorageCounter(TorchDispatchMode):

@@ -86,3 +86,23 @@ def load_tensors(
         raise InputError(
             f"{source} is damaged or no safetensors file ({error}); write it again with save."
         ) from error
+
+
+def stored_kind(path: str | os.PathLike[str]) -> str:
+    """Return what kind of thing a file of ours holds; empty for a safetensors file of others.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a damaged file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise MissingFileError(f"No file {source}.")
+    try:
+        with safe_open(source, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{source} is damaged or no safetensors file ({error}); write it again with save."
+        ) from error
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""

@@ -9,11 +9,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from random import Random
 from typing import Protocol, runtime_checkable
 
 import pandas as pd
@@ -25,9 +24,9 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
-from tl_taskneurons.tasks.batches import Batch, make_batches
-from tl_taskneurons.tasks.prompts import Item, Prompt, encode
-from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.tasks.batches import Batch
+from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.training.examples import examples_of, one_batch, split
 from tl_taskneurons.training.settings import Training
 from tl_taskneurons.training.state import TrainingState
 
@@ -52,30 +51,9 @@ class Trainee(Protocol):
         """Copy the parameters into the model's weights."""
         ...
 
-
-def training_items(
-    model_view: ModelView, tasks: Sequence[Task], prompt: Prompt, limit: int | None = None
-) -> list[Item]:
-    """Tokenise the train splits of tasks, one after another; ``index`` counts through all of them.
-
-    A generated answer is learnt with its end (a newline, or the end of the turn), so that the
-    model knows where to stop; a label is learnt alone, because it is ranked.
-
-    Raises:
-        ValueError: when there is no task, or a train split is empty.
-    """
-    if not tasks:
-        raise InputError("There is no task to train on; give at least one.")
-    tokenizer = getattr(model_view.model, "tokenizer", None)
-    items: list[Item] = []
-    for task in tasks:
-        encoded = encode(
-            task, tokenizer, split="train", prompt=prompt, limit=limit, max_length=model_view.n_ctx
-        )
-        for item in encoded.items:
-            end = () if task.is_classification else item.end
-            items.append(replace(item, index=len(items), end=end))
-    return items
+    def penalty(self) -> Tensor | None:
+        """A term of the parameters that is added to the loss of each update, where there is one."""
+        ...
 
 
 def fit(
@@ -88,7 +66,6 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
     title: str = "training",
-    penalty: Callable[[], Tensor] | None = None,
 ) -> pd.DataFrame:
     """Train, and leave the trained weights in the model.
 
@@ -105,19 +82,18 @@ def fit(
             ends with the same bytes as an unbroken one; a finished one is not trained again.
         progress: whether to show a bar with the loss.
         title: what the bar says.
-        penalty: returns a term of the trainee's parameters that is added to the loss of each
-            update; ``loss`` in the rows stays that of the examples.
 
     Returns:
-        One row per update: ``step`` (from 1), ``loss`` (nats), ``lr``, ``grad_norm`` before
-        clipping, and ``validation_loss`` (nats) where the held-out part was looked at.
+        One row per update: ``step`` (from 1), ``loss`` of the examples (nats; a penalty takes no
+        part), ``lr``, ``grad_norm`` before clipping, and ``validation_loss`` (nats) where the
+        held-out part was looked at.
 
     Raises:
         ValueError: for a loss or gradient that is not finite (naming step and examples; the last
             checkpoint stays), fewer than two examples with ``validation``, or a checkpoint of
             another run.
     """
-    train, held_out = _split(items, training)
+    train, held_out = split(items, training)
     per_step = min(training.batch_size * training.accumulate, len(train))
     steps = training.steps or max(1, math.ceil(training.epochs * len(train) / per_step))
     every = training.evaluate_every or math.ceil(len(train) / per_step)
@@ -141,10 +117,10 @@ def fit(
         for step in bar.steps(state.step, steps):
             if training.patience is not None and state.stale >= training.patience:
                 break
-            chosen = _examples(train, training.seed, step, per_step)
+            chosen = examples_of(train, training.seed, step, per_step)
             rate = training.rate(step, steps)
             try:
-                loss, norm = update(model_view, trainee, optimiser, chosen, training, rate, penalty)
+                loss, norm = update(model_view, trainee, optimiser, chosen, training, rate)
                 row = {"step": step + 1, "loss": loss, "lr": rate, "grad_norm": norm}
                 state.rows.append({**row, "validation_loss": math.nan})
                 state.step = step + 1
@@ -185,7 +161,6 @@ def update(
     examples: Sequence[Item],
     training: Training,
     rate: float,
-    penalty: Callable[[], Tensor] | None = None,
 ) -> tuple[float, float]:
     """Do one update of a model whose parameters are frozen.
 
@@ -196,7 +171,6 @@ def update(
         examples: all examples of the update; they run ``training.batch_size`` at a time.
         training: batch size and clipping.
         rate: the learning rate.
-        penalty: a further term of the loss.
 
     Returns:
         The loss (nats) and the norm of the gradient before clipping.
@@ -210,11 +184,11 @@ def update(
     own = [examples[i] for i in team.own([len(item) for item in examples])]
     with team.together():
         for first in range(0, len(own), training.batch_size):
-            batch = _batch(own[first : first + training.batch_size], model_view)
+            batch = one_batch(own[first : first + training.batch_size], model_view)
             with trainee.collecting(), torch.enable_grad():
                 loss = _losses(model_view, batch).sum() / len(examples)
-                once = penalty() if penalty is not None and team.leads and not first else 0.0
-                (loss + once).backward()
+                once = trainee.penalty() if team.leads and not first else None
+                (loss if once is None else loss + once).backward()
             total += loss.item()
     total = team.add_up(trainee.parameters, total)
     limit = math.inf if training.clip is None else training.clip
@@ -244,45 +218,6 @@ def _lost(step: int, examples: Sequence[Item], cause: Exception) -> str:
     )
 
 
-def _split(items: Sequence[Item], training: Training) -> tuple[list[Item], list[Item]]:
-    """Hold out a share of the items, drawn by the seed."""
-    if not items:
-        raise InputError("There are no examples to train on.")
-    if not training.validation:
-        return list(items), []
-    if len(items) < 2:
-        raise InputError("validation needs at least two training examples, one to hold out.")
-    order = list(range(len(items)))
-    Random(f"validation/{training.seed}").shuffle(order)
-    count = min(len(items) - 1, max(1, round(training.validation * len(items))))
-    held = set(order[:count])
-    return (
-        [item for i, item in enumerate(items) if i not in held],
-        [items[i] for i in sorted(held)],
-    )
-
-
-def _examples(train: Sequence[Item], seed: int, step: int, per_step: int) -> list[Item]:
-    """The examples of one update: every epoch has an order of its own, from the seed."""
-    chosen: list[Item] = []
-    orders: dict[int, list[int]] = {}
-    for place in range(step * per_step, (step + 1) * per_step):
-        epoch, i = divmod(place, len(train))
-        if epoch not in orders:
-            orders[epoch] = list(range(len(train)))
-            Random(f"epoch/{seed}/{epoch}").shuffle(orders[epoch])
-        chosen.append(train[orders[epoch][i]])
-    return chosen
-
-
-def _batch(items: Sequence[Item], model_view: ModelView) -> Batch:
-    """All items as one batch, whose ``index`` holds the items' own."""
-    budget = len(items) * max(len(item) + len(item.end) for item in items)
-    (batch,) = make_batches(items, token_budget=budget, with_end=True)
-    index = tuple(items[i].index for i in batch.index)
-    return replace(batch, index=index).to(model_view.device)
-
-
 @torch.no_grad()
 def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) -> float:
     total = 0.0
@@ -290,7 +225,7 @@ def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) ->
     own = [items[i] for i in team.own([len(item) for item in items])]
     with team.together():
         for i in range(0, len(own), batch_size):
-            batch = _batch(own[i : i + batch_size], model_view)
+            batch = one_batch(own[i : i + batch_size], model_view)
             total += _losses(model_view, batch).sum().item()
     return float(team.total(torch.tensor(total, dtype=torch.float64))) / len(items)
 

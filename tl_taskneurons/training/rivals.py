@@ -1,27 +1,29 @@
 """What chosen neurons are compared with: all weights, and LoRA adapters (``peft``).
 
-Both train through the same loop as neurons do (``training_loop.fit``), and both come back as an
-object with ``applied(model)``, ``info`` and ``history``, like ``NeuronDelta``.
+Both train through the same runner as neurons do (``training.runner.train``), and both come back
+as a ``Delta``.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
-from tl_taskneurons.training.deltas import _restored
+from tl_taskneurons.training.deltas import LoraDelta, WeightDelta
+from tl_taskneurons.training.slices import SliceName
 
 _ADAPTER = "default"
 
 
 class AllWeights:
-    """Every weight of a model, for ``training_loop.fit``: float32 masters where it is smaller.
+    """Every weight of a model, for ``training.runner.train``: float32 masters where it is smaller.
 
     Attributes:
         names: the parameters' names.
@@ -30,6 +32,7 @@ class AllWeights:
     """
 
     def __init__(self, model_view: ModelView) -> None:
+        self._view = model_view
         parameters = dict(model_view.model.named_parameters())
         shared = Counter(_storage(weight).data_ptr() for weight in parameters.values())
         # A HookedTransformer has every bias, as zeros where the architecture has none. A bridge
@@ -74,39 +77,56 @@ class AllWeights:
             if master is not weight:
                 weight.copy_(master)
 
-    def changed(self) -> dict[str, Tensor]:
-        """Copies of the weights that training has changed, by name, in float32."""
-        return {
-            name: master.detach().float().cpu().clone()
-            for name, master, before in zip(self.names, self.parameters, self._before, strict=True)
-            if not torch.equal(master, before.float())
-        }
+    @property
+    def key(self) -> str:
+        """What is trained."""
+        return f"all weights/{self._view.fingerprint}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is trained, for ``info``."""
+        return {"trained": "all weights"}
 
     @contextmanager
-    def borrowed(self) -> Iterator[None]:
-        """Put weights and gradients back at the end."""
+    def attached(self) -> Iterator[None]:
+        """Put weights and gradients back at the end, bit by bit."""
         gradients = [weight.grad for weight in self._weights]
-        for weight in self._weights:
-            weight.grad = None
+        self._before = [weight.detach().clone() for weight in self._weights]
         try:
-            with _restored(self._weights) as self._before:
-                yield
+            for weight in self._weights:
+                weight.grad = None
+            yield
         finally:
+            with torch.no_grad():
+                for weight, value in zip(self._weights, self._before, strict=True):
+                    weight.copy_(value)
             for weight, gradient in zip(self._weights, gradients, strict=True):
                 weight.grad = gradient
             self._before = []
 
+    def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> WeightDelta:
+        """Return the weights that training has changed, in float32."""
+        trained = {
+            name: master.detach().float().cpu().clone()
+            for name, master, before in zip(self.names, self.parameters, self._before, strict=True)
+            if not torch.equal(master, before.float())
+        }
+        return WeightDelta(self._view.fingerprint, trained, name, info, history)
+
+    def penalty(self) -> None:
+        """The loss has no further term."""
+
 
 class LoraWeights:
     """LoRA adapters on the MLPs' matrices of a bridge's Hugging Face model, by ``peft``.
-
-    Use ``attached()`` around training.
 
     Args:
         model_view: a TransformerBridge's view.
         rank: of the adapters.
         alpha: the change is scaled by ``alpha / rank``; None takes twice the rank.
         seed: of the adapters' start.
+        start: adapters to start from, in place of a random start that changes nothing.
+        penalty: a term of the down factors ``[d_in, rank]`` by matrix that is added to the loss.
 
     Attributes:
         parameters: the adapters' float32 tensors, while attached.
@@ -118,7 +138,14 @@ class LoraWeights:
     """
 
     def __init__(
-        self, model_view: ModelView, rank: int = 16, alpha: float | None = None, seed: int = 0
+        self,
+        model_view: ModelView,
+        rank: int = 16,
+        alpha: float | None = None,
+        seed: int = 0,
+        *,
+        start: LoraDelta | None = None,
+        penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     ) -> None:
         if rank < 1:
             raise InputError(f"rank is {rank}; it must be at least 1.")
@@ -128,6 +155,7 @@ class LoraWeights:
                 "peft could adapt; load it with kind='bridge'."
             )
         self._view, self._rank, self._seed = model_view, rank, seed
+        self._start, self._penalty = start, penalty
         self.scaling = (2.0 * rank if alpha is None else alpha) / rank
         self.parameters: list[Tensor] = []
         self._layers: dict[str, Any] = {}
@@ -170,6 +198,8 @@ class LoraWeights:
                     for layer in self._layers.values()
                     for adapter in (layer.lora_A, layer.lora_B)
                 ]
+                if self._start is not None:
+                    self.start_from(self._start.factors)
                 yield
         finally:
             if hasattr(hf, "peft_config"):
@@ -211,16 +241,37 @@ class LoraWeights:
             layer.lora_A[_ADAPTER].weight.copy_(down.mT)
             layer.lora_B[_ADAPTER].weight.copy_(up.mT)
 
-    def downs(self) -> dict[str, Tensor]:
-        """The attached down factors ``[d_in, rank]`` themselves, for a penalty on them."""
-        return {key: layer.lora_A[_ADAPTER].weight.mT for key, layer in self._layers.items()}
+    @property
+    def key(self) -> str:
+        """What is trained."""
+        return f"{self._words()}/{self._view.fingerprint}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is trained, for ``info``."""
+        return {"trained": self._words()}
+
+    def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> LoraDelta:
+        """Return the attached adapters as they are."""
+        fingerprint = self._view.fingerprint
+        return LoraDelta(fingerprint, self.factors(), self.scaling, name, info, history)
+
+    def penalty(self) -> Tensor | None:
+        """The given term of the attached down factors."""
+        if self._penalty is None:
+            return None
+        downs = {key: layer.lora_A[_ADAPTER].weight.mT for key, layer in self._layers.items()}
+        return self._penalty(downs)
+
+    def _words(self) -> str:
+        return f"LoRA rank {self._rank} scaling {self.scaling:g}"
 
 
 def _linears(model_view: ModelView) -> dict[str, nn.Module]:
     """The modules that hold the matrices of a bridge, by ``"{layer}/{part}"``."""
     roles = {"W_in": "in", "W_gate": "gate", "W_out": "out"}
     return {
-        f"{layer.index}/{name}": getattr(layer.module, role).original_component
+        str(SliceName(layer.index, name)): getattr(layer.module, role).original_component
         for layer in model_view.layers
         for name, role in roles.items()
         if name in layer.parameters

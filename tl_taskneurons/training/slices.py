@@ -1,265 +1,134 @@
-"""Gradients of chosen neurons' weights alone, formed where the MLP's inputs and gradients meet.
+"""The weights of a set of neurons, cut out of a model's MLPs."""
 
-With every weight frozen, a backward pass computes gradients of activations only. For the chosen
-neurons S of a layer the weights' gradients are then small matrix products:
-
-    dL/dW_in[:, S]  = x^T g_pre[:, S]      x: the MLP's input, g_pre: gradient at its pre-activation
-    dL/dW_out[S, :] = a[:, S]^T g_out      a: the activations, g_out: gradient at the MLP's output
-
-so that time and memory follow the share of neurons. Nothing below the lowest chosen layer takes
-part in the backward pass.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 
-from tl_taskneurons.models.layers import MLPLayer
+from tl_taskneurons.models.layers import neuron_axis
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import StateError
+from tl_taskneurons.runtime.errors import InputError
 
-Slices = dict[str, Tensor]  # "3/W_in" -> the part of layer 3's chosen neurons
+
+class SliceName(NamedTuple):
+    """Which part of which layer's neurons; written ``"3/W_in"``.
+
+    Attributes:
+        layer: the layer's number.
+        part: ``W_in``, ``W_gate``, ``W_out``, ``b_in`` or ``b_gate``.
+    """
+
+    layer: int
+    part: str
+
+    def __str__(self) -> str:
+        """The name as files and mappings have it."""
+        return f"{self.layer}/{self.part}"
+
+    @staticmethod
+    def parse(text: str) -> "SliceName":
+        """Take a name apart.
+
+        Raises:
+            ValueError: for a text that is no such name.
+        """
+        layer, slash, part = text.partition("/")
+        if not (slash and layer.isdecimal() and part):
+            raise InputError(f"{text!r} names no part of a layer's neurons; '3/W_in' does.")
+        return SliceName(int(layer), part)
+
+    @property
+    def axis(self) -> int:
+        """The axis that runs over the neurons."""
+        return neuron_axis(self.part)
+
+
+@dataclass(frozen=True, eq=False)
+class Slices(Mapping[str, Tensor]):
+    """The weights of a set of neurons, by ``"{layer}/{part}"``.
+
+    ``W_in`` and ``W_gate`` are ``[d_model, n]``, ``W_out`` is ``[n, d_model]``, biases ``[n]``,
+    where n is the set's size in the layer; only the parts that the model has.
+
+    Attributes:
+        neurons: whose weights they are.
+        tensors: the same by name.
+    """
+
+    neurons: NeuronSet
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Slices":
+        """Return slices of the same neurons with a function of every tensor."""
+        return Slices(self.neurons, {name: function(value) for name, value in self.items()})
+
+    def places(self, name: str, subset: NeuronSet) -> tuple[int, Int[Tensor, " n"]]:
+        """Return a slice's axis of neurons, and where a subset's neurons lie along it."""
+        layer = SliceName.parse(name).layer
+        members = self.neurons.mask[layer].nonzero().flatten()
+        chosen = subset.mask[layer].nonzero().flatten()
+        at = torch.searchsorted(members, chosen)
+        return SliceName.parse(name).axis, at.to(self[name].device)
+
+    def of(self, subset: NeuronSet, names: Iterable[str]) -> "Slices":
+        """Return the weights of a subset of the neurons."""
+        return Slices(
+            subset, {name: self[name].index_select(*self.places(name, subset)) for name in names}
+        )
+
+    def add_(self, other: "Slices", factor: float = 1.0) -> None:
+        """Add a factor times the weights of a subset of these neurons, in place."""
+        for name, value in other.items():
+            mine = self[name]
+            mine.index_add_(*self.places(name, other.neurons), (factor * value).to(mine.device))
+
+    @staticmethod
+    def union(first: "Slices", second: "Slices") -> "Slices":
+        """Put the weights of two sets together; where both have a neuron, the second's count."""
+        both = first.neurons | second.neurons
+        values: dict[str, Tensor] = {}
+        for name in sorted({*first, *second}):
+            key = SliceName.parse(name)
+            like = first[name] if name in first else second[name]
+            shape = list(like.shape)
+            shape[key.axis] = int(both.mask[key.layer].sum())
+            values[name] = like.new_zeros(shape)
+        result = Slices(both, values)
+        for part in (first, second):
+            for name, value in part.items():
+                target = values[name]
+                target.index_copy_(*result.places(name, part.neurons), value.to(target.device))
+        return result
 
 
 def read_slices(model_view: ModelView, neurons: NeuronSet) -> Slices:
-    """Copy the weights of a set of neurons.
-
-    Returns:
-        ``"{layer}/W_in"`` and ``"{layer}/W_gate"`` ``[d_model, n]``, ``"{layer}/W_out"``
-        ``[n, d_model]``, biases ``[n]``, in the model's dtype; n is the set's size in the layer.
-    """
-    return {
-        f"{layer}/{part}": value
-        for layer, index in neurons.layers().items()
-        for part, value in model_view.read(layer, index).items()
-    }
+    """Copy the weights of a set of neurons, in the model's dtype."""
+    return Slices(
+        neurons,
+        {
+            str(SliceName(layer, part)): value
+            for layer, index in neurons.layers().items()
+            for part, value in model_view.read(layer, index).items()
+        },
+    )
 
 
 def write_slices(model_view: ModelView, neurons: NeuronSet, values: Mapping[str, Tensor]) -> None:
     """Overwrite the weights of a set of neurons with what ``read_slices`` returns."""
-    for layer, index in neurons.layers().items():
-        prefix = f"{layer}/"
-        own = {
-            name.removeprefix(prefix): value
-            for name, value in values.items()
-            if name.startswith(prefix)
-        }
-        model_view.write(layer, index, own)
-
-
-class NeuronTrainee:
-    """The chosen neurons' weights as float32 masters, for ``training_loop.fit``.
-
-    Attributes:
-        masters: the float32 tensors by ``"{layer}/{part}"``, as in ``read_slices``.
-        parameters: the same tensors, in order.
-    """
-
-    def __init__(self, model_view: ModelView, neurons: NeuronSet) -> None:
-        self._view, self._neurons = model_view, neurons
-        base = read_slices(model_view, neurons)
-        self.masters = {name: value.float().clone() for name, value in base.items()}
-        self._leaves = self.masters  # what gradients are for
-        self.parameters = list(self.masters.values())
-
-    def write(self) -> None:
-        """Copy the masters into the model, rounded to its dtype."""
-        write_slices(self._view, self._neurons, self.masters)
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """While open, a backward pass adds the chosen slices' gradients to the masters' ``.grad``.
-
-        Raises:
-            RuntimeError: when a layer's MLP did not run as expected.
-        """
-        chosen = self._neurons.layers()
-        lowest = min(chosen)
-        with ExitStack() as stack:
-            taps = [
-                _Tap(self._view.layers[layer], index, self._add, starts=layer == lowest)
-                for layer, index in chosen.items()
-            ]
-            for tap in taps:
-                stack.enter_context(tap.open())
-            yield
-        missing = [name for name, leaf in self._leaves.items() if leaf.grad is None]
-        if missing:
-            raise StateError(
-                f"The backward pass never reached {', '.join(missing[:4])} of {self._view.name}: "
-                "its MLP did not run through the modules that this library expects."
-            )
-
-    def _add(self, name: str, gradient: Tensor) -> None:
-        leaf = self._leaves[name]
-        gradient = gradient.to(leaf.device, torch.float32)
-        if leaf.grad is None:
-            leaf.grad = gradient
-        else:
-            leaf.grad += gradient
-
-
-class ScaledNeuronTrainee(NeuronTrainee):
-    """The chosen neurons' weights, with each neuron's updates scaled by a factor of its own.
-
-    AdamW divides by the size of the gradients, so scaling those would change nothing. It trains
-    the move of each weight from its start instead, and the weight is ``start + factor * move``: a
-    factor of 0 leaves a neuron as it is. Weight decay pulls towards the start.
-
-    Args:
-        model_view: the model.
-        neurons: which neurons.
-        update_scale: a factor for every neuron of the model.
-    """
-
-    def __init__(
-        self,
-        model_view: ModelView,
-        neurons: NeuronSet,
-        update_scale: Float[Tensor, "layer d_mlp"],
-    ) -> None:
-        super().__init__(model_view, neurons)
-        chosen = neurons.layers()
-        self._start = dict(self.masters)
-        self._factors: Slices = {}
-        for name, value in self._start.items():
-            layer, part = name.split("/")
-            factor = update_scale[int(layer)][chosen[int(layer)]].to(value.device, torch.float32)
-            self._factors[name] = factor[:, None] if part == "W_out" else factor
-        self._leaves = {name: torch.zeros_like(value) for name, value in self._start.items()}
-        self.parameters = list(self._leaves.values())
-
-    @torch.no_grad()
-    def write(self) -> None:
-        """Copy the weights into the model, rounded to its dtype."""
-        self.masters = {
-            name: start + self._factors[name] * self._leaves[name]
-            for name, start in self._start.items()
-        }
-        super().write()
-
-    def _add(self, name: str, gradient: Tensor) -> None:
-        super()._add(name, gradient * self._factors[name].to(gradient.device))
-
-
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """One matrix of an MLP.
-
-    Attributes:
-        module: the module whose output is the matrix's result.
-        reads: the module that is called with the MLP's input.
-        weight: name of the matrix.
-        bias: name of its bias, if it has one.
-    """
-
-    module: nn.Module
-    reads: nn.Module
-    weight: str
-    bias: str | None
-
-
-class _Tap:
-    """Hooks on one layer's MLP that form the gradients of its chosen neurons."""
-
-    def __init__(
-        self,
-        layer: MLPLayer,
-        index: Tensor,
-        add: Callable[[str, Tensor], None],
-        *,
-        starts: bool,
-    ) -> None:
-        self._layer, self._add, self._starts = layer, add, starts
-        self._index = index.to(layer.parameters["W_out"].parameter.device)
-        self._input: Tensor | None = None
-        self._activation: Tensor | None = None
-
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Attach the hooks; detach them at the end."""
-        incoming, post, output = _modules(self._layer)
-        handles = [
-            *(line.reads.register_forward_pre_hook(self._keep_input) for line in incoming),
-            post.register_forward_hook(self._keep_activation),
-            output.register_forward_hook(self._on_output),
-            *(line.module.register_forward_hook(self._on_incoming(line)) for line in incoming),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._input = self._activation = None
-
-    def _keep_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._input = args[0].detach()
-
-    def _keep_activation(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        self._activation = output.detach().index_select(-1, self._index)
-
-    def _on_incoming(self, linear: _Linear) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            if self._starts:
-                output = output.detach().requires_grad_()
-            source = self._input
-            if source is None:
-                raise StateError(
-                    f"The MLP of layer {self._layer.index} computed its activations before it was "
-                    "called; this architecture is not supported."
-                )
-
-            def on_gradient(gradient: Tensor) -> None:
-                chosen = gradient.index_select(-1, self._index).flatten(0, -2)
-                self._add(f"{self._layer.index}/{linear.weight}", source.flatten(0, -2).mT @ chosen)
-                if linear.bias is not None:
-                    self._add(f"{self._layer.index}/{linear.bias}", chosen.float().sum(0))
-
-            output.register_hook(on_gradient)
-            return output
-
-        return hook
-
-    def _on_output(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        activation = self._activation
-        if activation is None:
-            raise StateError(
-                f"The hook {self._layer.hook} never fired before the MLP's output; this "
-                "architecture is not supported."
-            )
-
-        def on_gradient(gradient: Tensor) -> None:
-            product = activation.flatten(0, -2).mT @ gradient.flatten(0, -2)
-            self._add(f"{self._layer.index}/W_out", product)
-
-        output.register_hook(on_gradient)
-
-
-def _modules(layer: MLPLayer) -> tuple[list[_Linear], nn.Module, nn.Module]:
-    """The modules whose outputs are pre-activations, activations and the output matrix's result.
-
-    In a TransformerBridge the matrices are modules of their own; a HookedTransformer multiplies by
-    its parameters and passes the results through hook points.
-    """
-    mlp: Any = layer.module
-    parts = layer.parameters
-    bridge = "in" in dict(mlp.named_children())
-    if bridge:
-        pre, gate = getattr(mlp, "in"), getattr(mlp, "gate", None)
-        output = mlp.out
-    elif layer.gated:
-        pre, gate, output = mlp.hook_pre_linear, mlp.hook_pre, mlp
-    else:
-        pre, gate, output = mlp.hook_pre, None, mlp
-    linears = [("W_in", "b_in", pre), *([("W_gate", "b_gate", gate)] if layer.gated else [])]
-    incoming = [
-        _Linear(module, module if bridge else mlp, weight, bias if bias in parts else None)
-        for weight, bias, module in linears
-    ]
-    return incoming, mlp.hook_post, output
+    chosen = neurons.layers()
+    for name, value in values.items():
+        layer, part = SliceName.parse(name)
+        model_view.write(layer, chosen[layer], {part: value})

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from tl_taskneurons.continual.storage import load_delta, save_delta
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.experiments.lab.records import Records
 from tl_taskneurons.experiments.lab.store import Cell, Needs, Recipe, digest
@@ -25,6 +24,7 @@ from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.training.comparisons import finetune_all, finetune_lora
+from tl_taskneurons.training.deltas import load_delta
 from tl_taskneurons.training.finetune import finetune
 from tl_taskneurons.training.settings import Training
 
@@ -299,8 +299,7 @@ class Lab(Records):
         def enter() -> Iterator[Any]:
             if not file.exists():
                 self._train_together()
-            kind = "LoraDelta" if self.tuned == "lora" else "WeightDelta"
-            with load_delta(file, kind).applied(self.base):
+            with load_delta(file).applied(self.base):
                 yield self.base
 
         return State("plain", {"model": file.stem}, enter)
@@ -312,7 +311,7 @@ class Lab(Records):
             self.base, list(self.tasks), None, training, prompt=self.plan.prompt,
             limit=self.plan.n_train,
         )  # fmt: skip
-        save_delta(file, made)
+        made.save(file)
 
     def _tuned_file(self) -> tuple[Path, Training]:
         names = self.tasks.names

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tl_taskneurons.continual.methods import find_method
+from tl_taskneurons.continual.method import find_method
 from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.lab import Lab

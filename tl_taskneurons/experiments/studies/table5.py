@@ -23,12 +23,13 @@ from typing import Any
 
 import pandas as pd
 
-from tl_taskneurons.continual.learners import Piece, Setting
-from tl_taskneurons.continual.methods import METHODS, find_method
+from tl_taskneurons.continual.learners import Setting, StageResult
+from tl_taskneurons.continual.method import find_method
+from tl_taskneurons.continual.methods import METHODS
 from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.sequence import SequenceResult, run_sequence
-from tl_taskneurons.continual.storage import Store
+from tl_taskneurons.continual.storage import StageStore
 from tl_taskneurons.evaluation.statistics import clustered
 from tl_taskneurons.experiments.claims.units import C10, c9, c10
 from tl_taskneurons.experiments.claims.verdicts import frame
@@ -180,10 +181,10 @@ def held_out_score(model: Any, plan: Plan, name: str, lr: float, store: Path) ->
     ]
     training = replace(plan.training(lr), seed=plan.seeds[0])
     setting = Setting(view(model), Tasks(tasks), training, Prompt(shots=plan.shots))
-    pieces = Store(store)
-    history: list[Piece] = []
+    stages = StageStore(store)
+    history: list[StageResult] = []
     for task in tasks:
-        history.append(pieces.learn(setting, method.learner, method.before(history), task.name))
+        history.append(stages.learn(setting, method.learner, method.before(history), task.name))
     scores = score_history(setting, method, history, setting.tasks.names)
     return float(scores["value"].mean())
 

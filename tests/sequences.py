@@ -1,4 +1,4 @@
-"""A row of three tiny tasks, for tests of learning tasks in a row."""
+"""A sequence of three tiny tasks, for tests of learning tasks one after another."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 from tl_taskneurons.models.view import view
 from tl_taskneurons.tasks.task import Example, Task, Tasks
-from tl_taskneurons.training.loop import Training
+from tl_taskneurons.training.settings import Training
 
 TRAINING = Training(lr=1e-2, steps=2, batch_size=4)
 NAMES = ("one", "two", "three")
@@ -17,7 +17,7 @@ def letters(name: str, labels: tuple[str, str], n: int = 8) -> Task:
     return Task(name, examples, examples[:4], instruction=name, labels=labels)
 
 
-def row_of_tasks() -> Tasks:
+def three_tasks() -> Tasks:
     return Tasks(
         letters(name, labels)
         for name, labels in zip(NAMES, (("p", "q"), ("r", "s"), ("t", "u")), strict=True)

@@ -1,0 +1,288 @@
+"""Gradients of chosen neurons' weights alone, formed where the MLP's inputs and gradients meet.
+
+With every weight frozen, a backward pass computes gradients of activations only. For the chosen
+neurons S of a layer the weights' gradients are then small matrix products:
+
+    dL/dW_in[:, S]  = x^T g_pre[:, S]      x: the MLP's input, g_pre: gradient at its pre-activation
+    dL/dW_out[S, :] = a[:, S]^T g_out      a: the activations, g_out: gradient at the MLP's output
+
+so that time and memory follow the share of neurons. Nothing below the lowest chosen layer takes
+part in the backward pass.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tl_taskneurons.models.layers import MLPLayer
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.training.deltas import NeuronDelta
+from tl_taskneurons.training.slices import SliceName, Slices, read_slices, write_slices
+
+
+class NeuronTrainee:
+    """The chosen neurons' weights as float32 masters, for ``training.runner.train``.
+
+    Attributes:
+        masters: the float32 tensors by name, as in ``read_slices``.
+        parameters: the same tensors, in order.
+    """
+
+    def __init__(self, model_view: ModelView, neurons: NeuronSet) -> None:
+        if not len(neurons):
+            raise InputError(f"{neurons!r} has no neuron to train; choose at least one.")
+        self._view, self._neurons = model_view, neurons
+        self._base = read_slices(model_view, neurons)
+        self.masters = self._base.map(lambda value: value.float().clone())
+        self._leaves: Mapping[str, Tensor] = self.masters  # what gradients are for
+        self.parameters = list(self.masters.values())
+
+    @property
+    def key(self) -> str:
+        """What is trained, as a hash."""
+        hashed = hashlib.sha256(self._hashed()).hexdigest()
+        return f"neurons/{self._neurons.fingerprint}/{hashed}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is trained, for ``info``."""
+        return {"trained": "neurons", "neurons": self._neurons.name}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put the old bytes back at the end."""
+        try:
+            yield
+        finally:
+            write_slices(self._view, self._neurons, self._base)
+
+    def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> NeuronDelta:
+        """Return what was trained."""
+        return NeuronDelta(
+            neurons=self._neurons,
+            base=self._base.map(Tensor.cpu),
+            trained=self.masters.map(lambda value: value.detach().cpu()),
+            name=name,
+            info=info,
+            history=history,
+        )
+
+    def penalty(self) -> None:
+        """The loss has no further term."""
+
+    def _hashed(self) -> bytes:
+        return self._neurons.mask.to(torch.uint8).numpy().tobytes()
+
+    def write(self) -> None:
+        """Copy the masters into the model, rounded to its dtype."""
+        write_slices(self._view, self._neurons, self.masters)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """While open, a backward pass adds the chosen slices' gradients to the masters' ``.grad``.
+
+        Raises:
+            RuntimeError: when a layer's MLP did not run as expected.
+        """
+        chosen = self._neurons.layers()
+        lowest = min(chosen)
+        with ExitStack() as stack:
+            taps = [
+                _Tap(self._view.layers[layer], index, self._add, starts=layer == lowest)
+                for layer, index in chosen.items()
+            ]
+            for tap in taps:
+                stack.enter_context(tap.open())
+            yield
+        missing = [name for name, leaf in self._leaves.items() if leaf.grad is None]
+        if missing:
+            raise StateError(
+                f"The backward pass never reached {', '.join(missing[:4])} of {self._view.name}: "
+                "its MLP did not run through the modules that this library expects."
+            )
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        leaf = self._leaves[name]
+        gradient = gradient.to(leaf.device, torch.float32)
+        if leaf.grad is None:
+            leaf.grad = gradient
+        else:
+            leaf.grad += gradient
+
+
+class ScaledNeuronTrainee(NeuronTrainee):
+    """The chosen neurons' weights, with each neuron's updates scaled by a factor of its own.
+
+    AdamW divides by the size of the gradients, so scaling those would change nothing. It trains
+    the move of each weight from its start instead, and the weight is ``start + factor * move``: a
+    factor of 0 leaves a neuron as it is. Weight decay pulls towards the start.
+
+    Args:
+        model_view: the model.
+        neurons: which neurons.
+        update_scale: a factor for every neuron of the model.
+    """
+
+    def __init__(
+        self,
+        model_view: ModelView,
+        neurons: NeuronSet,
+        update_scale: Float[Tensor, "layer d_mlp"],
+    ) -> None:
+        super().__init__(model_view, neurons)
+        chosen = neurons.layers()
+        self._scale, self._start = update_scale, self.masters
+        self._factors: dict[str, Tensor] = {}
+        for name, value in self._start.items():
+            key = SliceName.parse(name)
+            factor = update_scale[key.layer][chosen[key.layer]].to(value.device, torch.float32)
+            self._factors[name] = factor[:, None] if key.part == "W_out" else factor
+        self._leaves = {name: torch.zeros_like(value) for name, value in self._start.items()}
+        self.parameters = list(self._leaves.values())
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Copy the weights into the model, rounded to its dtype."""
+        self.masters = Slices(
+            self._neurons,
+            {
+                name: start + self._factors[name] * self._leaves[name]
+                for name, start in self._start.items()
+            },
+        )
+        super().write()
+
+    def _hashed(self) -> bytes:
+        return super()._hashed() + self._scale.float().cpu().numpy().tobytes()
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        super()._add(name, gradient * self._factors[name].to(gradient.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """One matrix of an MLP.
+
+    Attributes:
+        module: the module whose output is the matrix's result.
+        reads: the module that is called with the MLP's input.
+        weight: name of the matrix.
+        bias: name of its bias, if it has one.
+    """
+
+    module: nn.Module
+    reads: nn.Module
+    weight: str
+    bias: str | None
+
+
+class _Tap:
+    """Hooks on one layer's MLP that form the gradients of its chosen neurons."""
+
+    def __init__(
+        self,
+        layer: MLPLayer,
+        index: Tensor,
+        add: Callable[[str, Tensor], None],
+        *,
+        starts: bool,
+    ) -> None:
+        self._layer, self._add, self._starts = layer, add, starts
+        self._index = index.to(layer.parameters["W_out"].parameter.device)
+        self._input: Tensor | None = None
+        self._activation: Tensor | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Attach the hooks; detach them at the end."""
+        incoming, post, output = _modules(self._layer)
+        handles = [
+            *(line.reads.register_forward_pre_hook(self._keep_input) for line in incoming),
+            post.register_forward_hook(self._keep_activation),
+            output.register_forward_hook(self._on_output),
+            *(line.module.register_forward_hook(self._on_incoming(line)) for line in incoming),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._input = self._activation = None
+
+    def _name(self, part: str) -> str:
+        return str(SliceName(self._layer.index, part))
+
+    def _keep_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._input = args[0].detach()
+
+    def _keep_activation(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        self._activation = output.detach().index_select(-1, self._index)
+
+    def _on_incoming(self, linear: _Linear) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            if self._starts:
+                output = output.detach().requires_grad_()
+            source = self._input
+            if source is None:
+                raise StateError(
+                    f"The MLP of layer {self._layer.index} computed its activations before it was "
+                    "called; this architecture is not supported."
+                )
+
+            def on_gradient(gradient: Tensor) -> None:
+                chosen = gradient.index_select(-1, self._index).flatten(0, -2)
+                self._add(self._name(linear.weight), source.flatten(0, -2).mT @ chosen)
+                if linear.bias is not None:
+                    self._add(self._name(linear.bias), chosen.float().sum(0))
+
+            output.register_hook(on_gradient)
+            return output
+
+        return hook
+
+    def _on_output(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        activation = self._activation
+        if activation is None:
+            raise StateError(
+                f"The hook {self._layer.hook} never fired before the MLP's output; this "
+                "architecture is not supported."
+            )
+
+        def on_gradient(gradient: Tensor) -> None:
+            product = activation.flatten(0, -2).mT @ gradient.flatten(0, -2)
+            self._add(self._name("W_out"), product)
+
+        output.register_hook(on_gradient)
+
+
+def _modules(layer: MLPLayer) -> tuple[list[_Linear], nn.Module, nn.Module]:
+    """The modules whose outputs are pre-activations, activations and the output matrix's result.
+
+    In a TransformerBridge the matrices are modules of their own; a HookedTransformer multiplies by
+    its parameters and passes the results through hook points.
+    """
+    mlp: Any = layer.module
+    parts = layer.parameters
+    bridge = "in" in dict(mlp.named_children())
+    if bridge:
+        pre, gate = getattr(mlp, "in"), getattr(mlp, "gate", None)
+        output = mlp.out
+    elif layer.gated:
+        pre, gate, output = mlp.hook_pre_linear, mlp.hook_pre, mlp
+    else:
+        pre, gate, output = mlp.hook_pre, None, mlp
+    linears = [("W_in", "b_in", pre), *([("W_gate", "b_gate", gate)] if layer.gated else [])]
+    incoming = [
+        _Linear(module, module if bridge else mlp, weight, bias if bias in parts else None)
+        for weight, bias, module in linears
+    ]
+    return incoming, mlp.hook_post, output
