@@ -18,7 +18,7 @@ from tl_taskneurons.report.fragments import rounded, table_html
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.view import choose
 from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.table_files import write_table
+from tl_taskneurons.runtime.table_files import read_json, write_json, write_table
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Example, Task, Tasks
 
@@ -272,8 +272,7 @@ def test_a_model_that_is_gone_is_named_with_the_way_out(report: Any):
 def test_an_unfinished_run_gives_a_page_that_says_what_is_missing(finished: Path, tmp_path: Path):
     part = tmp_path / "part"
     part.mkdir()
-    run = json.loads((finished / "run.json").read_text())
-    (part / "run.json").write_text(json.dumps({**run, "status": "stopped"}))
+    write_json(part / "run.json", {**read_json(finished / "run.json"), "status": "stopped"})
     for name in ("neurons", "layers"):
         (part / f"{name}.parquet").write_bytes((finished / f"{name}.parquet").read_bytes())
     text = Page(write_report(part, texts=False).read_text()).text

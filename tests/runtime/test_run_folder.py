@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
     assert not (tmp_path / "killed" / "all.parquet").exists()
     assert read_json(tmp_path / "killed" / "run.json")["status"] == "running"
     first_unit = tmp_path / "killed" / "units" / "u0.parquet"
-    (first_unit.parent / ".u2.parquet.x.tmp").write_bytes(b"half a write")
+    (first_unit.parent / ".u2.parquet.x3abc_12.tmp").write_bytes(b"half a write")
     written = first_unit.stat().st_mtime_ns
     time.sleep(0.01)
     runs = [python(code, str(tmp_path / name), "fast") for name in ("killed", "straight")]

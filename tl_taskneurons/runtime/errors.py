@@ -31,6 +31,10 @@ class MissingFileError(TaskNeuronsError, FileNotFoundError):
     """A file or folder that isn't there."""
 
 
+class FileError(TaskNeuronsError, OSError):
+    """A file or folder that can't be read or written; the message says why."""
+
+
 class MissingPackageError(TaskNeuronsError, ImportError):
     """A package that isn't installed."""
 

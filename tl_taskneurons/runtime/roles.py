@@ -17,6 +17,11 @@ class Role:
         """Whether this process writes files and shows progress."""
         return True
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process shares the work."""
+        return True
+
     def together(self) -> AbstractContextManager[None]:
         """Leave the context when all processes do; an error in one is raised in all."""
         return nullcontext()

@@ -12,25 +12,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from io import StringIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+from filelock import FileLock
 
+from tl_taskneurons.runtime.atomic import remove_leftovers, shortened
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.locks import acquire
 from tl_taskneurons.runtime.roles import current_role
+from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder at once go unnoticed there
-    fcntl = None
 
 _RUN_FILE = "run.json"
 _FORMAT = 1
+# Most file systems take 255 bytes; what is put in front of a name and after it needs room.
+_LONGEST_NAME = 180
 _PACKAGES = [
     "tl-taskneurons",
     "transformer-lens",
@@ -75,7 +76,7 @@ class RunFolder:
 
     path: Path
     resumed: bool
-    _lock: IO[str] = field(repr=False)
+    _lock: FileLock | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> "RunFolder":
@@ -96,7 +97,7 @@ class RunFolder:
         with role.together():
             if role.leads:
                 return cls._open(Path(path), arguments)
-        followed = cls(Path(path), True, StringIO())
+        followed = cls(Path(path), resumed=True)
         return replace(followed, resumed=len(followed.read()["sessions"]) > 1)
 
     @classmethod
@@ -112,14 +113,14 @@ class RunFolder:
                     "give a new or empty folder."
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder)
-        try:
+        with Undo() as undo:
+            lock = _locked(folder)
+            undo.add(lock.release)
             given = json.loads(json.dumps(dict(arguments)))
             stored = read_json(file) if file.exists() else {}
             known = stored.get("arguments", {})
             _require_equal(folder, known, given)
-            for leftover in folder.rglob(".*.tmp"):  # of a killed process; we hold the lock
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(folder, ours=True)
             merged = {**known, **given}
             session = {"status": "running", **provenance()}
             write_json(
@@ -134,9 +135,7 @@ class RunFolder:
                     "units": stored.get("units", {}),
                 },
             )
-        except BaseException:
-            lock.close()
-            raise
+            undo.keep()
         return cls(folder, bool(stored), lock)
 
     def confirm(self, **facts: Any) -> None:
@@ -159,16 +158,15 @@ class RunFolder:
             name: the unit's name, with ``/`` for subfolders.
             compute: makes the table; called only when the unit is not finished.
         """
-        file = self.file("units", f"{name}.parquet")
-        if not file.exists():
-            start = time.perf_counter()
-            write_table(file, compute())
+        start = time.perf_counter()
+
+        def save(file: Path, table: pd.DataFrame) -> None:
+            write_table(file, table)
             seconds = round(time.perf_counter() - start, 3)
             self._update(units={**self.read()["units"], name: {"seconds": seconds}})
-        current_role().wait()
-        # Read back also what was just written, so that a run in one go and a continued one see
-        # the same column types.
-        return read_table(file)
+
+        file = self.file("units", f"{name}.parquet")
+        return stored(file, compute, load=read_table, save=save)
 
     def file(self, *parts: str) -> Path:
         """Return the path of a file in the folder.
@@ -200,33 +198,31 @@ class RunFolder:
         traceback: TracebackType | None,
     ) -> None:
         """Let go of the folder, and note how it was left unless ``finish`` did."""
-        if not self._lock.closed:
+        if self.read()["status"] == "running":
             stopped = kind is None or not issubclass(kind, Exception)
             self._close("stopped" if stopped else "failed")
 
     def _close(self, status: str) -> None:
-        sessions = self.read()["sessions"]
-        began = datetime.fromisoformat(sessions[-1]["time"])
-        seconds = round((datetime.now(UTC) - began).total_seconds(), 3)
-        sessions[-1] |= {"status": status, "seconds": seconds}
-        self._update(status=status, sessions=sessions)
-        self._lock.close()
+        with Undo() as undo:
+            if self._lock is not None:
+                undo.add(self._lock.release)
+            sessions = self.read()["sessions"]
+            began = datetime.fromisoformat(sessions[-1]["time"])
+            seconds = round((datetime.now(UTC) - began).total_seconds(), 3)
+            sessions[-1] |= {"status": status, "seconds": seconds}
+            self._update(status=status, sessions=sessions)
 
     def _update(self, **changes: Any) -> None:
         write_json(self.path / _RUN_FILE, {**self.read(), **changes})
 
 
-def _locked(folder: Path) -> IO[str]:
+def _locked(folder: Path) -> FileLock:
     """Hold the folder for this process; the system lets go of it when the process ends."""
-    lock = (folder / ".lock").open("a")
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise BlockingIOError(
-                f"Another process is writing to {folder}; wait for it or give another folder."
-            ) from error
+    lock = acquire(folder / ".lock", wait=False)
+    if lock is None:
+        raise BlockingIOError(
+            f"Another process is writing to {folder}; wait for it or give another folder."
+        )
     return lock
 
 
@@ -248,5 +244,11 @@ def _now() -> str:
 
 
 def file_name(task: str) -> str:
-    """Return a task's name as the name of a file."""
-    return quote(task, safe=" ")
+    """Return any name, a task's for example, as the name of a file in a folder.
+
+    What is special in paths is percent-encoded; a long name is cut and ends in a hash.
+    """
+    encoded = quote(task, safe=" ")
+    if encoded.startswith("."):
+        encoded = f"%2E{encoded[1:]}"
+    return shortened(encoded, _LONGEST_NAME)

@@ -63,6 +63,11 @@ class Team(Role):
         """Whether this is the first process, which writes files and shows progress."""
         return self.rank == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process shares the work."""
+        return self.size == 1
+
     def own(self, costs: Sequence[int]) -> list[int]:
         """Return this process's share of some pieces of work, of equal cost as far as possible.
 

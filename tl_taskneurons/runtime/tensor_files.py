@@ -11,10 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 # One key only: safetensors writes several metadata keys in a random order.
 _KEY = "tl_taskneurons"
+_FORMAT = 1
+_REMEDY = "delete it and write it again, or take a copy of it"
 
 
 def save_tensor(
@@ -34,10 +37,10 @@ def load_tensor(
         ValueError: for a damaged file, or one that holds something else.
     """
     tensors, header = load_tensors(path, kind, needs)
-    if kind not in tensors:
+    if list(tensors) != [kind]:
         raise InputError(
-            f"{path} is damaged or no safetensors file (it has no tensor {kind!r}); write it again "
-            "with save."
+            f"{path} is damaged or no safetensors file of ours (it has the tensors "
+            f"{', '.join(tensors) or 'none'}, expected {kind}); {_REMEDY}."
         )
     return tensors[kind], header
 
@@ -48,13 +51,22 @@ def save_tensors(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write named tensors with JSON metadata to a safetensors file, atomically.
+    """Write named tensors with JSON metadata to a safetensors file, atomically, with a digest.
 
     They lie on the CPU and contiguous in the file, wherever they came from.
+
+    Raises:
+        FileError: when it can't be written.
     """
-    header = {_KEY: json.dumps({"kind": kind, **metadata}, sort_keys=True)}
+    facts = {KEY: UNSEALED, "format": _FORMAT, "kind": kind, **metadata}
+    header = {_KEY: json.dumps(facts, sort_keys=True)}
     copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(copies, temporary, metadata=header))
+
+    def write(temporary: Path) -> None:
+        save_file(copies, temporary, metadata=header)
+        seal(temporary)
+
+    write_atomically(path, write)
 
 
 def load_tensors(
@@ -64,11 +76,13 @@ def load_tensors(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: for a damaged file, or one that holds something else.
+        FileError: when it can't be read.
+        ValueError: for a file whose bytes have changed since, or that holds something else.
     """
     source = Path(path)
-    if not source.is_file():
+    if not source.exists():
         raise MissingFileError(f"No file {source}; {kind}.save(path) writes one.")
+    sealed = require_intact(source, _REMEDY)
     try:
         with safe_open(source, framework="pt") as file:
             found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
@@ -78,13 +92,20 @@ def load_tensors(
                     f"{source} is a safetensors file but holds no {kind} (it holds "
                     f"{found.get('kind', 'nothing of ours')}); load it with what wrote it."
                 )
+            if found.pop("format", _FORMAT) != _FORMAT:
+                raise InputError(
+                    f"{source} is of a format that this version doesn't know; update "
+                    "tl-taskneurons, or write it again with this version."
+                )
+            if found.pop(KEY, None) is not None and not sealed:
+                raise InputError(f"{source} is damaged (its digest can't be read); {_REMEDY}.")
             missing = [key for key in needs if key not in found]
             if missing:
                 raise InputError(f"{source} holds a {kind} without {', '.join(missing)}.")
             return {name: file.get_tensor(name) for name in file.keys()}, found  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise InputError(
-            f"{source} is damaged or no safetensors file ({error}); write it again with save."
+            f"{source} is damaged or no safetensors file ({error}); {_REMEDY}."
         ) from error
 
 

@@ -1,0 +1,317 @@
+import errno
+import hashlib
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tl_taskneurons.runtime import locks
+from tl_taskneurons.runtime.atomic import remove_leftovers, require_writable, write_atomically
+from tl_taskneurons.runtime.errors import FileError
+from tl_taskneurons.runtime.locks import NoLocksWarning, locked
+from tl_taskneurons.runtime.roles import Role, acting
+from tl_taskneurons.runtime.run_folder import file_name
+from tl_taskneurons.runtime.stored import stored
+from tl_taskneurons.runtime.table_files import (
+    read_csv,
+    read_json,
+    read_table,
+    write_csv,
+    write_json,
+    write_table,
+)
+from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
+
+FRAME = pd.DataFrame({"task": ["a", "b", "a"], "value": [0.5, 1.25, -2.0], "n": [1, 2, 3]})
+TENSORS = {"x": torch.arange(6.0).reshape(2, 3), "mask": torch.tensor([0, 1], dtype=torch.uint8)}
+
+# name -> (write, read)
+KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+    "table.parquet": (lambda path: write_table(path, FRAME), read_table),
+    "facts.json": (lambda path: write_json(path, {"b": [1.5, None], "a": "é"}), read_json),
+    "list.json": (lambda path: write_json(path, [1, 2, {"c": 3}]), read_json),
+    "table.csv": (lambda path: write_csv(path, FRAME), read_csv),
+    "x.safetensors": (
+        lambda path: save_tensors(path, "Thing", TENSORS, {"name": "n", "digest": "d"}),
+        lambda path: load_tensors(path, "Thing", ("name",)),
+    ),
+}
+each_kind = pytest.mark.parametrize("name", list(KINDS))
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):  # tensors and their header
+        (a, facts), (b, others) = one, other
+        return facts == others and all(torch.equal(a[key], b[key]) for key in {**a, **b})
+    return one.equals(other) if isinstance(one, pd.DataFrame) else one == other
+
+
+@each_kind
+def test_a_file_comes_back_and_its_bytes_are_those_of_its_content(tmp_path: Path, name: str):
+    write, read = KINDS[name]
+    write(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    first = read(tmp_path / name)
+    write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+    assert same(first, read(tmp_path / name))
+    assert "file_digest" not in str(first)
+
+
+@each_kind
+def test_any_flipped_bit_is_named_and_deleting_the_file_mends_it(tmp_path: Path, name: str):
+    write, read = KINDS[name]
+    file = tmp_path / name
+    write(file)
+    content = bytearray(file.read_bytes())
+    bits = random.Random(0).sample(range(8 * len(content)), 60)
+    mark = content.find(b"tl_taskneurons sha256")
+    key = content.find(b"file_digest")
+    bits += [8 * at + 5 for start in (mark, key) if start >= 0 for at in range(start, start + 11)]
+    for bit in bits:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError, match=f"{name} (is|holds|was)"):
+            read(file)
+    file.unlink()
+    write(file)
+    read(file)
+
+
+@each_kind
+def test_a_cut_or_empty_file_is_named(tmp_path: Path, name: str):
+    write, read = KINDS[name]
+    file = tmp_path / name
+    write(file)
+    content = file.read_bytes()
+    for size in (0, 1, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=name):
+            read(file)
+
+
+def test_files_without_digests_load_as_before(tmp_path: Path):
+    FRAME.to_parquet(tmp_path / "old.parquet", index=False)
+    assert read_table(tmp_path / "old.parquet").equals(FRAME)
+    (tmp_path / "old.json").write_text('[{"a": 1}]')
+    assert read_json(tmp_path / "old.json") == [{"a": 1}]
+    FRAME.to_csv(tmp_path / "old.csv", index=False)
+    assert read_csv(tmp_path / "old.csv").equals(FRAME)
+    header = {"tl_taskneurons": '{"kind": "Thing", "name": "n"}'}
+    save_file(TENSORS, tmp_path / "old.safetensors", metadata=header)
+    tensors, found = load_tensors(tmp_path / "old.safetensors", "Thing", ("name",))
+    assert torch.equal(tensors["x"], TENSORS["x"]) and found == {"kind": "Thing", "name": "n"}
+
+
+def test_a_format_of_the_future_is_refused(tmp_path: Path):
+    save_tensors(tmp_path / "x.safetensors", "Thing", TENSORS, {"format": 99})
+    with pytest.raises(ValueError, match="x.safetensors is of a format"):
+        load_tensors(tmp_path / "x.safetensors", "Thing")
+
+
+def test_sums_are_those_of_sha256sum_and_formulas_become_text(tmp_path: Path):
+    frame = pd.DataFrame({"=x": ["=1+1", "@a", "plain", "-"], "n": [-1.0, 2.0, 3.0, 4.0]})
+    for name in ("b.csv", "a.csv"):
+        write_csv(tmp_path / name, frame)
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
+    digest = hashlib.sha256((tmp_path / "a.csv").read_bytes()).hexdigest()
+    assert lines == [f"{digest}  a.csv", f"{digest}  b.csv"]
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "'=x,n", "'=1+1,-1.0", "'@a,2.0", "plain,3.0", "'-,4.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path: Path, mask: int):
+    before = os.umask(mask)
+    try:
+        for name, (write, _) in KINDS.items():
+            write(tmp_path / name)
+            assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file takes more than 20 bytes, as if the disk were full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@each_kind
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_one_line_with_the_files_name(tmp_path: Path, name: str):
+    write, _ = KINDS[name]
+    with pytest.raises(FileError, match=f"{name} could not be written: .*File too large") as caught:
+        write(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_told_before_the_work(tmp_path: Path):
+    with pytest.raises(FileError, match="could not be written: File too large"):
+        require_writable(tmp_path)
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileError, match="file/.probe could not be written: Not a directory"):
+        require_writable(tmp_path / "file")
+    require_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_unreadable_files_are_named(tmp_path: Path):
+    for name, (_, read) in KINDS.items():
+        (tmp_path / name).mkdir()  # opening a folder fails for any user
+        with pytest.raises(FileError, match=f"{name} can't be read: Is a directory"):
+            read(tmp_path / name)
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            read(tmp_path / "nowhere")
+
+
+def test_programming_errors_stay_what_they_are(tmp_path: Path):
+    def write(_: Path) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "x", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_do_not_lead_write_nothing(tmp_path: Path):
+    class Follower(Role):
+        @property
+        def leads(self) -> bool:
+            return False
+
+    with acting(Follower()):
+        write_json(tmp_path / "x.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_writers_go_and_others_stay(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = f".x.json.{os.getpid()}-0123abcd.tmp"
+    names = {
+        f".x.json.{ended.pid}-0123abcd.tmp": True,
+        mine: True,  # an earlier process had this number
+        f".x.json.{os.getppid()}-0123abcd.tmp": False,  # at work
+        ".notes.tmp": False,
+        ".x.json.abcd_123.tmp": False,  # perhaps another program's
+    }
+    for name in names:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (1e9, 1e9))
+    (tmp_path / f".y.{ended.pid}-0123abcd.tmp").write_text("newer than this process")
+    write_json(tmp_path / "x.json", {})
+    left = {file.name for file in tmp_path.iterdir()}
+    assert {name for name in names if name not in left} == {n for n, goes in names.items() if goes}
+    assert f".y.{ended.pid}-0123abcd.tmp" in left
+    remove_leftovers(tmp_path, ours=True)
+    assert ".x.json.abcd_123.tmp" not in {file.name for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["情感分析" * 10, "x" * 300, "../../up", "..", ".hidden", "a/b\\c:d", "é ü", "=1", "\x1b[0m"],
+)
+def test_any_name_is_a_file_of_its_folder(tmp_path: Path, task: str):
+    file = tmp_path / f"random-{file_name(task)}-12.safetensors"
+    save_tensors(file, "Thing", TENSORS, {})
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+    assert load_tensors(file, "Thing")[1]["kind"] == "Thing"
+    assert not file_name(task).startswith(".")
+    assert file_name(task) != file_name(task + "x")
+
+
+def test_stored_computes_once_and_again_after_deleting(tmp_path: Path):
+    calls = []
+
+    def compute() -> pd.DataFrame:
+        calls.append(1)
+        return FRAME
+
+    def find() -> pd.DataFrame:
+        return stored(
+            tmp_path / "t.parquet", compute, load=read_table, save=write_table,
+            lock=tmp_path / "locks" / "t",
+        )  # fmt: skip
+
+    assert find().equals(FRAME) and find().equals(FRAME) and len(calls) == 1
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[10] ^= 4
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match="t.parquet is damaged"):
+        find()
+    (tmp_path / "t.parquet").unlink()
+    assert find().equals(FRAME) and len(calls) == 2
+
+
+def test_of_several_processes_one_computes(tmp_path: Path):
+    code = """
+import sys, time
+from pathlib import Path
+from tl_taskneurons.runtime.stored import stored
+from tl_taskneurons.runtime.table_files import read_json, write_json
+folder = Path(sys.argv[1])
+
+def compute():
+    with (folder / "calls").open("a") as calls:
+        calls.write("x")
+    time.sleep(0.3)
+    return {"a": 1}
+
+load, save = read_json, write_json
+assert stored(folder / "a.json", compute, load=load, save=save, lock=folder / "lock") == {"a": 1}
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_locks_are_held_and_let_go(tmp_path: Path):
+    with locked(tmp_path / "new" / "lock") as mine:
+        assert mine
+        with locked(tmp_path / "new" / "lock", wait=False) as again:
+            assert not again
+    with locked(tmp_path / "new" / "lock", wait=False) as mine:
+        assert mine
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_disk_without_locks_is_told_and_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
+    with (
+        pytest.warns(NoLocksWarning, match="Locking is not supported here"),
+        locks.locked(tmp_path / "lock", wait=False) as mine,
+    ):
+        assert mine
+
+
+def test_a_lock_in_a_missing_or_moved_folder_needs_no_cleaning(tmp_path: Path):
+    with locked(tmp_path / "a" / "lock"):
+        shutil.rmtree(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
