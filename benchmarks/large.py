@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from targets import Target
 
-from tl_taskneurons.cli import costs
+from tl_taskneurons.experiments import costs
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.memory import peak_of_tensors
 from tl_taskneurons.tasks.prompts import Item

@@ -27,7 +27,8 @@ import measure
 import pandas as pd
 from targets import Target
 
-from tl_taskneurons.cli.study import Settings, deactivate, detect, open_study
+from tl_taskneurons.cli.settings import Settings
+from tl_taskneurons.cli.study import deactivate, detect, open_study
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.terminal import draw

@@ -337,14 +337,6 @@ def test_the_command_line(finished: Path, tmp_path: Path, capsys: pytest.Capture
     assert error.count("\n") == 1 and "--no-model" in error and "tasks can't be loaded" in error
 
 
-def test_help_has_an_example_that_parses(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        cli.main(["report", "--help"])
-    example = capsys.readouterr().out.split("example:\n")[1].splitlines()[0].split()
-    assert example[:2] == ["tl-taskneurons", "report"]
-    assert cli._parser().parse_args(example[1:]).run == Path("runs/first")
-
-
 def dom(file: Path, state: str, folder: Path) -> str:
     """The page as chromium has it after its script ran."""
     done = subprocess.run(

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
-from tl_taskneurons.cli.study import Settings, deactivate, detect, open_study
+from tl_taskneurons.cli.settings import Settings
+from tl_taskneurons.cli.study import deactivate, detect, open_study
 from tl_taskneurons.evaluation.tables import diagonal_wins
 from tl_taskneurons.report.terminal import deactivation_report, draw
+from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.table_files import read_table
 
 # Tasks that SmolLM2-135M can do with four solved examples: what it fails has no neurons to find.
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     settings = demo_settings(options.model, quick=options.quick)
-    console = Console()
+    screen = console()
     try:
         with open_study(settings, options.out, deactivating=True, progress=True) as study:
-            console.print(
+            screen.print(
                 f"{study.view.name}: {study.view.n_layers} layers of {study.view.d_mlp:,} MLP "
                 f"neurons; tasks {', '.join(settings.tasks)}; the top {settings.fraction:.0%}"
             )
@@ -54,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"stopped. Call it again to go on where it stopped ({options.out}).\n")
         return 130
-    for table in deactivation_report(tables["table"], wide=console.width >= 110):
-        console.print(table)
-    console.print(f"{_MEANING}\n", soft_wrap=True, highlight=False)
+    for table in deactivation_report(tables["table"], wide=screen.width >= 110):
+        screen.print(table)
+    screen.print(f"{_MEANING}\n", soft_wrap=True)
     for line in findings(tables["table"], tables["matrix"]):
-        console.print(line, highlight=False)
-    console.print(f"\nPicture: {files[0]}", soft_wrap=True)
-    console.print(f"Tables:  {options.out / 'deactivation_table.parquet'} and others beside it",
+        screen.print(line)
+    screen.print(f"\nPicture: {files[0]}", soft_wrap=True)
+    screen.print(f"Tables:  {options.out / 'deactivation_table.parquet'} and others beside it",
                   soft_wrap=True)  # fmt: skip
-    console.print(f"It took {time.perf_counter() - start:.0f} s.")
+    screen.print(f"It took {time.perf_counter() - start:.0f} s.")
     return 0
 
 

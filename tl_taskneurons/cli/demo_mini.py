@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from rich.console import Console
 
 from tl_taskneurons import plots
-from tl_taskneurons.cli.study import Settings, deactivate, detect, open_study
+from tl_taskneurons.cli.settings import Settings
+from tl_taskneurons.cli.study import deactivate, detect, open_study
 from tl_taskneurons.evaluation.tables import diagonal_wins
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.report.terminal import deactivation_report
+from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.run_folder import RunFolder
 
 MODELS = ("mini-llama", "mini-bloom")
@@ -40,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for a test of the set-up")
     options = parser.parse_args(arguments)
     start = time.perf_counter()
-    console = Console()
+    screen = console()
     settings = [demo_settings(model, quick=options.quick) for model in options.models]
-    console.print(
+    screen.print(
         f"{', '.join(options.models)}: {len(settings[0].tasks)} tasks, zero-shot; the top "
         f"{settings[0].fraction:.0%} of each task's neurons are silenced. The bar is the first "
         "model's; the others run beside it."
@@ -57,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"stopped. Call it again to go on where it stopped ({options.out}).\n")
             return 130
     for model, tables in zip(options.models, results, strict=True):
-        console.rule(model)
-        for table in deactivation_report(tables["table"], wide=console.width >= 110):
-            console.print(table)
+        screen.rule(model)
+        for table in deactivation_report(tables["table"], wide=screen.width >= 110):
+            screen.print(table)
         for line in findings(tables["table"], tables["matrix"]):
-            console.print(line, highlight=False)
+            screen.print(line)
     for folder in folders:
-        console.print(f"Pictures and tables: {folder}", soft_wrap=True, highlight=False)
-    console.print(f"It took {time.perf_counter() - start:.0f} s.")
+        screen.print(f"Pictures and tables: {folder}", soft_wrap=True)
+    screen.print(f"It took {time.perf_counter() - start:.0f} s.")
     return 0
 
 

@@ -1,61 +1,164 @@
-"""What several commands of the command line have in common."""
+"""What the command line's options take and say. No torch here: mistakes are told at once."""
 
-import argparse
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+from cyclopts.completion._engine import CompletionContext
 
 from tl_taskneurons.builtin.mini_models import mini_model_names
+from tl_taskneurons.loading.names import check_model_name
+from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.sharing import is_launched, share_work
+
+# Tables hold seeds as signed 64-bit numbers.
+_MOST_SEED = 2**63 - 1
 
 
-def add_sources(
-    sub: argparse.ArgumentParser, *, required: bool, tasks_required: bool | None = None
-) -> None:
-    """Add the arguments that say which model and which tasks.
+def split(_type: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Split names at commas."""
+    words = [word.strip() for token in tokens for word in token.value.split(",")]
+    return tuple(word for word in words if word)
+
+
+def listed(table: Mapping[str, Any]) -> str:
+    """What each choice of a table says, for the help."""
+    return "; ".join(f"{name}: {says}" for name, says in table.items())
+
+
+def offer(names: Iterable[str]) -> Callable[[CompletionContext], list[str]]:
+    """Offer names to the shell; in a list with commas, for what follows the last comma."""
+
+    def complete(context: CompletionContext) -> list[str]:
+        before, comma, _ = context.incomplete.rpartition(",")
+        return [before + comma + name for name in names]
+
+    return complete
+
+
+def several(table: Mapping[str, Any], name: str | None = None, says: str = "") -> Parameter:
+    """Return an option that takes names with commas between; the help lists all that there are.
 
     Args:
-        sub: the command's parser.
-        required: whether the command needs a model, which then has a default.
-        tasks_required: whether it needs tasks; None means as ``required``.
+        table: name -> what it says.
+        name: of the option, where it is not that of the field.
+        says: what the names are for.
     """
-    sub.add_argument(
-        "--model", default="smollm2-135m" if required else None,
-        help="smollm2-135m, mini-llama or another mini model, a Hugging Face id or folder, or a "
-        ".gguf file"
-        + (" (default: %(default)s)" if required else "; left out, only tasks are shown"),
+    return Parameter(
+        name=name, converter=split, n_tokens=1, accepts_keys=False, completer=offer(table),
+        help=f"{says}one or several with commas between. {listed(table)}.",
     )  # fmt: skip
-    sub.add_argument(
-        "--kind", default="bridge", choices=("bridge", "hooked"),
-        help="TransformerBridge, or HookedTransformer (TransformerLens 3.9 only)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--tasks", type=names, required=required if tasks_required is None else tasks_required,
-        default=None,
-        help="names with commas between, e.g. present_past,city_country",
-    )  # fmt: skip
-    sub.add_argument(
-        "--data", default="builtin",
-        help="'builtin', 'mini', or a folder with your own tasks (default: %(default)s)",
-    )  # fmt: skip
-    sub.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
-    sub.add_argument(
-        "--device", help="cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU)"
-    )
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Split names at commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+Names = Annotated[tuple[str, ...], Parameter(converter=split, n_tokens=1, accepts_keys=False)]
+Many = Parameter(consume_multiple=True)
+Out = Annotated[Path, Parameter(help="folder for the results.")]
+Flat = Parameter(name="*")  # the fields of a dataclass are options of their own
+Kind = Literal["bridge", "hooked"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def shots_of(options: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which model and which tasks.
+
+    Attributes:
+        model: smollm2-135m, mini-llama or another mini model, a Hugging Face id or folder, or a
+            .gguf file.
+        kind: TransformerBridge, or HookedTransformer (TransformerLens 3.9 only).
+        tasks: names with commas between, e.g. present_past,city_country.
+        data: 'builtin', 'mini', 'hub', or a file or folder with your own tasks.
+        dtype: of the weights.
+        device: cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU).
+    """
+
+    model: str = "smollm2-135m"
+    kind: Kind = "bridge"
+    tasks: Names = ()
+    data: str = "builtin"
+    dtype: Dtype = "float32"
+    device: str | None = None
+
+    def load(self) -> Any:
+        """Load the model."""
+        from tl_taskneurons.loading.models import load_model
+
+        return load_model(self.model, kind=self.kind, dtype=self.dtype, device=self.device)
+
+
+def usual_shots(model: str, shots: int | None) -> int:
     """The demonstrations to put into prompts: as asked for, else what suits the model."""
-    if options.shots is not None:
-        return options.shots
-    return 0 if options.model.lower() in mini_model_names() else 4
+    if shots is not None:
+        return shots
+    return 0 if model.lower() in mini_model_names() else 4
+
+
+def check_sources(data: str, tasks: Sequence[str], *models: str) -> None:
+    """Refuse unknown tasks and models before torch is loaded.
+
+    Raises:
+        InputError: naming the nearest names.
+        MissingFileError: for a path that isn't there.
+    """
+    for model in models:
+        check_model_name(model)
+    if not data.startswith("hub"):  # tasks of the hub are large, and are loaded once
+        load_tasks(data, tasks or None, limit=1)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that some generator or table could not take."""
+    if not 0 <= seed <= _MOST_SEED:
+        raise InputError(f"seed is {seed}; it must be from 0 to {_MOST_SEED} (2**63 - 1).")
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that isn't there.
+
+    Raises:
+        InputError: naming what there is.
+    """
+    if device is None or device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if not re.fullmatch(r"[a-z]+(:\d+)?", device):
+        raise InputError(f"device is {device!r}; give cpu, cuda, cuda:1 or mps.")
+    import torch
+
+    if kind == "cuda":
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = f"{there} CUDA devices" if there else "no CUDA device"
+        missing = int(number or 0) >= there
+    else:
+        found = "none of this kind"
+        missing = not getattr(getattr(torch.backends, kind, None), "is_available", bool)()
+    if missing:
+        raise InputError(
+            f"device is {device!r}, but PyTorch {torch.__version__} sees {found} here; use cpu."
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, before anything is computed.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, so nothing can be written to {folder}.")
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise type(error)(f"nothing can be written to {folder}: {error.strerror}.") from error
 
 
 def duration(seconds: float) -> str:
@@ -65,18 +168,28 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def device_of(arguments: Iterable[Any]) -> str | None:
+    """The device that a command's settings name."""
+    return next((given.device for given in arguments if isinstance(given, Source)), None)
+
+
 @contextmanager
-def shared(options: argparse.Namespace) -> Iterator[None]:
+def sharing(device: str | None, *, shares: bool) -> Iterator[None]:
     """Work with the other processes where torchrun started several; the first one prints."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    from tl_taskneurons.runtime.sharing import is_launched, share_work
+
     if not is_launched():
         yield
         return
-    if not options.shares:
+    if not shares:
         raise InputError(
             "this command works in one process; call it without torchrun (detect, deactivate, "
             "finetune, apply and continual share their work)."
         )
-    with share_work(options.device) as team, ExitStack() as stack:
+    with share_work(device) as team, ExitStack() as stack:
         if not team.leads:
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(nowhere))

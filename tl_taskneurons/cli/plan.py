@@ -1,82 +1,82 @@
 """The command ``plan``: memory and time of a job, before it is run."""
 
-import argparse
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
-
-from tl_taskneurons.cli.costs import Cost, plan
-from tl_taskneurons.cli.options import add_sources, duration, shots_of
-from tl_taskneurons.loading.huggingface import find_source, read_config
+from tl_taskneurons.cli.options import Flat, Names, Source, duration, usual_shots
 from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.tasks.prompts import Prompt, encode
 
 _EXAMPLE = """\
 example:
   tl-taskneurons plan --model smollm2-135m --tasks present_past --limit 48
-  tl-taskneurons plan --model meta-llama/Llama-2-7b-hf --data hub --tasks mnli --limit 1000 \\
-      --dtype bfloat16 --device cuda --token-budget 8192
+  tl-taskneurons plan --model meta-llama/Llama-2-7b-hf --data hub --tasks mnli \\
+      --limit 1000 --dtype bfloat16 --device cuda --token-budget 8192
 
-Runs a model of the same widths with two and with six layers and random weights on this machine:
+Runs a model of the same widths with two and with six layers and random weights on this machine: \
 the weights themselves are not needed, and not downloaded.
 """
 
 
-def add_plan_command(commands: Any) -> None:
-    """Add the command to the command line's parser."""
-    about = "predict the memory and time of detection, evaluation and training"
-    sub = commands.add_parser(
-        "plan", help=about, description=about.capitalize() + ".", epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    sub.set_defaults(command=_plan)
-    sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    add_sources(sub, required=True)
-    sub.add_argument("--limit", type=int, help="train examples per task (default: all)")
-    sub.add_argument("--shots", type=int, help="solved examples in a prompt (default: 4)")
-    sub.add_argument("--fraction", type=float, default=0.10, help="share of neurons to train")
-    sub.add_argument("--steps", type=int, default=100, help="updates (default: %(default)s)")
-    sub.add_argument(
-        "--batch-size", type=int, default=8, help="examples in an update (default: %(default)s)"
-    )
-    sub.add_argument(
-        "--token-budget", type=int,
-        help="the most tokens in a batch of detection (default: what suits the device)",
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Planned(Source):
+    """The job.
+
+    Attributes:
+        tasks: names with commas between, e.g. present_past,city_country.
+        limit: train examples per task (default: all).
+        shots: solved examples in a prompt (default: 4; 0 for the mini models).
+        fraction: share of neurons to train.
+        steps: updates.
+        batch_size: examples in an update.
+        token_budget: the most tokens in a batch of detection (default: what suits the device).
+    """
+
+    tasks: Names = field()
+    limit: int | None = None
+    shots: int | None = None
+    fraction: float = 0.10
+    steps: int = 100
+    batch_size: int = 8
+    token_budget: int | None = None
 
 
-def _plan(options: argparse.Namespace) -> int:
-    config, tokenizer = read_config(find_source(options.model))
-    console = Console()
+def plan(job: Annotated[Planned, Flat]) -> None:
+    """Predict the memory and time of detection, evaluation and training."""
+    tasks = load_tasks(job.data, job.tasks)
+    from tl_taskneurons.experiments.costs import plan as costs_of
+    from tl_taskneurons.loading.huggingface import find_source, read_config
+
+    config, tokenizer = read_config(find_source(job.model))
     n_ctx = getattr(config, "max_position_embeddings", None)
-    for task in load_tasks(options.data, options.tasks):
+    prompt = Prompt(shots=usual_shots(job.model, job.shots))
+    for task in tasks:
         encoded = encode(
-            task, tokenizer, split="train", prompt=Prompt(shots=shots_of(options)),
-            limit=options.limit, max_length=n_ctx,
+            task, tokenizer, split="train", prompt=prompt, limit=job.limit, max_length=n_ctx
+        )
+        costs = costs_of(
+            config, encoded.items, token_budget=job.token_budget, steps=job.steps,
+            batch_size=job.batch_size, fraction=job.fraction, dtype=job.dtype, device=job.device,
+            kind=job.kind,
         )  # fmt: skip
-        costs = plan(
-            config, encoded.items, token_budget=options.token_budget, steps=options.steps,
-            batch_size=options.batch_size, fraction=options.fraction, dtype=options.dtype,
-            device=options.device, kind=options.kind,
-        )  # fmt: skip
-        title = f"{options.model}, {options.dtype}: {task.name}, {len(encoded.items)} examples"
-        console.print(_table(title, costs))
-    return 0
+        title = f"{job.model}, {job.dtype}: {task.name}, {len(encoded.items)} examples"
+        headings = ("job", "batches", "tokens", "tokens/s", "time", "weights", "peak", "memory")
+        rows = [
+            (
+                cost.job, f"{cost.n_batches:,}", f"{cost.n_tokens:,}",
+                f"{cost.n_tokens / cost.seconds:,.0f}", duration(cost.seconds),
+                _size(cost.weights), _size(cost.peak), _size(cost.memory),
+            )
+            for cost in costs
+        ]  # fmt: skip
+        made = table(title, headings, rows)
+        for column in made.columns:
+            column.no_wrap = column.justify == "left"
+        console().print(made)
 
 
-def _table(title: str, costs: list[Cost]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("job", "batches", "tokens", "tokens/s", "time", "weights", "peak", "memory"):
-        left = heading == "job"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
-    for cost in costs:
-        table.add_row(
-            cost.job, f"{cost.n_batches:,}", f"{cost.n_tokens:,}",
-            f"{cost.n_tokens / cost.seconds:,.0f}", duration(cost.seconds), _size(cost.weights),
-            _size(cost.peak), _size(cost.memory),
-        )  # fmt: skip
-    return table
+COMMANDS = {plan: _EXAMPLE}
 
 
 def _size(n_bytes: int) -> str:

@@ -1,191 +1,256 @@
 """The command ``reproduce``: the whole paper on one model, and which of its claims hold."""
 
-import argparse
 import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.markup import escape
+from cyclopts import Parameter
 from rich.table import Table
 
-from tl_taskneurons.cli.options import duration, names
-from tl_taskneurons.experiments import claims
+from tl_taskneurons.cli.options import (
+    Dtype,
+    Flat,
+    Many,
+    Names,
+    check_device,
+    check_seed,
+    check_sources,
+    check_writable,
+    duration,
+    several,
+)  # fmt: skip
 from tl_taskneurons.experiments.lab.presets import PRESETS, find_preset, overridden, subject_of
-from tl_taskneurons.experiments.planning import Estimate, estimate
-from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
-from tl_taskneurons.runtime.table_files import read_table, write_csv
+from tl_taskneurons.runtime.console import console, table
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from tl_taskneurons.experiments import claims
+    from tl_taskneurons.experiments.planning import Estimate
 
 _EXAMPLE = """\
 examples:
-  tl-taskneurons reproduce --model mini-llama --preset smoke     seconds: does it run here?
-  tl-taskneurons reproduce --model mini-llama                    the paper in miniature
-  tl-taskneurons reproduce --model smollm2-135m --data my_data/ --only table1,table8
+  tl-taskneurons reproduce --model mini-llama --preset smoke
+  tl-taskneurons reproduce --model mini-llama
+  tl-taskneurons reproduce --model smollm2-135m --data my_data/ \\
+      --only table1,table8
   tl-taskneurons reproduce --model meta-llama/Llama-2-7b-hf --plan
 
-Call the same command again to go on where it was stopped, and with other sizes to compute only
-what these change. The folder gets a table and the figures of each experiment, claims.json, and
+The first tells in seconds whether everything runs here, the second is the paper in miniature.
+
+Call the same command again to go on where it was stopped, and with other sizes to compute only \
+what these change. The folder gets a table and the figures of each experiment, claims.json, and \
 report.html, which opens in any browser.
 """
-_SIZES = {
-    "seeds": (int, "seeds of training and of random neurons"),
-    "shares": (float, "shares of neurons in Figures 2 and 6 and Table 8"),
-    "rates": (float, "learning rates to choose from"),
-}
-_COUNTS = {
-    "steps": "updates for each training task",
-    "group_steps": "the same where tasks are trained together",
-    "batch_size": "examples of an update",
-    "n_detect": "training examples that neurons are found on",
-    "n_train": "training examples to learn from",
-    "n_test": "test examples",
-    "shots": "demonstrations in a prompt",
-    "max_new_tokens": "the longest generated answer",
-    "max_chars": "leave out examples with a longer input",
-}
-_ROW_COUNTS = {
-    "steps": "updates of a stage", "n_train": "training examples of a stage",
-    "n_test": "test examples of a task",
+# As experiments.reproduce.EXPERIMENTS, which needs torch.
+EXPERIMENTS = {
+    "table1": "silenced neurons", "table2": "training chosen neurons", "figure5": "single tasks",
+    "figure2": "generalisation by share", "figure6": "single tasks by share",
+    "table8": "overlap by share", "tables9_11": "fixed overlap", "figure3": "overlap by layer",
+    "table4": "similarity and transfer", "table5": "tasks in a row",
 }  # fmt: skip
 
 
-def add_reproduce_command(commands: Any) -> None:
-    """Add the command to the command line's parser."""
-    about = "run the paper's tables and figures on a model, and test its claims"
-    sub = commands.add_parser(
-        "reproduce", help=about, description=about.capitalize() + ".", epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    sub.set_defaults(command=_reproduce)
-    sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    sub.add_argument(
-        "--model", default="mini-llama",
-        help="mini-llama, mini-bloom, smollm2-135m, a Hugging Face id or folder "
-        "(default: %(default)s)",
-    )  # fmt: skip
-    sub.add_argument("--preset", choices=tuple(PRESETS), help="sizes (default: by the model)")
-    sub.add_argument("--data", help="'mini', 'hub' or a folder of tasks (default: by the model)")
-    sub.add_argument("--tasks", type=names, help="with commas between: trained, sibling, ...")
-    sub.add_argument(
-        "--only", type=names, metavar="NAMES",
-        help=f"some of {', '.join(EXPERIMENTS)} (default: all)",
-    )  # fmt: skip
-    sub.add_argument("--out", type=Path, help="folder (default: runs/reproduce/MODEL)")
-    sub.add_argument("--plan", action="store_true", help="say what would be run, and run nothing")
-    sub.add_argument(
-        "--workers", type=int,
-        help="processes (default: one per core for mini models on the CPU, else 1)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--also", type=Path, nargs="+", default=[], metavar="RUN",
-        help="folders of reproductions with other models, for claim C11",
-    )  # fmt: skip
-    sub.add_argument("--csv", type=Path, help="also write the tables as CSV into this folder")
-    sub.add_argument(
-        "--tuned", help="model for Table 1: a name, or base, all or lora (default: by the model)"
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is reproduced, and where.
+
+    Attributes:
+        model: mini-llama, mini-bloom, smollm2-135m, a Hugging Face id or folder.
+        preset: sizes (default: by the model).
+        data: 'mini', 'hub' or a folder of tasks (default: by the model).
+        tasks: with commas between: trained, sibling, ...
+        out: folder (default: runs/reproduce/MODEL).
+        workers: processes (default: one per core for mini models on the CPU, else 1).
+        also: folders of reproductions with other models, for claim C11.
+        csv: also write the tables as CSV into this folder.
+        tuned: model for Table 1: a name, or base, all or lora (default: by the model).
+        dtype: of the weights.
+        device: cpu, cuda ... (default: the first GPU, else the CPU).
+    """
+
+    model: str = "mini-llama"
+    preset: Annotated[str | None, Parameter(choices=tuple(PRESETS))] = None
+    data: str | None = None
+    tasks: Names | None = None
+    only: Annotated[tuple[str, ...] | None, several(EXPERIMENTS, says="default: all; or ")] = None
+    out: Path | None = None
+    workers: int | None = None
+    also: Annotated[tuple[Path, ...], Many] = ()
+    csv: Path | None = None
+    tuned: str | None = None
+    dtype: Dtype = "float32"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, before any model is loaded."""
+        for name in ("tasks", "only"):
+            if getattr(self, name) == ():
+                raise InputError(f"{name} is empty; name at least one, or leave --{name} out.")
+        for name in self.only or ():
+            if name not in EXPERIMENTS:
+                raise InputError(
+                    f"Unknown experiment {name!r}{did_you_mean(name, list(EXPERIMENTS))}"
+                )
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers is {self.workers}; it must be at least 1.")
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.out or Path("runs", "reproduce", self.model.replace("/", "--"))
+
+    @property
+    def processes(self) -> int:
+        """How many processes work."""
+        if self.workers is not None:
+            return self.workers
+        on_cpu = self.device is None or self.device == "cpu"
+        return max(1, os.cpu_count() or 1) if self.model.startswith("mini-") and on_cpu else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes in place of the preset's.
+
+    Attributes:
+        seeds: seeds of training and of random neurons.
+        shares: shares of neurons in Figures 2 and 6 and Table 8.
+        rates: learning rates to choose from.
+        steps: updates for each training task.
+        group_steps: the same where tasks are trained together.
+        batch_size: examples of an update.
+        n_detect: training examples that neurons are found on.
+        n_train: training examples to learn from.
+        n_test: test examples.
+        shots: demonstrations in a prompt.
+        max_new_tokens: the longest generated answer.
+        max_chars: leave out examples with a longer input.
+        orders: orders of tasks in a row (Table 5).
+        methods: methods of Table 5.
+        row_rates: learning rates for Table 5.
+        row_steps: updates of a stage.
+        row_n_train: training examples of a stage.
+        row_n_test: test examples of a task.
+    """
+
+    seeds: Annotated[tuple[int, ...] | None, Many] = None
+    shares: Annotated[tuple[float, ...] | None, Many] = None
+    rates: Annotated[tuple[float, ...] | None, Many] = None
+    steps: int | None = None
+    group_steps: int | None = None
+    batch_size: int | None = None
+    n_detect: Annotated[int | None, Parameter(name="--detect")] = None
+    n_train: Annotated[int | None, Parameter(name="--train")] = None
+    n_test: Annotated[int | None, Parameter(name="--test")] = None
+    shots: int | None = None
+    max_new_tokens: int | None = None
+    max_chars: int | None = None
+    orders: Names | None = None
+    methods: Names | None = None
+    row_rates: Annotated[tuple[float, ...] | None, Many] = None
+    row_steps: int | None = None
+    row_n_train: Annotated[int | None, Parameter(name="--row-train")] = None
+    row_n_test: Annotated[int | None, Parameter(name="--row-test")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, before any model is loaded."""
+        for seed in self.seeds or ():
+            check_seed(seed)
+
+    def changes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the sizes of the plan and those of the tasks in a row."""
+        given = asdict(self)
+        rows = {name: given.pop(name) for name in ("orders", "methods")}
+        for name in [name for name in given if name.startswith("row_")]:
+            rows[name.removeprefix("row_")] = given.pop(name)
+        return given, rows
+
+
+def reproduce(
+    run: Annotated[Run, Flat] = Run(),
+    sizes: Annotated[Sizes, Parameter(name="*", group="Sizes")] = Sizes(),
+    *,
+    plan: bool = False,
+) -> None:
+    """Run the paper's tables and figures on a model, and test its claims.
+
+    Args:
+        run: what is reproduced, and where.
+        sizes: in place of the preset's.
+        plan: say what would be run, and run nothing.
+    """
+    subject = subject_of(run.model)
+    subject = replace(subject, data=run.data or subject.data, tuned=run.tuned or subject.tuned)
+    changes, rows = sizes.changes()
+    found = overridden(
+        find_preset(run.preset or subject.preset), {**changes, "tasks": run.tasks}, rows
     )
-    sub.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
-    sub.add_argument("--device", help="cpu, cuda ... (default: the first GPU, else the CPU)")
-    sizes = sub.add_argument_group("sizes, in place of the preset's")
-    for name, (kind, text) in _SIZES.items():
-        sizes.add_argument(f"--{name}", type=kind, nargs="+", help=text)
-    for name, text in _COUNTS.items():
-        sizes.add_argument(_flag(name), dest=name, type=int, help=text)
-    sizes.add_argument("--orders", type=names, help="orders of tasks in a row (Table 5)")
-    sizes.add_argument("--methods", type=names, help="methods of Table 5")
-    sizes.add_argument("--row-rates", type=float, nargs="+", help="learning rates for Table 5")
-    for name, text in _ROW_COUNTS.items():
-        sizes.add_argument(f"--row{_flag(name)[1:]}", dest=f"row_{name}", type=int, help=text)
+    if subject.data:
+        check_sources(subject.data, found.tasks or (), run.model)
+    check_device(run.device)
+    for folder in (run.folder, run.csv):
+        if folder is not None and not plan:
+            check_writable(folder)
+    from tl_taskneurons.experiments import reproduce as experiments
+    from tl_taskneurons.experiments.planning import estimate
+
+    loading = {"dtype": run.dtype, "device": run.device}
+    job = experiments.Job(
+        subject, found, experiments.find_experiments(run.only), run.folder,
+        tuple(loading.items()), 1 if run.processes > 1 else None,
+    )  # fmt: skip
+    screen = console()
+    if plan:
+        _show_plan(estimate(job, run.processes), run.processes)
+        return
+    verdicts = experiments.reproduce(job, workers=run.processes, also=run.also, progress=True)
+    if run.csv is not None:
+        _write_csv(run.folder, run.model, run.csv)
+    screen.print(claims_table(verdicts))
+    screen.print(f"All tables and figures: {run.folder / 'report.html'}", soft_wrap=True)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.removeprefix("n_").replace("_", "-")
+COMMANDS = {reproduce: _EXAMPLE}
 
 
-def _job(options: argparse.Namespace) -> Job:
-    subject = subject_of(options.model)
-    if options.data or options.tuned:
-        subject = replace(
-            subject, data=options.data or subject.data, tuned=options.tuned or subject.tuned
-        )
-    changes = {name: getattr(options, name) for name in _COUNTS}
-    for name in _SIZES:
-        value = getattr(options, name)
-        changes[name] = None if value is None else tuple(value)
-    in_rows = {name: getattr(options, f"row_{name}") for name in _ROW_COUNTS}
-    in_rows |= {"orders": options.orders, "methods": options.methods}
-    in_rows["rates"] = None if options.row_rates is None else tuple(options.row_rates)
-    plan = find_preset(options.preset or subject.preset)
-    plan = overridden(plan, {**changes, "tasks": options.tasks}, in_rows)
-    folder = options.out or Path("runs", "reproduce", options.model.replace("/", "--"))
-    loading = {"dtype": options.dtype, "device": options.device}
-    threads = 1 if _workers(options) > 1 else None
-    return Job(
-        subject, plan, find_experiments(options.only), folder, tuple(loading.items()), threads
-    )
-
-
-def _workers(options: argparse.Namespace) -> int:
-    if options.workers is not None:
-        return options.workers
-    on_cpu = options.device is None or options.device == "cpu"
-    return max(1, os.cpu_count() or 1) if options.model.startswith("mini-") and on_cpu else 1
-
-
-def _reproduce(options: argparse.Namespace) -> int:
-    job, workers, console = _job(options), _workers(options), Console()
-    if options.plan:
-        _show_plan(estimate(job, workers), workers, console)
-        return 0
-    verdicts = reproduce(job, workers=workers, also=options.also, progress=True)
-    if options.csv is not None:
-        _write_csv(job, options.model, options.csv)
-    console.print(claims_table(verdicts))
-    console.print(f"All tables and figures: {job.folder / 'report.html'}", soft_wrap=True)
-    return 0
-
-
-def claims_table(verdicts: list[claims.Verdict]) -> Table:
+def claims_table(verdicts: "list[claims.Verdict]") -> Table:
     """The claims as a table for the terminal."""
-    table = Table(title="The paper's claims", title_justify="left", title_style="bold")
-    for heading in ("claim", "says", "verdict", "effect [95%]", "hold"):
-        table.add_column(heading)
-    for verdict in verdicts:
-        table.add_row(
+    rows = [
+        (
             verdict.claim, verdict.statement, verdict.verdict, _effect(verdict),
             f"{verdict.n_hold} of {verdict.n}" if verdict.n else "",
-        )  # fmt: skip
-    return table
+        )
+        for verdict in verdicts
+    ]  # fmt: skip
+    return table("The paper's claims", ("claim", "says", "verdict", "effect [95%]", "hold"), rows,
+                 left=5)  # fmt: skip
 
 
-def _effect(verdict: claims.Verdict) -> str:
+def _effect(verdict: "claims.Verdict") -> str:
     if verdict.verdict == "not tested" or math.isnan(verdict.effect):
-        return escape(verdict.note)
+        return verdict.note
     if math.isnan(verdict.low):
         return f"{verdict.effect:+.3f} {verdict.unit}"
-    span = f"[{verdict.low:+.3f}, {verdict.high:+.3f}]"
-    return escape(f"{verdict.effect:+.3f} {span} {verdict.unit}")
+    return f"{verdict.effect:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}] {verdict.unit}"
 
 
-def _write_csv(job: Job, model: str, folder: Path) -> None:
+def _write_csv(run: Path, model: str, folder: Path) -> None:
+    from tl_taskneurons.runtime.table_files import read_table, write_csv
+
     folder.mkdir(parents=True, exist_ok=True)
     ending = model.split("/")[-1]
-    for file in sorted(job.folder.glob("*.parquet")):
+    for file in sorted(run.glob("*.parquet")):
         write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
 
 
-def _show_plan(found: Estimate, workers: int, console: Console) -> None:
-    table = Table(title=found.title, title_justify="left", title_style="bold")
-    for heading in ("work", "pieces", "there already", "time left"):
-        table.add_column(heading, justify="left" if heading == "work" else "right")
-    for line in found.lines:
-        table.add_row(line.title, str(line.n_cells), str(line.n_done), duration(line.seconds))
-    console.print(table)
-    console.print(
+def _show_plan(found: "Estimate", workers: int) -> None:
+    rows = [(i.title, i.n_cells, i.n_done, duration(i.seconds)) for i in found.lines]
+    console().print(table(found.title, ("work", "pieces", "there already", "time left"), rows))
+    console().print(
         f"About {duration(found.seconds)} with {workers} "
         f"{'process' if workers == 1 else 'processes'} and {found.memory / 2**30:.1f} GiB of "
         "memory each for weights, optimiser and activations. Nothing was run.",
-        soft_wrap=True, highlight=False,
+        soft_wrap=True,
     )  # fmt: skip

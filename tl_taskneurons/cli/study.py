@@ -3,126 +3,29 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from tl_taskneurons.cli.settings import Settings
 from tl_taskneurons.evaluation.deactivation import conditions, evaluate_condition
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
-from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import layer_table, select
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.runtime.table_files import stamp, write_table
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
-from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What defines the results of a run.
-
-    Attributes:
-        model: name or path, for ``load_model``.
-        tasks: names of the tasks.
-        data: where the tasks come from, for ``load_tasks``.
-        kind: ``"bridge"`` or ``"hooked"``.
-        method: one of ``METHODS``, except ``"exact"``.
-        fraction: share of all neurons to select, in (0, 1].
-        selections: some of ``SELECTIONS``.
-        shots: demonstrations in each prompt.
-        limit: at most so many train examples for detection; None for all.
-        dtype: of the weights.
-        device: where the model runs; None for the first GPU, else the CPU.
-        seed: of the demonstrations and the method ``"random"``.
-        test_limit: at most so many test examples for evaluation; None for all.
-        controls: random controls for each set.
-        ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
-        max_new_tokens: the longest generated answer of tasks that are judged by ROUGE-L.
-
-    Raises:
-        ValueError: for a value out of its range, or an unknown name (with the nearest names).
-    """
-
-    model: str
-    tasks: tuple[str, ...]
-    data: str = "builtin"
-    kind: str = "bridge"
-    method: str = "grad_act"
-    fraction: float = 0.01
-    selections: tuple[str, ...] = ("plain",)
-    shots: int = 4
-    limit: int | None = None
-    dtype: str = "float32"
-    device: str | None = None
-    seed: int = 0
-    test_limit: int | None = None
-    controls: int = 5
-    ablation: str = "zero"
-    max_new_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        """Refuse what could not work, before any model is loaded."""
-        if not (self.tasks and self.selections):
-            raise InputError(
-                f"tasks is {self.tasks} and selections is {self.selections}; name at least one."
-            )
-        if not 0 < self.fraction <= 1:
-            raise InputError(
-                f"fraction is {self.fraction}; it must be in (0, 1], e.g. 0.10 for 10%."
-            )
-        if self.method not in METHODS:
-            raise InputError(
-                f"Unknown method {self.method!r}{did_you_mean(self.method, list(METHODS))}"
-            )
-        if self.method == "exact":
-            raise InputError(
-                "Method 'exact' silences neurons one by one and needs to be told which; it is for "
-                "tl_taskneurons.score_neurons(..., neurons=...) in Python."
-            )
-        for name in self.selections:
-            if name not in SELECTIONS:
-                raise InputError(
-                    f"Unknown selection {name!r}{did_you_mean(name, list(SELECTIONS))}"
-                )
-        if len(self.tasks) < 2 and set(self.selections) - {"plain"}:
-            raise InputError(
-                f"Selections {self.selections} compare tasks, but only {self.tasks} is given; "
-                "name at least two tasks, or use 'plain'."
-            )
-        least = {"shots": 0, "controls": 0, "limit": 1, "test_limit": 1, "max_new_tokens": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise InputError(f"{name} is {value}; it must be at least {lowest}.")
-        if self.ablation not in ("zero", "mean"):
-            raise InputError(f"ablation is {self.ablation!r}; use 'zero' or 'mean'.")
-
-    @property
-    def prompt(self) -> Prompt:
-        """The form of the prompts."""
-        return Prompt(shots=self.shots, seed=self.seed)
-
-    def arguments(self, *, deactivate: bool) -> dict[str, Any]:
-        """Return what defines the results of detection alone, or of deactivation too."""
-        everything = asdict(self)
-        judged = ("test_limit", "controls", "ablation", "max_new_tokens")
-        evaluation = {name: everything.pop(name) for name in judged}
-        if deactivate:
-            everything |= evaluation | {"control_seeds": list(range(self.controls))}
-        return everything
 
 
 @dataclass(frozen=True)

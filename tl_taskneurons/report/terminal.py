@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tl_taskneurons import plots
 from tl_taskneurons.plots import describe
+from tl_taskneurons.runtime.console import printable
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_folder import RunFolder
 
@@ -23,7 +24,7 @@ def detection_report(layers: pd.DataFrame) -> list[Table]:
     Args:
         layers: the table of ``runs.detect``.
     """
-    tables = []
+    tables: list[Table] = []
     for selection, part in layers.groupby("selection", sort=False):
         table = _table(describe(str(selection), float(part["fraction"].iloc[0])))
         for heading in ("task", "neurons", "layers with most (share)"):
@@ -35,7 +36,7 @@ def detection_report(layers: pd.DataFrame) -> list[Table]:
                 f"{layer} ({share:.0%})"
                 for layer, share in zip(most["layer"], most["share"], strict=True)
             ]
-            table.add_row(escape(str(task)), f"{rows['n_neurons'].sum():,}", ", ".join(listed))
+            table.add_row(printable(task), f"{rows['n_neurons'].sum():,}", ", ".join(listed))
         tables.append(table)
     return tables
 
@@ -49,26 +50,26 @@ def deactivation_report(table: pd.DataFrame, *, wide: bool = False) -> list[Tabl
             always show them.
     """
     losses = wide or bool(table["original"].isna().any())
-    tables = []
+    tables: list[Table] = []
     for selection, part in table.groupby("selection", sort=False):
         shown = _table(describe(str(selection), float(part["fraction"].iloc[0])))
         shown.add_column("task", no_wrap=True)
         headings = ["neurons", "original", "random [95%]", "own silenced", "others'\ndrop"]
         headings += ["speci-\nficity"] + losses * ["loss: own", "random", "others"]
         for heading in headings:
-            shown.add_column(heading.replace("[", "\\["), justify="right")
+            shown.add_column(heading, justify="right")
         for row in part.to_dict("records"):
-            cells = [
+            cells: list[str | Text] = [
                 f"{row['n_neurons']:,}", _percent(row["original"]),
                 _percent(row["random"]) + _interval(row["random_low"], row["random_high"]),
                 _percent(row["silenced"])
                 + _interval(row["silenced_low"], row["silenced_high"]),
                 _percent(row["others_drop"]),
-                f"[bold]{_percent(row['specificity'])}[/bold]",
+                Text(_percent(row["specificity"]), style="bold"),
             ]  # fmt: skip
             rises = ("loss_rise", "loss_rise_random", "loss_rise_others")
             cells += [_nats(row[name]) for name in rises] if losses else []
-            shown.add_row(escape(str(row["task"])), *cells)
+            shown.add_row(printable(row["task"]), *cells)
         metrics = ", ".join(part["metric"].unique())
         shown.caption = f"{metrics} in %, drops in points" + (
             "; loss: its rise in nats per token" if losses else ""
@@ -130,8 +131,7 @@ def _percent(value: float) -> str:
 
 
 def _interval(low: float, high: float) -> str:
-    # A backslash, or rich would read the bracket as markup.
-    return "" if pd.isna(low) else f" \\[{_percent(low)}, {_percent(high)}]"
+    return "" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]"
 
 
 def _nats(value: float) -> str:

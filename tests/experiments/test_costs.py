@@ -4,8 +4,8 @@ import torch
 from helpers import HAS_HOOKED, VOCAB, save_tiny, tiny_hf, tiny_lens
 
 from tl_taskneurons.cli import app as cli
-from tl_taskneurons.cli import costs
-from tl_taskneurons.cli.costs import JOBS, Cost, frame, n_weights, plan, with_layers
+from tl_taskneurons.experiments import costs
+from tl_taskneurons.experiments.costs import JOBS, Cost, frame, n_weights, plan, with_layers
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.runtime.memory import peak_of_tensors
