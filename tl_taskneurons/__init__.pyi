@@ -65,6 +65,7 @@ from .evaluation.tables import (
 from .evaluation.tables import (
     diagonal_wins as diagonal_wins,
 )
+from .loading.checks import check_model as check_model
 from .loading.models import load_model as load_model
 from .loading.tasks import load_tasks as load_tasks
 from .loading.tasks import task_from_dicts as task_from_dicts

@@ -103,9 +103,14 @@ def _find_smollm2() -> Source:
 
 
 def _gguf_cache() -> Path:
+    return cache_folder() / "gguf"
+
+
+def cache_folder() -> Path:
+    """Where the library keeps what it need not make again."""
     own = os.environ.get("TL_TASKNEURONS_CACHE")
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(own).expanduser() if own else user / "tl_taskneurons") / "gguf"
+    return Path(own).expanduser() if own else user / "tl_taskneurons"
 
 
 def _find_gguf(path: Path, name: str) -> Source:

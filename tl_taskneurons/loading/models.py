@@ -4,8 +4,6 @@ Every way leads through a Hugging Face model with its raw weights, so a ``bridge
 model of the same source compute the same log-probabilities.
 """
 
-import copy
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,11 +15,10 @@ import torch
 from torch import nn
 
 from tl_taskneurons.loading.adapters import ADAPTER_FILE, base_of, merged, with_adapter
-from tl_taskneurons.loading.huggingface import Source, brief, find_source, read_source
-from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
-
-logger = logging.getLogger(__name__)
+from tl_taskneurons.loading.build import as_bridge, as_hooked, hooked_class, share_identity
+from tl_taskneurons.loading.checks import check_loaded, own_log_probs
+from tl_taskneurons.loading.huggingface import Source, find_source, read_source
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 _KINDS = ("bridge", "hooked")
 _DTYPES = {
@@ -30,10 +27,6 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-# HookedTransformer guesses the architecture from these words in a path.
-_SNIFFED = ("llama", "gemma")
-# A wrong rotary base or a lost bias moves log-probabilities by far more than rounding does.
-_AGREEMENT_NATS = 1e-2
 
 
 def load_model(
@@ -71,10 +64,16 @@ def load_model(
     Returns:
         The model in eval mode, with ``model.tokenizer`` (None where the source has none).
 
+    Before it is returned, the model is compared with the Hugging Face model it came from: with its
+    own weights on a short input, and as a small random model of the same configuration on inputs
+    beyond any sliding window, padded, and with a key-value cache. A cache that computes something
+    else is not used, and a warning says so.
+
     Raises:
-        ValueError: unknown name, kind or dtype, a device map that does not go with the other
-            arguments or leaves weights outside of the devices, a file or folder that cannot be
-            read as a model, or an architecture that TransformerLens cannot build.
+        ValueError: a model that does not compute what Hugging Face computes (the message says by
+            how much, and where), unknown name, kind or dtype, a device map that does not go with
+            the other arguments or leaves weights outside of the devices, a file or folder that
+            cannot be read as a model, or an architecture that TransformerLens cannot build.
         FileNotFoundError: a path that isn't there, or SmolLM2 found nowhere.
         ConnectionError: the hub is needed and cannot be reached.
         ImportError: ``kind="hooked"`` under TransformerLens 4.
@@ -83,7 +82,7 @@ def load_model(
     if kind not in _KINDS:
         raise InputError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
     if kind == "hooked":
-        _hooked_class()  # before minutes of loading, not after
+        hooked_class()  # before minutes of loading, not after
     dtype = as_dtype(dtype)
     spread = device_map is not None or _is_spread(name_or_path)
     if spread:
@@ -102,13 +101,20 @@ def load_model(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with nullcontext(own_tokenizer) if tokenizer is None else _reloadable(tokenizer) as tok:
         if kind == "hooked":
-            model = _as_hooked(hf, tok, source, dtype, place)
+            model = as_hooked(hf, tok, source, dtype, place)
+            share_identity(model, hf)
+            rows, expected = own_log_probs(hf)
         else:
-            model = _as_bridge(hf, tok, source, None if spread else place)
+            if not spread and getattr(hf.config, "quantization_config", None) is None:
+                hf.to(place)
+            rows, expected = own_log_probs(hf)  # before the bridge rewires it
+            model = as_bridge(hf, tok, source, None if spread else place)
     if tokenizer is not None:
         model.tokenizer.name_or_path = source.location or source.name  # the copy's folder is gone
     model.source_revision = source.revision
-    return model.eval()
+    model.eval()
+    check_loaded(model, hf, rows, expected, kind)
+    return model
 
 
 def _read(
@@ -216,142 +222,3 @@ def _reloadable(tokenizer: Any) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="tn-") as folder:
         tokenizer.save_pretrained(folder)
         yield AutoTokenizer.from_pretrained(folder)
-
-
-def _as_bridge(hf: Any, tokenizer: Any, source: Source, device: torch.device | None) -> Any:
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    if device is not None and getattr(hf.config, "quantization_config", None) is None:
-        hf.to(device)
-    architecture = type(hf).__name__
-    try:
-        return build_bridge_from_module(
-            hf, architecture, hf_config=hf.config, tokenizer=tokenizer, model_name=source.name
-        )
-    except Exception as error:  # whatever TransformerLens trips over in an architecture
-        raise InputError(
-            f"TransformerLens cannot build a bridge for {source.name!r} ({architecture}): "
-            f"{brief(error)}"
-        ) from error
-
-
-def _hooked_class() -> Any:
-    try:
-        from transformer_lens import HookedTransformer
-    except ImportError as error:
-        raise MissingPackageError(
-            "TransformerLens 4 removed HookedTransformer; use kind='bridge', or install "
-            "'transformer-lens<4'"
-        ) from error
-    return HookedTransformer
-
-
-def _as_hooked(
-    hf: Any, tokenizer: Any, source: Source, dtype: torch.dtype, device: torch.device
-) -> Any:
-    from transformer_lens import loading_from_pretrained as tl_loading
-
-    architecture = type(hf).__name__
-    if getattr(hf.config, "mlp_bias", False):
-        raise InputError(
-            f"HookedTransformer drops the MLP biases of {source.name!r}; use kind='bridge'"
-        )
-    requires_grad = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
-    with _config_folder(hf, source) as name:
-        try:
-            cfg = tl_loading.get_pretrained_model_config(
-                name, fold_ln=False, device="cpu", dtype=dtype
-            )
-            state = tl_loading.get_pretrained_state_dict(name, cfg, hf_model=hf, dtype=dtype)
-            w_out = state.get("blocks.0.mlp.W_out")
-            if w_out is not None:
-                cfg.d_mlp = w_out.shape[0]  # the config's guess is wrong where n_inner is set
-            cfg.tokenizer_name = None  # ours is handed over below
-            cfg.model_name = source.name
-            model = _hooked_class()(cfg, tokenizer, move_to_device=False)
-            model.load_and_process_state_dict(
-                state,
-                fold_ln=False,
-                center_writing_weights=False,
-                center_unembed=False,
-                fold_value_biases=False,
-            )
-        except Exception as error:  # whatever TransformerLens trips over in an architecture
-            raise InputError(
-                f"HookedTransformer cannot hold {source.name!r} ({architecture}): "
-                f"{brief(error)}; use kind='bridge'"
-            ) from error
-        finally:
-            # The conversion freezes the Hugging Face model, which may be the user's.
-            for parameter, flag in requires_grad:
-                parameter.requires_grad_(flag)
-    # A bridge has its model's own; it says which tokens end a text.
-    model.generation_config = getattr(hf, "generation_config", None)
-    model.eval()
-    if dtype in (torch.float32, torch.float64):
-        _check_same(hf, model, source)
-    model = model.to(device, print_details=False)
-    _share_identity(model, hf)
-    return model
-
-
-def _share_identity(model: Any, hf: Any) -> None:
-    """Give a HookedTransformer the fingerprint of the same weights' bridge.
-
-    The bridge is built around a copy of the modules that holds the very same weights.
-    """
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    same: dict[int, Any] = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
-    flags = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
-    try:
-        twin = copy.deepcopy(hf, same)
-        bridge = build_bridge_from_module(
-            twin, type(hf).__name__, hf_config=hf.config, tokenizer=None, model_name="twin"
-        )
-        view(model).share_identity(view(bridge))
-    except Exception as error:  # it then goes by the names of its own weights
-        logger.info("no shared fingerprint for %s: %s", type(hf).__name__, brief(error))
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-@contextmanager
-def _config_folder(hf: Any, source: Source) -> Iterator[str]:
-    """What HookedTransformer takes the shape from: a neutral folder with the model's config.
-
-    Gemma's shape is known to it by official names only.
-    """
-    from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
-
-    if source.location in OFFICIAL_MODEL_NAMES and "gemma" in source.location.lower():
-        yield source.location
-        return
-    with tempfile.TemporaryDirectory(prefix="tn-") as folder:
-        sniffed = [word for word in _SNIFFED if word in folder.lower()]
-        if sniffed:
-            raise InputError(
-                f"the temporary folder {folder!r} has {sniffed[0]!r} in its path, which "
-                "HookedTransformer takes for the architecture; set TMPDIR to another folder"
-            )
-        config = copy.deepcopy(hf.config)
-        config.architectures = [type(hf).__name__]
-        if config.model_type == "gpt2" and not hasattr(config, "n_ctx"):
-            config.n_ctx = config.n_positions  # old configs had it, and it is asked for
-        config.save_pretrained(folder)
-        yield folder
-
-
-@torch.no_grad()
-def _check_same(hf: Any, model: Any, source: Source) -> None:
-    """Refuse a HookedTransformer that computes something else than the model it came from."""
-    ids = torch.arange(1, 9).remainder(hf.config.vocab_size)[None]
-    expected = hf(ids.to(hf.device)).logits.float().log_softmax(-1).cpu()
-    found = model(ids, attention_mask=torch.ones_like(ids)).float().log_softmax(-1)
-    gap = (expected - found).abs().max().item()
-    if not gap <= _AGREEMENT_NATS:
-        raise InputError(
-            f"HookedTransformer's log-probabilities for {source.name!r} "
-            f"({type(hf).__name__}) differ from Hugging Face's by {gap:.3g} nats; use kind='bridge'"
-        )

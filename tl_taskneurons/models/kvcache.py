@@ -1,29 +1,44 @@
 """A key-value cache over both model classes, for generation and for shared prompt openings."""
 
 import copy
+import weakref
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from tl_taskneurons.models.forward import logits_only_at
+from tl_taskneurons.models.forward import logits_only_at, run_without_cache
 from tl_taskneurons.models.view import ModelView
+
+# Models that compute something else with a cache than without.
+_wrong: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def distrust_cache(model: nn.Module) -> None:
+    """Run a model without its cache from now on: every token again at each step."""
+    _wrong.add(model)
 
 
 class KVCache:
     """The keys and values of the tokens a model has seen so far.
 
+    For a model whose cache is known to be wrong it keeps the tokens instead, and reads them again.
+
     Args:
         model_view: the model.
         n_rows: batch size.
+        trusted: use the model's cache whatever is known of it.
     """
 
-    def __init__(self, model_view: ModelView, n_rows: int) -> None:
+    def __init__(self, model_view: ModelView, n_rows: int, *, trusted: bool = False) -> None:
         self._view = model_view
         self._cache: Any = None
         self._mask = torch.zeros((n_rows, 0), dtype=torch.bool, device=model_view.device)
-        if not model_view.is_bridge:
+        self._tokens: Tensor | None = None
+        if model_view.model in _wrong and not trusted:
+            self._tokens = torch.zeros_like(self._mask, dtype=torch.long)
+        elif not model_view.is_bridge:
             # TransformerLens 4 has neither HookedTransformer nor its cache.
             from transformer_lens import TransformerLensKeyValueCache
 
@@ -46,6 +61,12 @@ class KVCache:
         """
         model = self._view.model
         self._mask = torch.cat([self._mask, mask], dim=1)
+        if self._tokens is not None:
+            old = torch.zeros_like(self._tokens, dtype=torch.bool)
+            self._tokens = torch.cat([self._tokens, tokens], dim=1)
+            with logits_only_at(self._view, torch.cat([old, positions], dim=1)):
+                logits = run_without_cache(self._view, self._tokens, self._mask)
+            return logits.squeeze(0)
         with logits_only_at(self._view, positions):
             if self._view.is_bridge:
                 logits, self._cache = model(
@@ -63,6 +84,9 @@ class KVCache:
         """Return a copy of a one-row cache with ``n`` equal rows."""
         other = copy.copy(self)
         other._mask = self._mask.expand(n, -1)
+        if self._tokens is not None:
+            other._tokens = self._tokens.expand(n, -1)
+            return other
         other._cache = copy.deepcopy(self._cache)
         if self._view.is_bridge:
             other._cache.batch_repeat_interleave(n)

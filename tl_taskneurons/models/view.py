@@ -44,6 +44,16 @@ class ModelView:
     layers: tuple[MLPLayer, ...]
     is_bridge: bool
 
+    def __repr__(self) -> str:
+        """One line; it says whether the model was compared with Hugging Face's."""
+        kind = "TransformerBridge" if self.is_bridge else "HookedTransformer"
+        model: Any = self.model
+        told = "checked" if model in _checked else "unchecked: see check_model"
+        return (
+            f"ModelView({self.name!r}, {kind}, {self.n_layers} x {self.d_mlp} "
+            f"{'gated ' if self.gated else ''}neurons, {self.dtype} on {self.device}, {told})"
+        )
+
     @property
     def n_layers(self) -> int:
         """Number of layers."""
@@ -206,6 +216,14 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
             f"{model_view.fingerprint}. Detect neurons in this model, or, if you mean the same "
             "neurons in changed weights, call .rebind(model) first."
         )
+
+
+_checked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def mark_checked(model: nn.Module) -> None:
+    """Remember that a model was compared with what Hugging Face computes."""
+    _checked.add(model)
 
 
 _pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()

@@ -21,7 +21,7 @@ _STARTED = time.time()
 _swept: set[Path] = set()
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path``, then move it there in one step.
 
     An interrupted or failed write (a full disk, say) leaves the old file as it was. What killed

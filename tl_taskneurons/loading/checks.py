@@ -1,0 +1,201 @@
+"""Is what TransformerLens built what Hugging Face computes? Asked once per configuration.
+
+A model's own weights are tried on a short input. What depends on the configuration alone (windows,
+padding, caches) is tried on a small random model of it, which is quick however large the model is,
+and remembered in the cache folder.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_taskneurons.loading.build import as_bridge, as_hooked
+from tl_taskneurons.loading.huggingface import Source, brief, cache_folder
+from tl_taskneurons.loading.small_copies import small_copy
+from tl_taskneurons.models.agreement import (
+    Gaps,
+    all_gaps,
+    mean_gap,
+    own_gaps,
+    plain_gap,
+    probe_rows,
+    reference,
+)
+from tl_taskneurons.models.kvcache import distrust_cache
+from tl_taskneurons.models.view import mark_checked, view
+from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import InputError
+
+# A wrong rotary base, a lost bias or a missing window moves log-probabilities by .1 to 6 nats;
+# rounding in float32 moves them by less than 1e-4. In half precision the mean is compared.
+AGREEMENT_NATS = {torch.float32: 1e-2, torch.float64: 1e-2}
+_HALF_NATS = 0.25
+_PACKAGES = ("transformer-lens", "transformers", "torch")
+_FORM = 1  # of what is remembered
+
+_remembered: dict[str, Gaps | None] = {}
+
+
+def check_model(model: Any, hf: Any = None) -> Gaps:
+    """Compare a model of your own with what Hugging Face computes.
+
+    ``load_model`` does this by itself. Use it for a bridge or HookedTransformer that you built.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge.
+        hf: the Hugging Face model it came from, with the same weights, not rewired by a bridge.
+            Without it, a bridge is judged by a small random model of its configuration, and a
+            HookedTransformer's padding and cache by its own plain runs.
+
+    Returns:
+        The gaps in nats. Where only the cache is wrong, a warning says so, and the library runs
+        the model without it.
+
+    Raises:
+        ValueError: a gap of more than 0.01 nats (in half precision a mean gap of .25), other than
+            the cache's; the message says how large, and where.
+    """
+    found = view(model)
+    if hf is not None:
+        rows = probe_rows(hf.config.vocab_size)
+        gaps, told = all_gaps(found, rows, reference(hf, rows)), "its Hugging Face model"
+    elif found.is_bridge and (small := _structure(found.model.original_model, "bridge")):
+        gaps, told = small, "a small model of its configuration"
+    else:
+        gaps, told = own_gaps(found), "its own plain runs"
+    _judge(found.model, found.name, gaps, told, AGREEMENT_NATS.get(found.dtype, _HALF_NATS))
+    mark_checked(found.model)
+    return gaps
+
+
+def own_log_probs(hf: Any) -> tuple[list[list[int]], list[Tensor] | None]:
+    """A short input, and a Hugging Face model's log-probabilities; None where it can't run it."""
+    rows = probe_rows(getattr(hf.config, "vocab_size", None) or 2, lengths=(16,))
+    try:
+        return rows, reference(hf, rows)
+    except Exception:  # an encoder wants other inputs; `view` will refuse it by name
+        return rows, None
+
+
+def check_loaded(
+    model: Any, hf: Any, rows: list[list[int]], expected: Sequence[Tensor] | None, kind: str
+) -> None:
+    """Compare a model that was just built with the one it came from.
+
+    Args:
+        model: of TransformerLens.
+        hf: the Hugging Face model, rewired or not.
+        rows: short inputs.
+        expected: what the Hugging Face model computed for them.
+        kind: of the model.
+
+    Raises:
+        ValueError: it computes something else; the message names the gap and the cause.
+    """
+    if expected is None or any(not values.isfinite().all() for values in expected):
+        return
+    name = str(getattr(model.cfg, "model_name", "") or type(hf).__name__)
+    dtype = next(model.parameters()).dtype
+    exact = dtype in AGREEMENT_NATS
+    try:
+        found = plain_gap(model, rows, expected) if exact else mean_gap(model, rows, expected)
+    except Exception as error:
+        raise InputError(
+            f"{name!r} ({type(hf).__name__}) can't be run by TransformerLens: {brief(error)}"
+        ) from error
+    limit = AGREEMENT_NATS.get(dtype, _HALF_NATS)
+    if not found <= limit:
+        raise InputError(_refusal(name, type(hf).__name__, kind, found, "on an input of 16 tokens"))
+    try:
+        view(model)
+    except (ValueError, TypeError):
+        return  # refused by name when it is used
+    gaps = _structure(hf, kind)
+    if gaps is not None:
+        _judge(model, name, gaps, "a small model of its configuration", 1e-2, kind)
+    mark_checked(model)
+
+
+def _judge(model: Any, name: str, gaps: Gaps, told: str, limit: float, kind: str = "") -> None:
+    architecture = type(getattr(model, "original_model", model)).__name__
+    for where, found in (
+        ("on inputs beyond any sliding window", gaps.plain),
+        ("in batches padded on the right", gaps.right),
+        ("in batches padded on the left", gaps.left),
+    ):
+        if not found <= limit:
+            raise InputError(_refusal(name, architecture, kind, found, f"{where}, against {told}"))
+    if not gaps.cached <= limit:
+        distrust_cache(model)
+        warnings.warn(
+            f"With a key-value cache, {name} ({architecture}) computes something else than "
+            f"without: log-probabilities differ by {gaps.cached:.3g} nats, an error of this "
+            "version of TransformerLens. The library runs it without the cache, which takes "
+            "longer to generate; don't use the model's own generate.",
+            stacklevel=4,
+        )
+
+
+def _refusal(name: str, architecture: str, kind: str, found: float, where: str) -> str:
+    other = "use kind='bridge', or " if kind == "hooked" else ""
+    return (
+        f"TransformerLens {version('transformer-lens')} does not compute what Hugging Face "
+        f"computes for {name!r} ({architecture}): log-probabilities differ from Hugging Face's by "
+        f"{found:.3g} nats {where}. Its scores would be of another model; {other}try another "
+        "version of TransformerLens"
+    )
+
+
+def _structure(hf: Any, kind: str) -> Gaps | None:
+    """The gaps of a small model of the same configuration; None where none can be built."""
+    small = small_copy(hf)
+    if small is None:
+        return None
+    made = [type(small).__name__, kind, _FORM, *map(version, _PACKAGES)]
+    text = json.dumps([made, small.config.to_dict()], sort_keys=True, default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    if key not in _remembered:
+        _remembered[key] = _recall(key)
+        if _remembered[key] is None:
+            _remembered[key] = _measure(small, kind)
+            _remember(key, _remembered[key])
+    return _remembered[key]
+
+
+def _measure(small: Any, kind: str) -> Gaps | None:
+    rows = probe_rows(small.config.vocab_size, lengths=(14, 9))
+    source = Source(type(small).__name__)
+    cpu = torch.device("cpu")
+    try:
+        expected = reference(small, rows)
+        if kind == "hooked":
+            model = as_hooked(small, None, source, torch.float32, cpu)
+        else:
+            model = as_bridge(small, None, source, cpu)
+        return all_gaps(view(model.eval()), rows, expected)
+    except Exception:  # the small model is at fault, not the user's
+        return None
+
+
+def _recall(key: str) -> Gaps | None:
+    try:
+        return Gaps(**json.loads((cache_folder() / "checks" / f"{key}.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(key: str, gaps: Gaps | None) -> None:
+    if gaps is None:
+        return
+    text = json.dumps(asdict(gaps))
+    try:
+        write_atomically(cache_folder() / "checks" / f"{key}.json", lambda p: p.write_text(text))
+    except OSError:
+        return  # it is measured again next time
