@@ -113,8 +113,8 @@ def test_a_wrong_cache_is_not_used_and_told(monkeypatch: pytest.MonkeyPatch, tok
     prompts = [[256, 5, 9], [256, 7], [256, 4, 4, 1, 9]]
     found = tn.view(model)
     assert KVCache(found, 1)._cache is None
-    assert generate(found, prompts, stops={257}, max_new_tokens=6) == generate(
-        tn.view(right), prompts, stops={257}, max_new_tokens=6
+    assert generate(found, prompts, closes=lambda _: False, max_new_tokens=6) == generate(
+        tn.view(right), prompts, closes=lambda _: False, max_new_tokens=6
     )
     task = helpers.toy_task()
     tables = [
@@ -133,7 +133,7 @@ def test_the_cache_of_mpt_is_not_used():
     (expected, *_) = reference(hf, rows)
     with pytest.warns(UserWarning, match=r"Mpt.* differ by .* nats"):
         model = tn.load_model(hf, device="cpu")
-    (continued,) = generate(tn.view(model), [rows[0]], stops=set(), max_new_tokens=2)
+    (continued,) = generate(tn.view(model), [rows[0]], closes=lambda _: False, max_new_tokens=2)
     assert continued[0] == expected[-1].argmax()
     with torch.no_grad():
         again = model(torch.tensor([[*rows[0], continued[0]]]))
