@@ -1,9 +1,10 @@
 import copy
+import operator
 
 import pytest
 
 from tl_taskneurons.runtime.errors import did_you_mean
-from tl_taskneurons.tasks.task import Example, Task, Tasks
+from tl_taskneurons.tasks.task import Example, Task, Tasks, one_task
 
 GOOD = (Example("a", "Good"), Example("b", "Bad"))
 
@@ -52,6 +53,28 @@ def test_tasks_answer_to_names_positions_and_slices():
         tasks["thre"]
     with pytest.raises(ValueError, match="given twice: \\['one'\\]"):
         Tasks([make(name="one"), make(name="one")])
+
+
+def test_tasks_add_up_and_their_words_fit_a_screen():
+    one, two = Tasks([make(name="one")]), make(name="two")
+    for both in (one + [two], one + two, one + Tasks([two])):
+        assert type(both) is Tasks and both.names == ("one", "two")
+    assert ([two] + one).names == ("two", "one")
+    with pytest.raises(ValueError, match="given twice"):
+        Tasks.__add__(one, one)
+    with pytest.raises(TypeError):
+        operator.add(one, 3)
+    assert repr(two) == "Task('two', 2 train, 2 test, accuracy, labels 'Good', 'Bad')"
+    many = Tasks(make(name=f"t{i}") for i in range(60))
+    assert len(repr(many).splitlines()) == 23 and "... and 40 more" in repr(many)
+    assert repr(Tasks()) == "Tasks()"
+
+
+def test_one_task_among_tasks_is_a_task():
+    one = make(name="one")
+    assert one_task(one) is one and one_task(Tasks([one])) is one and one_task([one]) is one
+    with pytest.raises(TypeError, match="one task, got Tasks of 2: one, two; give one of them"):
+        one_task(Tasks([one, make(name="two")]))
 
 
 def test_limit_keeps_the_first_examples():

@@ -105,6 +105,11 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name:
             raise InputError("A task needs a name; got an empty string.")
+        if not self.name.isprintable():
+            raise InputError(
+                f"The name {self.name!r} holds a control character or half a character; a name "
+                "stands in tables and file names, so give it printable characters alone."
+            )
         if self.metric not in METRICS:
             raise InputError(
                 f"Unknown metric {self.metric!r} of task {self.name!r}; use one of {METRICS}."
@@ -148,6 +153,15 @@ class Task:
                 UserWarning,
                 stacklevel=4,
             )
+
+    def __repr__(self) -> str:
+        """Return what fits a line: the name, the sizes, the metric and the labels."""
+        labels = ", ".join(map(repr, self.labels[:4])) + (", ..." if len(self.labels) > 4 else "")
+        return (
+            f"Task({self.name!r}, {len(self.train)} train, {len(self.test)} test, {self.metric}"
+            + (f", labels {labels}" if labels else "")
+            + ")"
+        )
 
     @property
     def is_classification(self) -> bool:
@@ -233,6 +247,12 @@ class Tasks(tuple[Task, ...]):
     def __new__(cls, tasks: Iterable[Task] = ()) -> "Tasks":
         """Collect tasks; two tasks of one name raise ValueError."""
         self = super().__new__(cls, tuple(tasks))
+        for task in self:
+            if not isinstance(task, Task):
+                raise InputTypeError(
+                    f"Tasks hold tasks, not {str(task)[:60]!r} ({type(task).__name__}); load_tasks "
+                    "reads them from names, files and tables."
+                )
         names = [task.name for task in self]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -243,6 +263,24 @@ class Tasks(tuple[Task, ...]):
     def names(self) -> tuple[str, ...]:
         """The tasks' names, in order."""
         return tuple(task.name for task in self)
+
+    def __add__(self, other: object) -> "Tasks":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return these tasks and others, a task or several."""
+        if isinstance(other, Task):
+            return Tasks((*self, other))
+        if not isinstance(other, Iterable):
+            return NotImplemented
+        return Tasks((*self, *other))
+
+    def __radd__(self, other: object) -> "Tasks":
+        """Return other tasks and these."""
+        return Tasks(()) + other + self
+
+    def __repr__(self) -> str:
+        """Return one line a task, of at most twenty."""
+        lines = [f"  {task!r}," for task in self[:20]]
+        more = [f"  ... and {len(self) - 20} more,"] if len(self) > 20 else []
+        return "\n".join(["Tasks(", *lines, *more, ")"]) if len(self) else "Tasks()"
 
     @overload
     def __getitem__(self, key: str | SupportsIndex) -> Task: ...
@@ -258,6 +296,23 @@ class Tasks(tuple[Task, ...]):
         if isinstance(key, slice):
             return Tasks(super().__getitem__(key))
         return super().__getitem__(key)
+
+
+def one_task(task: "Task | Sequence[Task]") -> Task:
+    """Return a task, also where it stands alone among ``Tasks``.
+
+    Raises:
+        TypeError: for several tasks or none, or something else than a task.
+    """
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, Sequence) and not isinstance(task, str) and len(task) == 1:
+        return one_task(task[0])
+    names = f" of {len(task)}: {', '.join(task.names[:5])}" if isinstance(task, Tasks) else ""
+    raise InputTypeError(
+        f"Expected one task, got {type(task).__name__}{names}; give one of them, as tasks[0] or "
+        "tasks['NAME']."
+    )
 
 
 def tasks_digest(tasks: Sequence[Any]) -> str:
