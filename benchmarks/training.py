@@ -25,9 +25,10 @@ from tl_taskneurons.models.forward import answer_losses, frozen
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.training.full_trainee import AllWeights
 from tl_taskneurons.training.loop import Trainee, adamw, update
+from tl_taskneurons.training.lora_trainee import LoraWeights
 from tl_taskneurons.training.neuron_trainee import NeuronTrainee
-from tl_taskneurons.training.rivals import AllWeights, LoraWeights
 
 N_ANSWER = 4
 FULL, LORA, FORWARD = "all weights", "LoRA rank 16", "forward alone"

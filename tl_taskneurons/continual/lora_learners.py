@@ -12,8 +12,8 @@ from torch import Tensor
 from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import LoraDelta
+from tl_taskneurons.training.lora_trainee import LoraWeights
 from tl_taskneurons.training.options import Run
-from tl_taskneurons.training.rivals import LoraWeights
 from tl_taskneurons.training.runner import train
 
 

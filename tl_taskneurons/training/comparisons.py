@@ -21,8 +21,9 @@ from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import Delta, LoraDelta, NeuronDelta, WeightDelta
 from tl_taskneurons.training.finetune import finetune
+from tl_taskneurons.training.full_trainee import AllWeights
+from tl_taskneurons.training.lora_trainee import LoraWeights
 from tl_taskneurons.training.options import Run, RunOptions
-from tl_taskneurons.training.rivals import AllWeights, LoraWeights
 from tl_taskneurons.training.runner import train
 from tl_taskneurons.training.settings import Training
 

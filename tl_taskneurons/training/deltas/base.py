@@ -78,7 +78,7 @@ class Delta(ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Number type of the base model's weights; float32 where the delta doesn't say."""
-        return torch.float32
+        return getattr(torch, str(self.info.get("dtype", "float32")).removeprefix("torch."))
 
     def __repr__(self) -> str:
         return (

@@ -11,6 +11,7 @@ import torch
 
 from tl_taskneurons.loading.huggingface import find_source, read_source
 from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.runtime.errors import InputError
 
 
 def write_merged(
@@ -26,8 +27,10 @@ def write_merged(
     _, hf, tokenizer = read_source(find_source(source), dtype, with_tokenizer=True)
     plain = copy.deepcopy(hf)  # the bridge takes the other one apart
     state = hf.state_dict()  # the same storage, so what is written to the bridge shows here
-    apply(load_model(hf, tokenizer=tokenizer, dtype=dtype, device="cpu"))
+    bridge = load_model(hf, tokenizer=tokenizer, dtype=dtype, device="cpu")
+    apply(bridge)
     plain.load_state_dict(state)
+    _require_same(plain, bridge, source)
     plain.config.dtype = dtype
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a merge that was killed
@@ -41,3 +44,18 @@ def write_merged(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+@torch.no_grad()
+def _require_same(plain: Any, bridge: Any, source: str | os.PathLike[str]) -> None:
+    """Refuse when the bridge ran on copies that the Hugging Face model doesn't see."""
+    ids = torch.arange(min(12, int(plain.config.vocab_size)))[None]
+    logits = [plain.eval()(ids).logits, bridge(ids)]
+    one, other = (each[0].float().log_softmax(-1) for each in logits)
+    gap = float((one - other).abs().max())
+    if not gap < (1e-3 if one.dtype == plain.dtype else 0.3):
+        raise InputError(
+            f"The trained weights can't be merged into {source}: the merged model's log-"
+            f"probabilities would be off by {gap:.2g} nats, because TransformerLens runs on copies "
+            "of this architecture's fused matrices. Use applied(model), or train neurons or LoRA."
+        )

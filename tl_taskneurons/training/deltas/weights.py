@@ -36,8 +36,12 @@ class WeightDelta(Delta):
 
     @property
     def n_parameters(self) -> int:
-        """Number of trained weights."""
-        return sum(value.numel() for value in self.trained.values())
+        """Number of trained weights; an unembedding that copies the embedding counts once."""
+        count = sum(value.numel() for value in self.trained.values())
+        embed, unembed = self.trained.get("embed.W_E"), self.trained.get("unembed.W_U")
+        if embed is not None and unembed is not None and torch.equal(embed, unembed.mT):
+            count -= unembed.numel()
+        return count
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the delta to a safetensors file, atomically."""

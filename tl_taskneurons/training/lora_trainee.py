@@ -1,10 +1,5 @@
-"""What chosen neurons are compared with: all weights, and LoRA adapters (``peft``).
+"""LoRA adapters (``peft``) on the matrices of a bridge's Hugging Face model."""
 
-Both train through the same runner as neurons do (``training.runner.train``), and both come back
-as a ``Delta``.
-"""
-
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,105 +11,10 @@ from torch import Tensor, nn
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
-from tl_taskneurons.training.deltas import LoraDelta, WeightDelta
+from tl_taskneurons.training.deltas import LoraDelta
 from tl_taskneurons.training.slices import SliceName
 
 _ADAPTER = "default"
-
-
-class AllWeights:
-    """Every weight of a model, for ``training.runner.train``: float32 masters where it is smaller.
-
-    Attributes:
-        names: the parameters' names.
-        parameters: the tensors that the optimiser updates: float32 parameters themselves, and
-            float32 copies of others.
-    """
-
-    def __init__(self, model_view: ModelView) -> None:
-        self._view = model_view
-        parameters = dict(model_view.model.named_parameters())
-        shared = Counter(_storage(weight).data_ptr() for weight in parameters.values())
-        # A HookedTransformer has every bias, as zeros where the architecture has none. A bridge
-        # keeps a fused matrix beside its parts, which share its storage and are what runs.
-        named = {
-            name: weight
-            for name, weight in parameters.items()
-            if (model_view.is_bridge or ".b_" not in name or bool(weight.any()))
-            and (
-                shared[_storage(weight).data_ptr()] == 1
-                or weight.nbytes < _storage(weight).nbytes()
-            )
-        }
-        self.names = list(named)
-        self._weights = list(named.values())
-        self.parameters: list[Tensor] = [
-            weight if weight.dtype == torch.float32 else weight.detach().float()
-            for weight in self._weights
-        ]
-        self._before: list[Tensor] = []
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """While open, a backward pass leaves every weight's gradient in ``.grad``."""
-        for weight in self._weights:
-            weight.requires_grad_(True)
-        try:
-            yield
-            for weight, master in zip(self._weights, self.parameters, strict=True):
-                if master is not weight and weight.grad is not None:
-                    gradient = weight.grad.float()
-                    master.grad = gradient if master.grad is None else master.grad + gradient
-                    weight.grad = None
-        finally:
-            for weight in self._weights:
-                weight.requires_grad_(False)
-
-    @torch.no_grad()
-    def write(self) -> None:
-        """Copy the masters into the model, rounded to its dtype."""
-        for weight, master in zip(self._weights, self.parameters, strict=True):
-            if master is not weight:
-                weight.copy_(master)
-
-    @property
-    def key(self) -> str:
-        """What is trained."""
-        return f"all weights/{self._view.fingerprint}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What is trained, for ``info``."""
-        return {"trained": "all weights"}
-
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Put weights and gradients back at the end, bit by bit."""
-        gradients = [weight.grad for weight in self._weights]
-        self._before = [weight.detach().clone() for weight in self._weights]
-        try:
-            for weight in self._weights:
-                weight.grad = None
-            yield
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(self._weights, self._before, strict=True):
-                    weight.copy_(value)
-            for weight, gradient in zip(self._weights, gradients, strict=True):
-                weight.grad = gradient
-            self._before = []
-
-    def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> WeightDelta:
-        """Return the weights that training has changed, in float32."""
-        trained = {
-            name: master.detach().float().cpu().clone()
-            for name, master, before in zip(self.names, self.parameters, self._before, strict=True)
-            if not torch.equal(master, before.float())
-        }
-        return WeightDelta(self._view.fingerprint, trained, name, info, history)
-
-    def penalty(self) -> None:
-        """The loss has no further term."""
 
 
 class LoraWeights:
@@ -249,7 +149,7 @@ class LoraWeights:
     @property
     def facts(self) -> dict[str, str]:
         """What is trained, for ``info``."""
-        return {"trained": self._words()}
+        return {"trained": self._words(), "dtype": str(self._view.dtype)}
 
     def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> LoraDelta:
         """Return the attached adapters as they are."""
@@ -276,7 +176,3 @@ def _linears(model_view: ModelView) -> dict[str, nn.Module]:
         for name, role in roles.items()
         if name in layer.parameters
     }
-
-
-def _storage(weight: Tensor) -> torch.UntypedStorage:
-    return weight.untyped_storage()
