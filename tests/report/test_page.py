@@ -1,4 +1,7 @@
+import base64
+import hashlib
 import json
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -215,6 +218,43 @@ def test_hostile_names_and_tokens_stay_text(report: Any):
     read = Page(table_html(HOSTILE, frame))
     assert read.tables == {HOSTILE: [[(HOSTILE, None), ("n", None)], [(HOSTILE, None), ("1", "1")],
                                      [("a", None), ("2", "2")]]}  # fmt: skip
+
+
+def test_hostile_intervals_and_names_of_figures_stay_text(tmp_path: Path):
+    frame = pd.DataFrame({"x": [1.0], "x_low": [HOSTILE], "x_high": [HOSTILE], "y": [2j]})
+    read = Page(table_html("t", frame))
+    assert [cell for cell, _ in read.tables["t"][1]] == ["1", HOSTILE, HOSTILE, "2j"]
+    write_table(tmp_path / "t.parquet", frame.drop(columns="y"))
+    (tmp_path / "<b onload=x>.png").write_bytes(PNG)
+    text = write_report(tmp_path).read_text()
+    assert "<b onload" not in text and HOSTILE not in text
+
+
+def test_no_script_but_the_pages_own_runs(report: Any):
+    text = report()
+    digest = re.search(r"script-src 'sha256-([^']+)'", text)
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert digest and script
+    own = hashlib.sha256(script.group(1).encode()).digest()
+    assert base64.b64encode(own).decode() == digest.group(1)
+
+
+def test_only_regular_files_of_the_folder_are_taken(tmp_path: Path):
+    secret, run = tmp_path / "secret.png", tmp_path / "run"
+    secret.write_bytes(PNG)
+    run.mkdir()
+    (run / "linked.png").symlink_to(secret)
+    (run / "linked.csv").symlink_to(tmp_path / "secret.csv")
+    (tmp_path / "secret.csv").write_text("a,b\nkey,word\n")
+    (run / "text.png").write_text("not a picture")
+    os.mkfifo(run / "pipe.png")
+    (run / "own.csv").write_text("a\n1\n")
+    read = Page(write_report(run).read_text())
+    assert not any(address.startswith("data:") for address in read.addresses)
+    assert set(read.tables) == {"own"} and "word" not in read.text
+    for name in ("linked.png", "linked.csv", "pipe.png"):
+        assert f"{name} is no regular file of this folder" in read.text
+    assert "text.png: it is no PNG picture." in read.text
 
 
 def test_choose_takes_the_best_of_each_layer_first():

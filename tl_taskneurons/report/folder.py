@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from tl_taskneurons.runtime.errors import MissingFileError
+from tl_taskneurons.runtime.errors import InputError, MissingFileError
 from tl_taskneurons.runtime.table_files import read_json, read_table
 
 T = TypeVar("T")
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _DETECTED = ("neurons", "layers")
 _DEACTIVATED = ("deactivation_table", "deactivation_matrix", "deactivation_items")
 
@@ -63,18 +64,22 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the folder of a run.")
     damaged: list[str] = []
-    run = (
-        attempt(read_json, folder / "run.json", damaged) if (folder / "run.json").exists() else None
-    )
+    run = None
+    if is_own(folder, folder / "run.json"):
+        run = attempt(read_json, folder / "run.json", damaged)
     if not isinstance(run, dict):
         run = {}
     tables = {
         file.stem: table
         for pattern, read in (("*.parquet", read_table), ("*.csv", _read_csv))
-        for file in sorted(folder.glob(pattern))
+        for file in _own(folder, pattern, damaged)
         if (table := attempt(read, file, damaged)) is not None
     }
-    figures = {file.stem: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+    figures = {
+        file.stem: content
+        for file in _own(folder, "*.png", damaged)
+        if (content := attempt(_read_png, file, damaged)) is not None
+    }
     if not (run or tables or figures or damaged):
         raise MissingFileError(
             f"{folder} holds no run.json, no table and no figure, so there is nothing to show; "
@@ -84,6 +89,30 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
     return Contents(
         folder, run, dict(by_size), figures, _unfinished(folder, run, tables), tuple(damaged)
     )
+
+
+def is_own(folder: Path, file: Path) -> bool:
+    """Whether a file is a regular file that lies in the folder: no link, pipe or device."""
+    is_inside = file.parent.resolve().is_relative_to(folder.resolve())
+    return is_inside and not file.is_symlink() and file.is_file()
+
+
+def _own(folder: Path, pattern: str, damaged: list[str]) -> list[Path]:
+    """The folder's own files; others are named among the damaged ones."""
+    files = sorted(folder.glob(pattern))
+    damaged += [
+        f"{file.name} is no regular file of this folder (a link, say), so it is left out."
+        for file in files
+        if not is_own(folder, file)
+    ]
+    return [file for file in files if is_own(folder, file)]
+
+
+def _read_png(file: Path) -> bytes:
+    content = file.read_bytes()
+    if not content.startswith(_PNG):
+        raise InputError("it is no PNG picture.")
+    return content
 
 
 def _unfinished(

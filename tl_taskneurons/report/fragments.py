@@ -1,12 +1,14 @@
-"""Pieces of the page made from plain data: facts, tables, figures. Everything is escaped."""
+"""What the page shows of plain data: facts, tables, figures. The templates escape all of it."""
 
 import base64
 import json
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 # The same in all rows of a table: said once above it.
 _COMMON = (
@@ -25,47 +27,79 @@ _ABOUT = {
 }
 
 
-def facts_html(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return lists of names and values, one for each group."""
-    parts = []
-    for title, facts in groups.items():
-        rows = "".join(
-            f"<dt>{escape(str(name))}</dt><dd>{escape(_plain(value))}</dd>"
-            for name, value in facts.items()
-        )
-        parts.append(f'<div class="facts"><h3>{escape(title)}</h3><dl>{rows}</dl></div>')
-    return "".join(parts)
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what it shows, an interval behind it, and the tooltip."""
+
+    text: str
+    numeric: bool = False
+    title: str = ""
+    span: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name, a sentence or two, columns (heading, whether numbers) and cells."""
+
+    name: str
+    notes: str
+    columns: list[tuple[str, bool]]
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its PNG in base64, or none where that is too large."""
+
+    name: str
+    size: str
+    content: str = ""
+    wide: bool = False
+
+
+@cache
+def templates() -> Environment:
+    """Return the page's templates; they escape whatever is put in."""
+    return Environment(
+        loader=PackageLoader("tl_taskneurons.report", ""), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=StrictUndefined,
+    )  # fmt: skip
 
 
 def table_html(name: str, frame: pd.DataFrame) -> str:
+    """Return one table as the page has it."""
+    macro: Any = templates().get_template("parts.html").module
+    return str(macro.data_table(table_of(name, frame)))
+
+
+def facts_of(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return names and values of each group as text."""
+    return {
+        title: {str(name): _plain(value) for name, value in facts.items()}
+        for title, facts in groups.items()
+    }
+
+
+def table_of(name: str, frame: pd.DataFrame) -> Table:
     """Return a sortable table: numbers rounded, with the raw value as tooltip.
 
-    Columns ``x``, ``x_low`` and ``x_high`` become one, ``x [low, high]``. Of a table beyond 1,000
-    rows only the first 100 are shown.
+    Columns ``x``, ``x_low`` and ``x_high`` of numbers become one, ``x [low, high]``. Of a table
+    beyond 1,000 rows only the first 100 are shown.
     """
     common = {
         column: frame[column].iloc[0]
         for column in _COMMON
-        if len(frame) > 1 and column in frame and frame[column].nunique(dropna=False) == 1
+        if len(frame) > 1 and column in frame and frame[column].astype(str).nunique() == 1
     }
-    spans = {c: (f"{c}_low", f"{c}_high") for c in frame if {f"{c}_low", f"{c}_high"} <= {*frame}}
+    numeric = {column for column in frame if _holds_numbers(frame[column])}
+    spans = {c: (f"{c}_low", f"{c}_high") for c in frame if {f"{c}_low", f"{c}_high"} <= numeric}
     hidden = {*common, *(end for pair in spans.values() for end in pair)}
     columns = [column for column in frame if column not in hidden]
     shown = frame if len(frame) <= _MOST_ROWS else frame.head(_PREVIEW_ROWS)
-    kinds = pd.api.types
-    numeric = {
-        c for c in columns
-        if kinds.is_numeric_dtype(frame[c]) and not kinds.is_bool_dtype(frame[c])
-    }  # fmt: skip
-    headings = "".join(
-        f'<th scope="col"{_right(c in numeric)} aria-sort="none">'
-        f'<button type="button">{escape(str(c))}</button></th>'
-        for c in columns
-    )
-    body = "".join(
-        "<tr>" + "".join(_cell(row, c, spans.get(c), c in numeric) for c in columns) + "</tr>"
+    rows = [
+        [_cell(row, column, spans.get(column), column in numeric) for column in columns]
         for row in shown.to_dict("records")
-    )
+    ]
     notes = [_ABOUT[name]] if name in _ABOUT else []
     if len(shown) < len(frame):
         notes.append(f"The first {len(shown)} of {len(frame):,} rows.")
@@ -74,33 +108,21 @@ def table_html(name: str, frame: pd.DataFrame) -> str:
     if common:
         listed = (f"{column} {_plain(value)}" for column, value in common.items())
         notes.append(f"In all rows: {', '.join(listed)}.")
-    return (
-        f'<section class="table" id="table-{escape(name, quote=True)}"><h3>{escape(name)}</h3>'
-        f'<p class="note">{escape(" ".join(notes))}</p><div class="scroll"><table class="data" '
-        f'data-name="{escape(name, quote=True)}"><thead><tr>{headings}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></section>"
-    )
+    return Table(name, " ".join(notes), [(str(c), c in numeric) for c in columns], rows)
 
 
-def figures_html(figures: Mapping[str, bytes]) -> str:
-    """Return the figures as embedded images, as many as fit into the page."""
-    parts, left = [], _FIGURE_BYTES
+def figures_of(figures: Mapping[str, bytes]) -> list[Figure]:
+    """Return the figures to embed, as many as fit into the page; the overview first."""
+    found, left = [], _FIGURE_BYTES
     for name, content in sorted(figures.items(), key=lambda pair: (pair[0] != "overview", pair[0])):
-        label = escape(name, quote=True)
+        size = f"{len(content) / 1e6:.1f} MB"
         if len(content) > left:
-            parts.append(
-                f"<figure><figcaption>{label}.png is too large to be embedded "
-                f"({len(content) / 1e6:.1f} MB); open it in the run folder.</figcaption></figure>"
-            )
+            found.append(Figure(name, size))
             continue
         left -= len(content)
-        data = base64.b64encode(content).decode()
-        width = ' class="wide"' if _is_wide(content) else ""
-        parts.append(
-            f'<figure{width}><img alt="{label}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{label}</figcaption></figure>"
-        )
-    return "".join(parts)
+        encoded = base64.b64encode(content).decode()
+        found.append(Figure(name, size, encoded, _is_wide(content)))
+    return found
 
 
 def json_script(data: Any) -> str:
@@ -120,30 +142,31 @@ def rounded(value: Any) -> str:
     return text.replace("-", "\u2212")
 
 
-def _cell(row: dict[Any, Any], column: Any, span: tuple[str, str] | None, numeric: bool) -> str:
+def _cell(row: dict[Any, Any], column: Any, span: tuple[str, str] | None, numeric: bool) -> Cell:
     value = row[column]
     if not numeric:
         text = rounded(value)
-        title = f' title="{escape(text, quote=True)}"' if len(text) > 40 else ""
-        return f"<td{title}>{escape(text)}</td>"
+        return Cell(text, title=text if len(text) > 40 else "")
     if pd.isna(value):
-        return '<td class="number">\u2013</td>'
-    title, text = repr(value), rounded(value)
+        return Cell("\u2013", numeric=True)
+    title, shown = repr(value), ""
     if span is not None and not (pd.isna(row[span[0]]) or pd.isna(row[span[1]])):
         low, high = row[span[0]], row[span[1]]
         title += f" [{low!r}, {high!r}]"
-        text += f" <small>[{rounded(low)}, {rounded(high)}]</small>"
-    return f'<td class="number" title="{title}">{text}</td>'
+        shown = f"[{rounded(low)}, {rounded(high)}]"
+    return Cell(rounded(value), True, title, shown)
+
+
+def _holds_numbers(values: pd.Series) -> bool:
+    kinds = pd.api.types
+    is_number = kinds.is_numeric_dtype(values) and not kinds.is_bool_dtype(values)
+    return is_number and not kinds.is_complex_dtype(values)
 
 
 def _is_wide(png: bytes) -> bool:
     """Whether a figure needs the whole width: its size stands at a fixed place in a PNG."""
     width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
     return width > 1.9 * height
-
-
-def _right(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
 
 
 def _plain(value: Any) -> str:

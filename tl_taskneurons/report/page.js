@@ -12,7 +12,9 @@ function make(tag, properties = {}, ...children) {
 }
 
 function rounded(value) {
-  return String(Number(value.toPrecision(4))).replace("-", "\u2212");
+  const size = Math.abs(value);
+  const text = size && size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  return text.replaceAll("-", "\u2212");
 }
 
 function signed(value) {

@@ -1,9 +1,10 @@
 """From a run folder to its page."""
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,17 @@ from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.report.folder import Contents, attempt, read_folder
-from tl_taskneurons.report.fragments import facts_html, figures_html, json_script, table_html
+from tl_taskneurons.report.folder import Contents, attempt, is_own, read_folder
+from tl_taskneurons.report.fragments import (
+    facts_of,
+    figures_of,
+    json_script,
+    table_of,
+    templates,
+)  # fmt: skip
 from tl_taskneurons.report.view import NEEDED, Pair, choose, view_data
 from tl_taskneurons.runtime.atomic import write_atomically
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, TaskNeuronsError
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
@@ -101,30 +108,21 @@ def render(contents: Contents, data: dict[str, Any] | None, facts: dict[str, Any
     banners += [("warning", f"Could not be read: {reason}") for reason in contents.damaged]
     if data is not None and data["note"]:
         banners.append(("note", data["note"]))
-    sections = {
-        "neurons": _asset("view.html") if data is not None else "",
-        "figures": figures_html(contents.figures),
-        "tables": "".join(table_html(name, frame) for name, frame in contents.tables.items()),
-        "facts": facts_html(_facts(contents, facts)),
-    }
-    shown = {name: body for name, body in sections.items() if body}
-    pieces = {
-        "TITLE": escape(title),
-        "SUBTITLE": escape(_subtitle(contents)),
-        "STYLE": _asset("page.css"),
-        "SCRIPT": _asset("page.js"),
-        "NAVIGATION": "".join(f'<a href="#{s}">{s.capitalize()}</a>' for s in shown),
-        "BANNERS": "".join(f'<p class="{kind}">{escape(text)}</p>' for kind, text in banners),
-        "SECTIONS": "".join(
-            f'<section id="{name}"><h2>{name.capitalize()}</h2>{body}</section>'
-            for name, body in shown.items()
-        ),
-        "DATA": json_script(data),
-    }
-    # Split first and put in then, so that a text with such a mark in it stays a text.
-    first, *rest = _asset("page.html").split("{{")
-    parts = (part.split("}}", 1) for part in rest)
-    return first + "".join(pieces[name] + after for name, after in parts)
+    facts_shown = facts_of(_facts(contents, facts))
+    there = {
+        "neurons": data is not None, "figures": bool(contents.figures),
+        "tables": bool(contents.tables), "facts": True,
+    }  # fmt: skip
+    script = _asset("page.js")
+    return templates().get_template("page.html").render(
+        title=title, subtitle=_subtitle(contents), banners=banners,
+        sections=[name for name, is_there in there.items() if is_there],
+        figures=figures_of(contents.figures), facts=facts_shown,
+        tables=[table_of(name, frame) for name, frame in contents.tables.items()],
+        style=_asset("page.css"), script=script, data=json_script(data),
+        # The browser runs this script and no other, whatever a folder's files may hold.
+        script_digest=b64encode(sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
 
 
 def _subtitle(contents: Contents) -> str:
@@ -181,7 +179,7 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
     needs += "(texts=False)"
     try:
         tasks = load_tasks(arguments["data"], arguments["tasks"])
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (TaskNeuronsError, OSError) as error:
         raise InputError(f"The run's tasks can't be loaded, and {needs}: {error}") from error
     if tasks_digest(tasks) != facts.get("tasks_digest", tasks_digest(tasks)):
         raise InputError(
@@ -192,7 +190,7 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
         options = {name: arguments[name] for name in ("kind", "dtype") if name in arguments}
         try:
             model = load_model(arguments["model"], device=device, **options)
-        except (ValueError, TypeError, ImportError, OSError) as error:
+        except (TaskNeuronsError, OSError) as error:
             raise InputError(
                 f"The run's model {arguments['model']!r} can't be loaded, and {needs}: {error}"
             ) from error
@@ -228,7 +226,7 @@ def _scores(contents: Contents, damaged: list[str]) -> dict[str, Tensor]:
     found = {}
     for name in dict.fromkeys(contents.tables["neurons"]["task"].astype(str)):
         file = contents.path / "scores" / f"{file_name(name)}.safetensors"
-        scores = attempt(NeuronScores.load, file, damaged) if file.is_file() else None
+        scores = attempt(NeuronScores.load, file, damaged) if is_own(contents.path, file) else None
         if scores is not None:
             found[name] = scores.values
     return found
