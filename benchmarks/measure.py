@@ -30,7 +30,7 @@ import transformers  # noqa: F401 (imported once here, and not again in every fo
 from targets import Target
 from transformer_lens.model_bridge import sources  # noqa: F401
 
-from tl_taskneurons.runtime.run_folder import provenance
+from tl_taskneurons.runtime.run_record import provenance
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_RESULTS = Path(tempfile.gettempdir()) / "tl-taskneurons-bench"

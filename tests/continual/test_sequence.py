@@ -247,7 +247,7 @@ def test_a_folder_of_another_configuration_is_refused(model: Any, tmp_path: Path
     run_sequence(model, three_tasks()[:1], "seq-ft", TRAINING, folder=tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seq-ft.*ncft"):
         run_sequence(model, three_tasks()[:1], "ncft", TRAINING, folder=tmp_path)
-    with pytest.raises(ValueError, match=r"'lr': 0.01.*'lr': 0.02"):
+    with pytest.raises(ValueError, match=r"training.lr: 0.01 there, 0.02 now"):
         training = replace(TRAINING, lr=2e-2)
         run_sequence(model, three_tasks()[:1], "seq-ft", training, folder=tmp_path)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import helpers
+import pandas as pd
 import pytest
 
 from tl_taskneurons.cli import main
@@ -25,7 +26,8 @@ from tl_taskneurons.experiments.lab.presets import (
 from tl_taskneurons.experiments.planning import estimate
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
 from tl_taskneurons.loading.hub_tasks import hub_task_names
-from tl_taskneurons.runtime.table_files import read_table
+from tl_taskneurons.runtime.run_folder import RunFolder
+from tl_taskneurons.runtime.table_files import read_table, write_table
 
 ONLY = ("table1", "table2", "figure6", "table8", "figure3", "table4", "table5")
 PLAN = replace(
@@ -193,3 +195,14 @@ def test_presets_and_subjects_fit_together():
     with pytest.raises(ValueError, match="mini"):
         find_preset("minni")
     assert find_experiments(None) == tuple(EXPERIMENTS)
+
+
+def test_a_folder_of_another_command_is_refused_and_keeps_all_its_files(model, tmp_path):
+    out = tmp_path / "deactivated"
+    with RunFolder.open(out, {"data": "mini"}, kind="detect/deactivate") as run:
+        write_table(run.file("deactivation_table.parquet"), pd.DataFrame({"a": [1]}))
+        run.finish()
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match="holds the results of 'detect/deactivate'"):
+        reproduce(job(model, out, ("table8",)))
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before

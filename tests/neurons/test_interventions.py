@@ -7,7 +7,7 @@ import helpers
 import micro
 import pytest
 import torch
-from micro import LN3, lens
+from micro import LN3, lens, snapshot, unchanged
 from torch import Tensor
 
 from tl_taskneurons import NeuronSet, deactivate, mean_ablate, patch, scale
@@ -256,14 +256,22 @@ def test_hooks_that_come_and_go_inside_leave_the_intervention(kind: str, tokeniz
     assert not layer.point.fwd_hooks
 
 
-def test_reset_hooks_inside_is_no_error(tokenizer: Any):
+def test_hooks_reset_inside_stay_or_are_told(tokenizer: Any):
     model = lens("llama", "bridge", tokenizer)
-    plain = logits(model)
-    with deactivate(model, some(model)):
-        logits(model)
+    neurons = some(model)
+    before = snapshot(model)
+    with deactivate(model, neurons):
+        silenced = logits(model)
         model.reset_hooks()
-        assert torch.equal(logits(model), plain)
-    assert torch.equal(logits(model), plain)
+        assert torch.equal(logits(model), silenced)
+    assert unchanged(model, before)
+    with (
+        pytest.raises(RuntimeError, match="blocks.0.*taken away inside.*did not act in the passes"),
+        deactivate(model, neurons),
+    ):
+        logits(model)
+        model.reset_hooks(including_permanent=True)
+    assert unchanged(model, before)
 
 
 INTERVENTIONS: dict[str, Callable[[Any, NeuronSet], AbstractContextManager[None]]] = {

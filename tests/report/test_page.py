@@ -58,7 +58,9 @@ def finished(model: Any, tasks: Tasks, tmp_path_factory: pytest.TempPathFactory)
         limit=5, test_limit=2, controls=1,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    with RunFolder.open(folder, settings.arguments(deactivate=True)) as run:
+    with RunFolder.open(
+        folder, settings.arguments(deactivate=True), kind="detect/deactivate"
+    ) as run:
         study = runs.Study(run, model, tasks, settings)
         runs.deactivate(study, runs.detect(study))
         (folder / "layers-plain.png").write_bytes(PNG)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from tl_taskneurons.runtime import table_files
-from tl_taskneurons.runtime.run_folder import RunFolder, provenance
+from tl_taskneurons.runtime.run_folder import RunFolder
+from tl_taskneurons.runtime.run_record import provenance
 from tl_taskneurons.runtime.table_files import (
     read_json,
     read_table,
@@ -141,8 +142,8 @@ def test_a_run_that_breaks_says_so_and_lets_go(tmp_path: Path, error: BaseExcept
 
 
 def test_another_configuration_is_refused_with_both_values(tmp_path: Path):
-    with RunFolder.open(tmp_path, ARGUMENTS):
-        pass
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.unit("one", table)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(ValueError) as caught:
         RunFolder.open(tmp_path, {**ARGUMENTS, "fraction": 0.1, "seed": 4})
@@ -154,8 +155,8 @@ def test_another_configuration_is_refused_with_both_values(tmp_path: Path):
 
 def test_new_arguments_are_added_and_then_binding(tmp_path: Path):
     for controls in (5, 5):
-        with RunFolder.open(tmp_path, {**ARGUMENTS, "controls": controls}):
-            pass
+        with RunFolder.open(tmp_path, {**ARGUMENTS, "controls": controls}) as run:
+            run.unit("one", table)
         with RunFolder.open(tmp_path, ARGUMENTS) as run:
             assert run.read()["arguments"]["controls"] == 5
     with pytest.raises(ValueError, match="controls: 5 there, 6 now"):
@@ -166,11 +167,81 @@ def test_facts_must_agree_with_those_of_an_earlier_call(tmp_path: Path):
     for _ in range(2):
         with RunFolder.open(tmp_path, ARGUMENTS) as run:
             run.confirm(fingerprint="f1")
+            run.unit("one", table)
     with (
         pytest.raises(ValueError, match="fingerprint: 'f1' there, 'f2' now"),
         RunFolder.open(tmp_path, ARGUMENTS) as run,
     ):
         run.confirm(fingerprint="f2")
+
+
+def test_settings_in_settings_are_named(tmp_path: Path):
+    with RunFolder.open(tmp_path, {"training": {"steps": 5, "lr": 0.1}}) as run:
+        run.unit("one", table)
+    with pytest.raises(ValueError) as caught:
+        RunFolder.open(tmp_path, {"training": {"steps": 6, "lr": 0.1}})
+    assert "(training.steps: 5 there, 6 now)" in str(caught.value)
+
+
+def test_the_folder_of_another_command_is_refused_and_untouched(tmp_path: Path):
+    for kind in ("reproduce", "run_sequence"):
+        with RunFolder.open(tmp_path / kind, {"model": "m"}, kind=kind) as run:
+            run.publish({"table.parquet": lambda path: write_table(path, table())})
+    old = read_json(tmp_path / "reproduce" / "run.json")
+    del old["kind"], old["files"]  # as older versions wrote it
+    old["arguments"] = {"data": "d", "method": "grad_act"}
+    write_json(tmp_path / "reproduce" / "run.json", old)
+    for folder, name in (("run_sequence", "run_sequence"), ("reproduce", "detect/deactivate")):
+        before = {p: p.read_bytes() for p in (tmp_path / folder).iterdir()}
+        with pytest.raises(ValueError, match=f"results of {name!r}, and this is 'planted'"):
+            RunFolder.open(tmp_path / folder, {}, kind="planted")
+        assert {p: p.read_bytes() for p in (tmp_path / folder).iterdir()} == before
+
+
+def test_a_run_without_results_leaves_its_folder_free(tmp_path: Path):
+    with pytest.raises(KeyError), RunFolder.open(tmp_path, {"model": "wrong"}) as run:
+        run.confirm(fingerprint="f1")
+        raise KeyError
+    with RunFolder.open(tmp_path, {"model": "right"}, kind="other") as run:
+        run.confirm(fingerprint="f2")
+        run.unit("one", table)
+        assert run.read()["arguments"] == {"model": "right"}
+
+
+def test_only_what_was_published_is_removed(tmp_path: Path):
+    def write(path: Path) -> None:
+        path.write_text(path.name)
+
+    with RunFolder.open(tmp_path, {}) as run:
+        run.publish({"a.txt": write, "b.txt": write})
+        (tmp_path / "notes.txt").write_text("the user's")
+        (tmp_path / "own.parquet").write_text("the user's")
+    with RunFolder.open(tmp_path, {}) as run:
+        run.publish({"b.txt": write, "c.txt": write})
+        assert run.read()["files"] == ["b.txt", "c.txt"]
+        with pytest.raises(ValueError, match="leads out of the folder"):
+            run.publish({"../d.txt": write})
+    left = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
+    assert left == {"run.json", "b.txt", "c.txt", "notes.txt", "own.parquet"}
+
+
+def test_a_damaged_record_is_named_and_deleting_it_is_enough(tmp_path: Path):
+    file = tmp_path / "run.json"
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.confirm(fingerprint="f1")
+        run.unit("one", table)
+    intact = file.read_text()
+    for damaged in ("[]", "null", "3", "{}", '{"format": 99}', '{"format": 1, "units": []}', "{",
+                    intact.replace("tiny", "tinz")):  # fmt: skip
+        file.write_text(damaged)
+        with pytest.raises(ValueError, match="run.json is (damaged|of format)"):
+            RunFolder.open(tmp_path, ARGUMENTS)
+        file.unlink()
+        with pytest.raises(ValueError, match="seed: 3 there, 4 now"):
+            RunFolder.open(tmp_path, {**ARGUMENTS, "seed": 4})
+        with RunFolder.open(tmp_path, ARGUMENTS) as run:
+            assert run.read()["facts"] == {"fingerprint": "f1"}
+            run.unit("one", lambda: pytest.fail("computed again"))
 
 
 def test_foreign_folders_and_files_are_refused(tmp_path: Path):

@@ -79,7 +79,8 @@ def open_study(
         progress: show progress bars.
     """
     tasks = load_tasks(settings.data, settings.tasks)  # cheap and often wrong: before the model
-    with RunFolder.open(out, settings.arguments(deactivate=deactivating)) as run:
+    arguments = settings.arguments(deactivate=deactivating)
+    with RunFolder.open(out, arguments, kind="detect/deactivate") as run:
         model = load_model(
             settings.model, kind=settings.kind, dtype=settings.dtype, device=settings.device
         )

@@ -157,7 +157,8 @@ def run_sequence(
     store = None if given.store is None else Path(given.store)
     if given.folder is None:
         return _Sequence(setting, chosen, StageStore(store), None).run(given.keep)
-    with RunFolder.open(given.folder, _arguments(setting, chosen)) as run:
+    arguments = _arguments(setting, chosen)
+    with RunFolder.open(given.folder, arguments, kind="run_sequence") as run:
         stages = StageStore(run.file("pieces") if store is None else store)
         result = _Sequence(setting, chosen, stages, run).run(given.keep)
         run.finish()

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def reproduce(
         raise InputError(f"workers is {workers}; it must be at least 1.")
     others = [claims.from_json(read_json(folder / "claims.json")) for folder in also]
     about = {"experiment": "reproduce", "model": job.subject.base, "tuned": job.subject.tuned}
-    with RunFolder.open(job.folder, about) as folder:
+    with RunFolder.open(job.folder, about, kind="reproduce") as folder:
         helpers = [_helper(job) for _ in range(workers - 1)]
         try:
             lab = work(job, shown=progress)
@@ -205,16 +205,15 @@ def _publish(
     published |= {
         "claims": claims.frame(verdicts), "comparisons": claims.comparisons_frame(verdicts)
     }  # fmt: skip
-    # What an earlier call left here with other sizes or experiments is not this call's result.
-    for pattern in ("*.parquet", "*.png"):
-        for file in folder.path.glob(pattern):
-            file.unlink()
+    files: dict[str, Callable[[Path], None]] = {
+        "plan.json": lambda path: write_json(path, asdict(job.plan)),
+        "claims.json": lambda path: write_json(path, claims.to_json(verdicts)),
+    }
     for name, table in published.items():
-        write_table(folder.file(f"{name}.parquet"), table)
+        files[f"{name}.parquet"] = lambda path, table=table: write_table(path, table)
     for name, figure in figures.items():
-        save(figure, folder.file(f"{name}.png"))
-    write_json(folder.file("plan.json"), asdict(job.plan))
-    write_json(folder.file("claims.json"), claims.to_json(verdicts))
+        files[f"{name}.png"] = lambda path, figure=figure: save(figure, path)
+    folder.publish(files)
     return verdicts
 
 

@@ -3,13 +3,16 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
 
@@ -22,17 +25,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    try:
+
+    def put_back() -> None:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for module, training in modes:
+            module.training = training
+
+    with Undo() as undo:
+        undo.add(put_back)
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         if any(training for _, training in modes):
             model.eval()
         yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        for module, training in modes:
-            module.training = training
 
 
 def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_tokens vocab"]:
@@ -90,11 +96,10 @@ def logits_only_at(model_view: ModelView, positions: Bool[Tensor, "batch pos"]) 
         runs.append(len(rows))
         return (rows.unsqueeze(0), *args[1:])
 
-    handle = model_view.model.unembed.register_forward_pre_hook(keep)
-    try:
+    unembed = model_view.model.unembed
+    with Undo() as undo:
+        add_hook(undo, unembed, partial(unembed.register_forward_pre_hook, keep))
         yield
-    finally:
-        handle.remove()
     if len(runs) != 1:
         raise StateError(
             f"The unembedding of {model_view.name} ran {len(runs)} times in one forward pass, "

@@ -23,6 +23,7 @@ from tl_taskneurons.models.layers import (
     _hooked_layer,
     neuron_axis,
 )
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError
 
 _NOT_CAUSAL = ("HookedEncoder", "HookedEncoderDecoder", "HookedAudioEncoder", "BertNextSentence")
@@ -236,8 +237,8 @@ def pinned_fingerprint(model_view: ModelView) -> Iterator[None]:
     if model in _pinned:
         yield
         return
-    _pinned[model] = model_view.fingerprint
-    try:
+    fingerprint = model_view.fingerprint
+    with Undo() as undo:
+        undo.add(_pinned.pop, model, None)
+        _pinned[model] = fingerprint
         yield
-    finally:
-        del _pinned[model]

@@ -17,6 +17,7 @@ from transformer_lens import ActivationCache
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.roles import current_role
 
@@ -199,11 +200,9 @@ def _scaled_weights(model_view: ModelView, neurons: NeuronSet, factor: float) ->
             rows = model_view.layers[layer].parameters["W_out"].oriented
             index = index.to(rows.device)
             saved.append((rows, index, rows.index_select(0, index)))
-        try:
+        with Undo() as undo:
             for rows, index, before in saved:
+                undo.add(rows.index_copy_, 0, index, before)
                 changed = torch.zeros_like(before) if factor == 0.0 else before * factor
                 rows.index_copy_(0, index, changed)
             yield
-        finally:
-            for rows, index, before in reversed(saved):
-                rows.index_copy_(0, index, before)

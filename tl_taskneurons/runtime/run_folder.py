@@ -1,17 +1,15 @@
-"""Tables on disk, where they came from, and runs that go on where they stopped. No torch here.
+"""Runs that write what they find into a folder, and go on there where they stopped. No torch here.
 
-A run folder holds ``run.json`` (arguments, versions, seeds, times, status), one parquet file per
-finished unit of work under ``units/``, and the tables made of them.
+A run folder holds ``run.json`` (what wrote it, arguments, versions, seeds, times, status), one
+parquet file per finished unit of work under ``units/``, and the tables made of them.
 """
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,42 +23,20 @@ from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.locks import acquire
 from tl_taskneurons.runtime.roles import current_role
+from tl_taskneurons.runtime.run_record import (
+    RUN_FILE,
+    begun,
+    is_free,
+    read_record,
+    require_equal,
+    require_kind,
+    write_record,
+)
 from tl_taskneurons.runtime.stored import stored
-from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
+from tl_taskneurons.runtime.table_files import read_table, write_table
 
-_RUN_FILE = "run.json"
-_FORMAT = 1
 # Most file systems take 255 bytes; what is put in front of a name and after it needs room.
 _LONGEST_NAME = 180
-_PACKAGES = [
-    "tl-taskneurons",
-    "transformer-lens",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "matplotlib",
-    "rouge-score",
-]
-
-
-def provenance() -> dict[str, Any]:
-    """Return package versions, Python, platform and the time; no user names and no paths."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "time": _now(),
-    }
 
 
 @dataclass(frozen=True)
@@ -79,64 +55,57 @@ class RunFolder:
     _lock: FileLock | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> "RunFolder":
+    def open(
+        cls, path: str | os.PathLike[str], arguments: Mapping[str, Any], *, kind: str = "run"
+    ) -> "RunFolder":
         """Begin a run in a new or empty folder, or continue the run that is there.
+
+        A run that stopped before its first result leaves the folder free for any other.
 
         Args:
             path: the folder; it is made where it is missing.
             arguments: what defines the results, plain JSON values. Those the folder does not know
                 yet are added (``deactivate`` after ``detect``).
+            kind: what writes the folder, e.g. ``"reproduce"``; no other kind may.
 
         Raises:
-            ValueError: for a folder of a run with other arguments (the message shows both values
-                of each), or a damaged ``run.json``.
-            OSError: for a path that is a file, a folder that holds something else, or a run that
-                another process is busy with.
+            ValueError: for a folder of another kind, or of a run with other arguments (the message
+                shows both values of each), or a damaged ``run.json``. Nothing was touched then.
+            OSError: for a path that is a file, a folder that holds something else or can't be
+                written, or a run that another process is busy with.
         """
         role = current_role()
         with role.together():
             if role.leads:
-                return cls._open(Path(path), arguments)
+                return cls._open(Path(path), json.loads(json.dumps(dict(arguments))), kind)
         followed = cls(Path(path), resumed=True)
         return replace(followed, resumed=len(followed.read()["sessions"]) > 1)
 
     @classmethod
-    def _open(cls, folder: Path, arguments: Mapping[str, Any]) -> "RunFolder":
+    def _open(cls, folder: Path, arguments: Mapping[str, Any], kind: str) -> "RunFolder":
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"{folder} is a file; give a folder for the results.")
-        file = folder / _RUN_FILE
-        if not file.exists() and folder.exists():
+        if folder.exists() and not read_record(folder):
             foreign = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
             if foreign:
                 raise FileExistsError(
-                    f"{folder} holds {foreign[0]!r} but no {_RUN_FILE}, so it is no run of ours; "
+                    f"{folder} holds {foreign[0]!r} but no {RUN_FILE}, so it is no run of ours; "
                     "give a new or empty folder."
                 )
         folder.mkdir(parents=True, exist_ok=True)
         with Undo() as undo:
             lock = _locked(folder)
             undo.add(lock.release)
-            given = json.loads(json.dumps(dict(arguments)))
-            stored = read_json(file) if file.exists() else {}
-            known = stored.get("arguments", {})
-            _require_equal(folder, known, given)
+            record = read_record(folder)
+            if is_free(folder, record):  # nothing depends on what was given then
+                record = {"sessions": record["sessions"]} if record else {}
+            else:
+                require_kind(folder, record, kind)
+                require_equal(folder, record["arguments"], arguments)
             remove_leftovers(folder, ours=True)
-            merged = {**known, **given}
-            session = {"status": "running", **provenance()}
-            write_json(
-                file,
-                {
-                    "format": _FORMAT,
-                    "status": "running",
-                    "arguments": merged,
-                    "seeds": {name: merged[name] for name in merged if "seed" in name},
-                    "facts": stored.get("facts", {}),
-                    "sessions": [*stored.get("sessions", []), session],
-                    "units": stored.get("units", {}),
-                },
-            )
+            write_record(folder, begun(record, kind, arguments), copy=True)
             undo.keep()
-        return cls(folder, bool(stored), lock)
+        return cls(folder, bool(record), lock)
 
     def confirm(self, **facts: Any) -> None:
         """Note what was found out after the start (the model's fingerprint, say).
@@ -148,8 +117,8 @@ class RunFolder:
         with role.together():
             if role.leads:  # the others may be on other devices
                 content = self.read()
-                _require_equal(self.path, content["facts"], facts)
-                self._update(facts={**content["facts"], **facts})
+                require_equal(self.path, content["facts"], facts)
+                self._update(facts={**content["facts"], **facts}, copy=True)
 
     def unit(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of a unit of work: the stored one, or compute it and store it at once.
@@ -168,6 +137,30 @@ class RunFolder:
         file = self.file("units", f"{name}.parquet")
         return stored(file, compute, load=read_table, save=save)
 
+    def publish(self, files: Mapping[str, Callable[[Path], object]]) -> None:
+        """Write what a run ends with; remove what an earlier call published and this one doesn't.
+
+        Nothing is removed but what the folder's record says that this method has written.
+
+        Args:
+            files: each file's name in the folder, and what writes it to a path.
+
+        Raises:
+            ValueError: for a name that leads out of the folder.
+            FileError: when a file can't be written.
+        """
+        if not current_role().leads:
+            return
+        earlier = self.read().get("files", [])
+        paths = {name: self.file(name) for name in {*earlier, *files}}
+        self._update(files=sorted(paths), copy=True)
+        for name, write in files.items():
+            write(paths[name])
+        for name in earlier:
+            if name not in files:
+                paths[name].unlink(missing_ok=True)
+        self._update(files=sorted(files), copy=True)
+
     def file(self, *parts: str) -> Path:
         """Return the path of a file in the folder.
 
@@ -181,7 +174,7 @@ class RunFolder:
 
     def read(self) -> dict[str, Any]:
         """Return the content of ``run.json``."""
-        return read_json(self.path / _RUN_FILE)
+        return read_record(self.path)
 
     def finish(self) -> None:
         """Note that everything is there, and how long this call took."""
@@ -212,8 +205,8 @@ class RunFolder:
             sessions[-1] |= {"status": status, "seconds": seconds}
             self._update(status=status, sessions=sessions)
 
-    def _update(self, **changes: Any) -> None:
-        write_json(self.path / _RUN_FILE, {**self.read(), **changes})
+    def _update(self, *, copy: bool = False, **changes: Any) -> None:
+        write_record(self.path, {**self.read(), **changes}, copy=copy)
 
 
 def _locked(folder: Path) -> FileLock:
@@ -224,23 +217,6 @@ def _locked(folder: Path) -> FileLock:
             f"Another process is writing to {folder}; wait for it or give another folder."
         )
     return lock
-
-
-def _require_equal(folder: Path, known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    differing = [
-        f"{name}: {known[name]!r} there, {given[name]!r} now"
-        for name in given
-        if name in known and known[name] != given[name]
-    ]
-    if differing:
-        raise InputError(
-            f"{folder} holds a run of another configuration ({'; '.join(differing)}); "
-            "give another folder, or the same arguments as there."
-        )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def file_name(task: str) -> str:

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -21,9 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.training.deltas import NeuronDelta
 from tl_taskneurons.training.slices import SliceName, Slices, read_slices, write_slices
@@ -60,10 +63,9 @@ class NeuronTrainee:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the old bytes back at the end."""
-        try:
+        with Undo() as undo:
+            undo.add(write_slices, self._view, self._neurons, self._base)
             yield
-        finally:
-            write_slices(self._view, self._neurons, self._base)
 
     def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> NeuronDelta:
         """Return what was trained."""
@@ -205,18 +207,21 @@ class _Tap:
     def open(self) -> Iterator[None]:
         """Attach the hooks; detach them at the end."""
         incoming, post, output = _modules(self._layer)
-        handles = [
-            *(line.reads.register_forward_pre_hook(self._keep_input) for line in incoming),
-            post.register_forward_hook(self._keep_activation),
-            output.register_forward_hook(self._on_output),
-            *(line.module.register_forward_hook(self._on_incoming(line)) for line in incoming),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def forget() -> None:
             self._input = self._activation = None
+
+        with Undo() as undo:
+            undo.add(forget)
+            for line in incoming:
+                keep = partial(line.reads.register_forward_pre_hook, self._keep_input)
+                add_hook(undo, line.reads, keep)
+            add_hook(undo, post, partial(post.register_forward_hook, self._keep_activation))
+            add_hook(undo, output, partial(output.register_forward_hook, self._on_output))
+            for line in incoming:
+                watch = partial(line.module.register_forward_hook, self._on_incoming(line))
+                add_hook(undo, line.module, watch)
+            yield
 
     def _name(self, part: str) -> str:
         return str(SliceName(self._layer.index, part))

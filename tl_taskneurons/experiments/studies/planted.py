@@ -166,7 +166,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--overlaps", nargs="+", type=float, default=list(plan.overlaps))
     given = parser.parse_args(arguments)
     plan = Plan(tuple(given.noises), tuple(given.overlaps), seeds=given.seeds)
-    with RunFolder.open(Path(given.out), {"experiment": "planted", **asdict(plan)}) as folder:
+    stated = {"experiment": "planted", **asdict(plan)}
+    with RunFolder.open(Path(given.out), stated, kind="planted") as folder:
         rows = run(folder, plan, progress=True)
         write_table(folder.file("planted.parquet"), summary(rows))
         folder.finish()

@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     tasks = load_tasks(given.data, None if given.tasks == "all" else given.tasks.split(","))
     model = load_model(given.model)
     stated = {key: value for key, value in vars(given).items() if key not in ("out", "data")}
-    with RunFolder.open(Path(given.out), stated) as folder:
+    with RunFolder.open(Path(given.out), stated, kind="selections") as folder:
         folder.confirm(fingerprint=view(model).fingerprint)
         items = run(model, tasks, folder, plan, progress=True)
         table, matrix = tables(items)

@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stated = {key: value for key, value in vars(given).items() if key not in changeable}
     # Rates are chosen on the first order and seed, so these are part of what defines a run.
     stated |= {"first_order": plan.choice.orders[0], "first_seed": plan.seeds[0]}
-    with RunFolder.open(Path(given.out), stated) as folder:
+    with RunFolder.open(Path(given.out), stated, kind="table5") as folder:
         folder.confirm(fingerprint=view(model).fingerprint)
         rows, stages = run(Experiment(model, plan, folder), progress=True)
         tables = {

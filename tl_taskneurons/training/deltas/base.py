@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.training.deltas.merging import write_merged
 
@@ -102,11 +103,10 @@ class Delta(ABC):
         model_view = view(model)
         self._require_base(model_view)
         before = self._read(model_view)
-        try:
+        with Undo() as undo:
+            undo.add(self._write, model_view, before.items())
             self._write(model_view, self._trained(before))
             yield
-        finally:
-            self._write(model_view, before.items())
 
     def apply(self, model: Any) -> None:
         """Give a model the trained weights for good (until ``undo``).
@@ -160,11 +160,10 @@ class Delta(ABC):
 
     def _swap(self, model_view: ModelView, old: Weights, new: Iterable[tuple[str, Tensor]]) -> None:
         """Write new weights; when that fails, the old ones."""
-        try:
+        with Undo() as undo:
+            undo.add(self._write, model_view, old.items())
             self._write(model_view, new)
-        except BaseException:
-            self._write(model_view, old.items())
-            raise
+            undo.keep()
 
     def _keep_base(self, model_view: ModelView, before: Weights) -> None:
         """Note what ``undo`` is to bring back."""
