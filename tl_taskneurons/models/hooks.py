@@ -57,6 +57,7 @@ def add_hook(undo: Undo, module: nn.Module, add: Callable[[], Any]) -> set[int]:
     Returns:
         What PyTorch calls it in the module's tables.
     """
+    point: Any = module  # a HookPoint has a list of its own besides
     known = _hook_keys(module)
     added: set[int] | None = None
 
@@ -65,8 +66,8 @@ def add_hook(undo: Undo, module: nn.Module, add: Callable[[], Any]) -> set[int]:
         for table in (module._forward_hooks, module._forward_pre_hooks):
             for key in mine & set(table):
                 del table[key]
-        if handles := getattr(module, "fwd_hooks", None):  # a hook point's own list
-            module.fwd_hooks = [h for h in handles if h.hook.id not in mine]
+        if hasattr(point, "fwd_hooks"):
+            point.fwd_hooks = [h for h in point.fwd_hooks if h.hook.id not in mine]
 
     undo.add(remove)
     add()
