@@ -92,8 +92,8 @@ class Ending:
         if self.mark and all(self.mark in text for text in texts):
             raise InputError(
                 f"{where} has the answer {texts[0]!r}, which holds {self.mark!r}, the end of an "
-                "answer, so it could never be given whole. Write it on one line, use another end, "
-                "or use Prompt(chat=True)."
+                "answer, so it could never be given whole. Write it without, give "
+                "another end (Prompt(end=...)), or use Prompt(chat=True)."
             )
 
     def _said(self, ids: Sequence[int], *, skip_special: bool) -> str:
@@ -129,7 +129,8 @@ def ending_of(tokenizer: Any, prompt: Prompt, eos_ids: Collection[int] = ()) -> 
     """
     own = getattr(tokenizer, "eos_token_id", None)
     eos = {*eos_ids, *(() if own is None else (own,))}
-    lead, text, mark = " ", "\n", "\n"
+    lead, mark = prompt.lead, prompt.end
+    text = mark or getattr(tokenizer, "eos_token", None) or ""
     if prompt.chat:
         lead, text, token = _turn(tokenizer, repr(getattr(tokenizer, "chat_template", None)))
         eos |= set() if token is None else {token}

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from tl_taskneurons.tasks.wording import Prompt
 
 METRICS = ("accuracy", "rougeL", "exact_match", "loss")
 
@@ -206,6 +210,24 @@ class Task:
                     f"the shortest has {shortest}. Allow longer inputs."
                 )
         return replace(self, train=kept["train"], test=kept["test"])
+
+    def show(
+        self, model: Any, n: int = 3, *, split: str = "test", prompt: "Prompt | None" = None
+    ) -> None:
+        """Print exactly what a model reads of the first examples, and which part is scored.
+
+        Args:
+            model: a model with a tokenizer, or a tokenizer.
+            n: how many examples.
+            split: which split.
+            prompt: how examples become text.
+
+        Raises:
+            ValueError: as for a model that is scored, e.g. when an example does not fit.
+        """
+        from tl_taskneurons.tasks.show import Prompt, shown
+
+        sys.stdout.write(shown(self, model, n, split, prompt or Prompt()) + "\n")
 
     @staticmethod
     def from_texts(name: str, texts: Iterable[str]) -> "Task":
