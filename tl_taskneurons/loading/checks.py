@@ -28,6 +28,7 @@ from tl_taskneurons.models.agreement import (
     probe_rows,
     reference,
 )
+from tl_taskneurons.models.forward import as_loaded
 from tl_taskneurons.models.kvcache import distrust_cache
 from tl_taskneurons.models.view import mark_checked, view
 from tl_taskneurons.runtime.atomic import write_atomically
@@ -43,6 +44,7 @@ _FORM = 1  # of what is remembered
 _remembered: dict[str, Gaps | None] = {}
 
 
+@as_loaded()
 def check_model(model: Any, hf: Any = None) -> Gaps:
     """Compare a model of your own with what Hugging Face computes.
 
@@ -75,6 +77,7 @@ def check_model(model: Any, hf: Any = None) -> Gaps:
     return gaps
 
 
+@as_loaded()
 def own_log_probs(hf: Any) -> tuple[list[list[int]], list[Tensor] | None]:
     """A short input, and a Hugging Face model's log-probabilities; None where it can't run it."""
     rows = probe_rows(getattr(hf.config, "vocab_size", None) or 2, lengths=(16,))
@@ -84,6 +87,7 @@ def own_log_probs(hf: Any) -> tuple[list[list[int]], list[Tensor] | None]:
         return rows, None
 
 
+@as_loaded()
 def check_loaded(
     model: Any, hf: Any, rows: list[list[int]], expected: Sequence[Tensor] | None, kind: str
 ) -> None:
@@ -139,7 +143,7 @@ def _judge(model: Any, name: str, gaps: Gaps, told: str, limit: float, kind: str
             f"without: log-probabilities differ by {gaps.cached:.3g} nats, an error of this "
             "version of TransformerLens. The library runs it without the cache, which takes "
             "longer to generate; don't use the model's own generate.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

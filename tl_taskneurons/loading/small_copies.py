@@ -31,7 +31,9 @@ def small_copy(hf: Any) -> Any:
     with torch.no_grad():
         for module in model.modules():
             for weight in module.parameters(recurse=False):
-                noise = torch.randn(weight.shape, generator=generator, device="cpu")
+                noise = torch.randn(
+                    weight.shape, generator=generator, device="cpu", dtype=torch.float32
+                )
                 if weight.ndim < 2:
                     weight.add_(0.1 * noise)
                 else:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,9 +48,20 @@ def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_
         model_view: the model.
         batch: tokens on the model's device.
     """
-    with logits_only_at(model_view, before(batch.answer_mask)):
+    with as_loaded(), logits_only_at(model_view, before(batch.answer_mask)):
         logits = run_without_cache(model_view, batch.tokens, batch.attention_mask)
     return logits.squeeze(0)
+
+
+@contextmanager
+def as_loaded() -> Iterator[None]:
+    """Compute in the dtype that a model was loaded in, whatever autocast a script has open."""
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    with ExitStack() as stack:
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 # Bridges that run in their dtype only while a cache is kept.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tl_taskneurons.models.forward import logits_only_at, run_without_cache
+from tl_taskneurons.models.forward import as_loaded, logits_only_at, run_without_cache
 from tl_taskneurons.models.view import ModelView
 
 # Models that compute something else with a cache than without.
@@ -64,10 +64,10 @@ class KVCache:
         if self._tokens is not None:
             old = torch.zeros_like(self._tokens, dtype=torch.bool)
             self._tokens = torch.cat([self._tokens, tokens], dim=1)
-            with logits_only_at(self._view, torch.cat([old, positions], dim=1)):
+            with as_loaded(), logits_only_at(self._view, torch.cat([old, positions], dim=1)):
                 logits = run_without_cache(self._view, self._tokens, self._mask)
             return logits.squeeze(0)
-        with logits_only_at(self._view, positions):
+        with as_loaded(), logits_only_at(self._view, positions):
             if self._view.is_bridge:
                 logits, self._cache = model(
                     tokens,

@@ -82,7 +82,9 @@ def integrated(run: BatchPass) -> None:
     """
     n_rows, steps = len(run.batch.index), run.settings.steps
     for layer in run.layers:
-        sums = torch.zeros(n_rows, run.model_view.d_mlp, device=run.model_view.device)
+        sums = torch.zeros(
+            n_rows, run.model_view.d_mlp, device=run.model_view.device, dtype=torch.float32
+        )
 
         def reduce(
             at: int, gradient: Tensor, activation: Tensor, layer: int = layer, sums: Tensor = sums

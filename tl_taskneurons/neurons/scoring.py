@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.forward import as_loaded, frozen
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.capture import BatchPass
 from tl_taskneurons.neurons.methods import ACTIVATION_MEAN, METHODS, SIGNED, Method
@@ -21,6 +21,7 @@ PerLayer = Float[Tensor, "layer d_mlp"]
 _HIDDEN = {method.name: method for method in (SIGNED, ACTIVATION_MEAN)}
 
 
+@as_loaded()
 def score_batches(
     model_view: ModelView,
     batches: Sequence[Batch],
@@ -67,7 +68,7 @@ def score_batches(
         },
     )  # fmt: skip
     n_tasks = [] if owners is None else [len(owners)]
-    totals = torch.zeros(*n_tasks, *model_view.shape, device=model_view.device)
+    totals = torch.zeros(*n_tasks, *model_view.shape, device=model_view.device, dtype=torch.float32)
 
     def run(batch: Batch) -> None:
         # A sum of its own: when memory runs out in the middle, nothing is counted twice.
@@ -138,7 +139,7 @@ def _count(
         rows = [batch.attention_mask if by_token else batch.attention_mask[:, :1]
                 for batch in batches]  # fmt: skip
         return float(sum(int(row.sum()) for row in rows))
-    sizes = torch.zeros(owners.shape[1])
+    sizes = torch.zeros(owners.shape[1], dtype=torch.float32)
     for batch in batches:
         sizes[list(batch.index)] = batch.attention_mask.sum(1).float() if by_token else 1.0
     return (owners @ sizes)[:, None, None]
