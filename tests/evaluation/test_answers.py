@@ -10,7 +10,7 @@ import torch
 import tl_taskneurons as tn
 from tl_taskneurons.models.generation import eos_ids
 from tl_taskneurons.tasks.endings import ending_of
-from tl_taskneurons.tasks.prompts import encode, label_ids
+from tl_taskneurons.tasks.prompts import Item, encode, label_ids
 from tl_taskneurons.tasks.task import Example, Task
 
 # What the model is taught to say to each input, and whether the task below accepts it.
@@ -154,3 +154,13 @@ def test_an_answer_of_unknown_tokens_is_refused():
         encode(Task("v", (good,), (good,), labels=("good", "☃ ☃")), tokenizer)
     with pytest.raises(ValueError, match="neither a token with a newline nor an EOS token"):
         ending_of(tokenizer, tn.Prompt()).require_sayable(["good"], "Example 0")
+
+
+def test_items_that_a_model_cannot_read_are_named(tokenizer):
+    model = helpers.tiny_lens("gpt2", tokenizer=tokenizer, n_positions=16)
+    with pytest.raises(ValueError, match="Item 4 has 18 tokens, more than the context of 16"):
+        tn.score_items(model, [Item(4, (5,) * 17, (6,), ())])
+    with pytest.raises(
+        ValueError, match="Item 2 has the token id 900, but .* has the ids 0 to 263"
+    ):
+        tn.score_items(model, [Item(2, (5,), (900,), ())])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item, Prompt, encode
 from tl_taskneurons.tasks.task import Task
@@ -81,3 +82,22 @@ def read_inputs(model: ModelView | Any, task: Task, data: Data, *, room: int = 0
     )  # fmt: skip
     budget = token_budget_for(model_view.device, data.token_budget)
     return Inputs(encoded.items, encoded.n_truncated, encoded.n_fewer_shots, budget)
+
+
+def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:
+    """Raise ValueError naming an item that a model can't read: too long, or of unknown ids."""
+    n_ctx = model_view.n_ctx
+    n_ids = getattr(model_view.model.cfg, "d_vocab", None)
+    for item in items:
+        ids = item.prompt + item.answer
+        if n_ctx is not None and len(ids) > n_ctx:
+            raise InputError(
+                f"Item {item.index} has {len(ids)} tokens, more than the context of {n_ctx} tokens "
+                f"of {model_view.name}; shorten its prompt."
+            )
+        if n_ids and not 0 <= min(ids) <= max(ids) < n_ids:
+            bad = next(i for i in ids if not 0 <= i < n_ids)
+            raise InputError(
+                f"Item {item.index} has the token id {bad}, but {model_view.name} has the ids 0 to "
+                f"{n_ids - 1}; use the model's own tokenizer."
+            )

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import torch
 
-from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs
+from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs, require_fitting
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.methods import METHODS, Method
 from tl_taskneurons.neurons.scores import NeuronScores
@@ -150,6 +150,7 @@ def score_items(
                 "needs at least one of each (a BOS will do as prompt)."
             )
     model_view = view(model)
+    require_fitting(model_view, items)
     budget = token_budget_for(model_view.device, settings.token_budget)
     batches = list(make_batches(items, token_budget=budget))
     return score_batches(model_view, batches, method, settings=settings)
