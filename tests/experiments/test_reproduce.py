@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import signal
@@ -14,10 +15,10 @@ import pytest
 from tl_taskneurons.cli import main
 from tl_taskneurons.experiments import planning
 from tl_taskneurons.experiments import reproduce as module
+from tl_taskneurons.experiments.lab.plan import SequenceSizes
 from tl_taskneurons.experiments.lab.presets import (
     PAPER_TASKS,
     PRESETS,
-    Rows,
     Subject,
     find_preset,
     overridden,
@@ -32,7 +33,7 @@ from tl_taskneurons.runtime.table_files import read_table, write_table
 ONLY = ("table1", "table2", "figure6", "table8", "figure3", "table4", "table5")
 PLAN = replace(
     PRESETS["smoke"], n_test=3, n_detect=3, n_train=6, max_new_tokens=3, detections=2, controls=2,
-    rows=Rows(("mini1",), ("ncft", "w-ncft"), 2, 2, 6, 2, (1e-2,)),
+    sequences=SequenceSizes(("mini1",), ("ncft", "w-ncft"), 2, 2, 6, 2, (1e-2,)),
 )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def test_a_part_can_be_run_alone_and_added_to(model, tmp_path):
     # What is not asked for any more is not left lying among the results.
     reproduce(job(model, tmp_path / "run", ("table1",)))
     assert set(tables(tmp_path / "run")) == {
-        "claims.parquet", "comparisons.parquet", "table1.parquet",
+        "claims.parquet", "comparisons.parquet", "gates.parquet", "table1.parquet",
     }  # fmt: skip
     assert not (tmp_path / "run" / "table8.png").exists()
 
@@ -116,14 +117,13 @@ def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
     assert results(tmp_path / "run") == set()
     assert sum(line.n_done for line in first.lines) == 0
     assert first.seconds > 0 and first.memory > 0
-    by_title = {line.title: line.n_cells for line in first.lines}
+    by_title = {line.title: line.n_units for line in first.lines}
     assert by_title["neurons"] == 2 * 4
-    # Tasks with as many neurons in each layer have the same random controls.
-    assert 1 + 4 + PLAN.controls <= by_title["table1"] <= 1 + 4 + 4 * PLAN.controls
+    assert by_title["table1"] == 1 + 4 + 4 * 2 * PLAN.controls
     module.work(job(model, tmp_path / "run", ("table1",)))
     second = estimate(planned)
     done = {line.title: line.n_done for line in second.lines}
-    assert done["table1"] == {line.title: line.n_cells for line in second.lines}["table1"]
+    assert done["table1"] == {line.title: line.n_units for line in second.lines}["table1"]
     assert done["neurons"] == 4
     assert second.seconds < first.seconds
 
@@ -182,16 +182,30 @@ def test_a_folder_of_another_model_is_refused(model, tmp_path):
         reproduce(other)
 
 
+def test_a_folder_of_the_old_design_is_refused_with_the_way_to_rename_it(model, tmp_path):
+    folder = tmp_path / "run"
+    reproduce(job(model, folder, ("table8",)))
+    file = folder / "run.json"
+    stated = json.loads(file.read_text())
+    del stated["arguments"]["design"]
+    file.write_text(json.dumps(stated))
+    before = tables(folder)
+    with pytest.raises(ValueError, match=r"design 1 .*mv .*run .*run-design1"):
+        reproduce(job(model, folder, ("table8",)))
+    assert tables(folder) == before
+
+
 def test_presets_and_subjects_fit_together():
-    assert {"smoke", "mini", "small", "paper"} == set(PRESETS)
+    assert {"smoke", "mini", "full", "real", "paper"} == set(PRESETS)
     assert subject_of("meta-llama/Llama-2-7b-hf").preset == "paper"
     assert subject_of("gpt2").tuned == "lora"
     assert set(PAPER_TASKS) <= set(hub_task_names())
-    for name in ("mini", "small", "paper"):
+    for name in ("mini", "full", "real", "paper"):
         assert find_preset(name).controls >= 5
-    assert len(find_preset("mini").seeds) >= 3
+        assert len(find_preset(name).rates) == 5
+    assert len(find_preset("mini").seeds) == 3 and len(find_preset("full").seeds) == 5
     changed = overridden(find_preset("mini"), {"steps": 3, "shots": None}, {"n_test": 7})
-    assert (changed.steps, changed.shots, changed.rows.n_test) == (3, 0, 7)
+    assert (changed.steps, changed.shots, changed.sequences.n_test) == (3, 0, 7)
     with pytest.raises(ValueError, match="mini"):
         find_preset("minni")
     assert find_experiments(None) == tuple(EXPERIMENTS)

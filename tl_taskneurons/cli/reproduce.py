@@ -45,7 +45,8 @@ report.html, which opens in any browser.
 """
 # As experiments.reproduce.EXPERIMENTS, which needs torch.
 EXPERIMENTS = {
-    "table1": "silenced neurons", "table2": "training chosen neurons", "figure5": "single tasks",
+    "table1": "silenced neurons", "table2": "training chosen neurons",
+    "rate_map": "when task neurons beat random ones", "figure5": "single tasks",
     "figure2": "generalisation by share", "figure6": "single tasks by share",
     "table8": "overlap by share", "tables9_11": "fixed overlap", "figure3": "overlap by layer",
     "table4": "similarity and transfer", "table5": "tasks in a row",
@@ -246,7 +247,7 @@ def _write_csv(run: Path, model: str, folder: Path) -> None:
 
 
 def _show_plan(found: "Estimate", workers: int) -> None:
-    rows = [(i.title, i.n_cells, i.n_done, duration(i.seconds)) for i in found.lines]
+    rows = [(i.title, i.n_units, i.n_done, duration(i.seconds)) for i in found.lines]
     console().print(table(found.title, ("work", "pieces", "there already", "time left"), rows))
     console().print(
         f"About {duration(found.seconds)} with {workers} "

@@ -1,16 +1,14 @@
 """What a reproduction will take: pieces of work, what is there already, time and memory."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import pandas as pd
 import torch
 
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.lab.store import Recipe, digest
+from tl_taskneurons.experiments.lab.store import DryStore
 from tl_taskneurons.experiments.reproduce import Job, open_lab, preparations
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons.scores import NeuronScores
 
 # Share of a matrix product's speed that the experiments reach: with 0.35 the preset mini was
 # foreseen to take 1,660 s of one core for either mini model, and it took 1,850 to 1,900 s.
@@ -22,7 +20,7 @@ class Line:
     """One part of the work: pieces, those that are there, and seconds for the rest."""
 
     title: str
-    n_cells: int
+    n_units: int
     n_done: int
     seconds: float
 
@@ -44,42 +42,19 @@ class Estimate:
     memory: float
 
 
-class DryLab(Lab):
-    """A lab that computes nothing: what the store lacks is made up, so that work can be listed.
-
-    The pieces of work are as many and as large as the real ones, which need the neurons and the
-    learning rates that are not known yet; of those pieces none counts as there.
-    """
-
-    def stored_scores(self, recipe: Recipe[NeuronScores]) -> NeuronScores:
-        """Return scores from the store, or random ones."""
-        if self.store.has(recipe.kind, recipe.needs):
-            return super().stored_scores(recipe)
-        shape = self.once("shape", lambda: view(self.base).shape)
-        generator = torch.Generator().manual_seed(int(digest(dict(recipe.needs))[:8], 16))
-        values = torch.rand(shape, generator=generator)
-        return NeuronScores(values, self.fingerprint, "unknown", "random")
-
-    def stored_table(self, recipe: Recipe[pd.DataFrame]) -> pd.DataFrame:
-        """Return a table from the store, or one in which all learning rates are as good."""
-        if self.store.has(recipe.kind, recipe.needs):
-            return super().stored_table(recipe)
-        return pd.DataFrame({"lr": [recipe.needs.get("lr", 0.0)], "loss": [0.0], "cl": [0.0]})
-
-
 def estimate(job: Job, workers: int = 1) -> Estimate:
     """Say what a job will do and about how long it takes; models are loaded, nothing is run."""
     real = open_lab(job)
-    lab = DryLab(real.base, real.tuned, real.tasks, real.plan, real.store, real.data)
+    lab = replace(real, store=DryStore(real.store.folder))
     work = list(preparations(lab, job.experiments))
-    work += [(experiment.name, experiment.cells(lab)) for experiment in job.experiments]
+    work += [(experiment.name, experiment.units(lab)) for experiment in job.experiments]
     speed = _speed(lab)
     lines, known = [], set()
-    for title, cells in work:
-        new = {cell.lock: cell for cell in cells if cell.lock not in known}
+    for title, units in work:
+        new = {unit.lock: unit for unit in units if unit.lock not in known}
         known |= new.keys()
-        left = [cell for cell in new.values() if cell.missing()]
-        seconds = sum(cell.flops for cell in left) / speed
+        left = [unit for unit in new.values() if unit.missing()]
+        seconds = sum(unit.flops for unit in left) / speed
         lines.append(Line(title, len(new), len(new) - len(left), seconds))
     total = sum(line.seconds for line in lines) / workers
     title = f"{job.subject.base}, preset {job.plan.preset}, {len(lab.tasks)} tasks"
@@ -110,7 +85,7 @@ def _memory(lab: Lab) -> float:
     models = 2 if not isinstance(lab.tuned, str) else 1
     # Gradient and two moments; and masters where weights are smaller than float32.
     state = n_weights * (12 + (4 if size < 4 else 0))
-    tokens = max(map(lab.tokens, lab.tasks.names)) * lab.plan.batch_size
+    tokens = max(map(lab.tokens, lab.tasks)) * lab.plan.batch_size
     layers, d_mlp = model_view.shape
     d_model = model_view.layers[0].d_model
     # About 16 vectors of d_model and 4 of d_mlp a layer are kept for the backward pass.

@@ -1,7 +1,7 @@
 """Every table and figure of the paper, and which of its claims hold: one run over one store.
 
-The work is a list of cells in phases: neurons of the base model, learning rates, neurons of the
-tuned model, everything else. Each process of a run goes through the same list and does what no
+The work is a list of units in phases: neurons of the base model, learning rates, the tuned model
+and its neurons, everything else. Each process of a run goes through the same list and does what no
 other has done or is doing; the first one then makes the tables, all of whose parts are there.
 """
 
@@ -19,22 +19,25 @@ import torch
 from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments import claims
+from tl_taskneurons.experiments.lab import detection, gates, search, states, tuned
 from tl_taskneurons.experiments.lab.experiment import Experiment
-from tl_taskneurons.experiments.lab.lab import BASE, TUNED, Lab
-from tl_taskneurons.experiments.lab.presets import Plan, Subject, hub_limit
-from tl_taskneurons.experiments.lab.store import Cell, Store
-from tl_taskneurons.experiments.paper import (
-    figure2,
-    figure3,
-    figure5,
-    figure6,
-    table1,
-    table2,
-    table4,
-    table8,
-    tables9_11,
-)
-from tl_taskneurons.experiments.paper import sequences as rows
+from tl_taskneurons.experiments.lab.lab import Lab
+from tl_taskneurons.experiments.lab.plan import Plan
+from tl_taskneurons.experiments.lab.presets import Subject, hub_limit
+from tl_taskneurons.experiments.lab.rates import Kind, rate_table
+from tl_taskneurons.experiments.lab.rates import search as rate_search
+from tl_taskneurons.experiments.lab.store import DESIGN, Store, Unit
+from tl_taskneurons.experiments.paper import table5
+from tl_taskneurons.experiments.paper.figure2 import Figure2
+from tl_taskneurons.experiments.paper.figure3 import Figure3
+from tl_taskneurons.experiments.paper.figure5 import Figure5
+from tl_taskneurons.experiments.paper.figure6 import Figure6
+from tl_taskneurons.experiments.paper.rate_map import RateMap
+from tl_taskneurons.experiments.paper.table1 import Table1
+from tl_taskneurons.experiments.paper.table2 import Table2
+from tl_taskneurons.experiments.paper.table4 import Table4
+from tl_taskneurons.experiments.paper.table8 import Table8
+from tl_taskneurons.experiments.paper.tables9_11 import Tables9To11
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import save
@@ -46,12 +49,23 @@ from tl_taskneurons.tasks.task import Tasks
 
 # In the order of the paper's sections.
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        table1, table2, figure5, figure2, figure6, table8, tables9_11, figure3, table4, rows,
+    experiment.name: experiment
+    for experiment in (
+        Table1(),
+        Table2(),
+        RateMap(),
+        Figure5(),
+        Figure2(),
+        Figure6(),
+        Table8(),
+        Tables9To11(),
+        Figure3(),
+        Table4(),
+        table5.Table5(),
     )
-}  # fmt: skip
-_MADE_OF_BASE = ("all", "lora")
+}
+
+_GATE_KEYS = ["table", "task", "item"]
 
 
 @dataclass(frozen=True)
@@ -112,39 +126,51 @@ def open_lab(job: Job) -> Lab:
     loaded = load_tasks(subject.data, plan.tasks, limit=most)
     tasks = Tasks(task.shorter(plan.max_chars) for task in loaded)
     base = load_model(subject.base, **options)
-    tuned = subject.tuned
-    if tuned not in (BASE, *_MADE_OF_BASE):
-        tuned = load_model(tuned, **options)
-    return Lab(base, tuned, tasks, job.plan, Store(job.folder / "store"), subject.data)
+    tuned_model = subject.tuned
+    if tuned_model not in (tuned.BASE, *tuned.MADE_OF_BASE):
+        tuned_model = load_model(tuned_model, **options)
+    return Lab(base, tuned_model, tasks, job.plan, Store(job.folder / "store"), subject.data)
 
 
-def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[str, list[Cell]]]:
+def rate_kinds(lab: Lab, experiments: Sequence[Experiment]) -> list[Kind]:
+    """For which kinds of sets the experiments need learning rates."""
+    kinds = [kind for experiment in experiments for kind in experiment.rates(lab)]
+    if any(e.needs_tuned for e in experiments) and lab.tuned in tuned.MADE_OF_BASE:
+        kinds.append(tuned.rate_kind(lab))
+    return list(dict.fromkeys(kinds))
+
+
+def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[str, list[Unit]]]:
     """What experiments need first, phase by phase.
 
-    A phase's cells can be listed once those before are done.
+    A phase's units can be listed once those before are done.
     """
-    samples = lab.plan.detections if any(e.detections for e in experiments) else 1
-    yield "neurons", lab.score_cells(BASE, samples)
-    rates = []
-    together = lab.tuned in _MADE_OF_BASE and any(e.tuned for e in experiments)
-    if together or any(e.trains for e in experiments):
-        rates += lab.rate_cells()
-    if rows.EXPERIMENT in experiments:
-        rates += rows.rate_cells(lab)
-    yield "learning rates", rates
-    if together:
-        yield "the tuned model", lab.tuned_cells()
-    if any(e.tuned for e in experiments):
-        yield "neurons of the tuned model", lab.score_cells(TUNED)
+    several = any(e.needs_samples for e in experiments)
+    yield (
+        "neurons",
+        detection.detection_units(lab, states.base(lab), lab.plan.detections if several else 1),
+    )
+    searches = [rate_search(lab, kind) for kind in rate_kinds(lab, experiments)]
+    if any(isinstance(e, table5.Table5) for e in experiments):
+        searches += table5.rate_searches(lab)
+    for units in search.phases(searches):
+        yield "learning rates", units
+    if any(e.needs_tuned for e in experiments):
+        yield "the tuned model", tuned.units(lab)
+        samples = lab.plan.silenced_samples
+        yield (
+            "neurons of the tuned model",
+            detection.detection_units(lab, tuned.state(lab), samples),
+        )
 
 
 def work(job: Job, *, shown: bool = False) -> Lab:
     """Do what is missing, together with other processes that work on the same job."""
     lab = open_lab(job)
-    for title, cells in preparations(lab, job.experiments):
-        lab.store.work(cells, title, shown=shown)
-    cells = [cell for experiment in job.experiments for cell in experiment.cells(lab)]
-    lab.store.work(cells, "experiments", shown=shown)
+    for title, units in preparations(lab, job.experiments):
+        lab.store.work(units, title, shown=shown)
+    units = [unit for experiment in job.experiments for unit in experiment.units(lab)]
+    lab.store.work(units, "experiments", shown=shown)
     return lab
 
 
@@ -172,7 +198,13 @@ def reproduce(
     if workers < 1:
         raise InputError(f"workers is {workers}; it must be at least 1.")
     others = [claims.from_json(read_json(folder / "claims.json")) for folder in also]
-    about = {"experiment": "reproduce", "model": job.subject.base, "tuned": job.subject.tuned}
+    _refuse_other_designs(job.folder)
+    about = {
+        "experiment": "reproduce",
+        "design": DESIGN,
+        "model": job.subject.base,
+        "tuned": job.subject.tuned,
+    }
     with RunFolder.open(job.folder, about, kind="reproduce") as folder:
         helpers = [_helper(job) for _ in range(workers - 1)]
         try:
@@ -189,18 +221,43 @@ def reproduce(
     return verdicts
 
 
+def _refuse_other_designs(folder: Path) -> None:
+    """Refuse a folder whose results answer other questions than this version asks.
+
+    Raises:
+        ValueError: with the way to keep them under another name.
+    """
+    file = folder / "run.json"
+    stated = read_json(file).get("arguments", {}) if file.exists() else {}
+    design = stated.get("design", 1)
+    if stated.get("experiment") == "reproduce" and design != DESIGN:
+        raise InputError(
+            f"{folder} has results of design {design} of the experiments, and this version has "
+            f"design {DESIGN}: other controls, learning rates and gates. Keep them under another "
+            f"name (mv {folder} {folder}-design{design}), or give another --out."
+        )
+
+
 def _publish(
     lab: Lab, job: Job, folder: RunFolder, others: Sequence[Sequence[claims.Verdict]]
 ) -> list[claims.Verdict]:
     evidence: dict[str, pd.DataFrame] = {}
     published: dict[str, pd.DataFrame] = {}
     figures: dict[str, Figure] = {}
+    gated: list[pd.DataFrame] = []
     for experiment in job.experiments:
         tables = experiment.tables(lab)
         published |= {name: t.assign(model=job.subject.base) for name, t in tables.items()}
         figures |= experiment.draw(tables)
         evidence |= experiment.evidence(lab)
-    verdicts = claims.claims(evidence)
+        gated += experiment.gates(lab)
+    if gated:
+        evidence["gates"] = pd.concat(gated, ignore_index=True).drop_duplicates(_GATE_KEYS)
+        published["gates"] = gates.summary(evidence["gates"])
+    chosen_rates = rate_table(lab, rate_kinds(lab, job.experiments))
+    if len(chosen_rates):
+        published["rates"] = chosen_rates.assign(model=job.subject.base)
+    verdicts = claims.claims(_main_settings(evidence))
     verdicts.append(claims.c11(verdicts, *others))
     published |= {
         "claims": claims.frame(verdicts), "comparisons": claims.comparisons_frame(verdicts)
@@ -215,6 +272,24 @@ def _publish(
         files[f"{name}.png"] = lambda path, figure=figure: save(figure, path)
     folder.publish(files)
     return verdicts
+
+
+def _main_settings(evidence: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The settings that the claims are tested in: the largest share, controls by layer."""
+    found = dict(evidence)
+    if "deactivation" in found:
+        rows = found["deactivation"]
+        largest = rows["fraction"] == rows["fraction"].max()
+        main = (rows["sample"] == 0) & (rows["selection"] == "plain") & largest
+        found["deactivation"] = rows[main & rows["match"].isin(["", "layer"])]
+    if "trained" in found:
+        rows = found["trained"]
+        at_end = rows["question"] == "end point"
+        found["trained"] = rows[at_end & rows["match"].isin(["", "layer"])]
+    if "controlled" in found:
+        rows = found["controlled"]
+        found["controlled"] = rows[rows["kind"] == "out-of-domain"]
+    return found
 
 
 def _helper(job: Job) -> Any:

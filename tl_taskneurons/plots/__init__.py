@@ -12,6 +12,7 @@ from tl_taskneurons.plots.curves import (
     overlap_curves,
     share_curves,
 )
+from tl_taskneurons.plots.gaps import gap_curves
 from tl_taskneurons.plots.layers import neurons_by_layer, score_heatmap, similarity_by_layer
 from tl_taskneurons.plots.look import describe, save
 from tl_taskneurons.plots.matrices import deactivation_heatmap, overlap_heatmap, training_heatmap
@@ -29,6 +30,7 @@ __all__ = [
     "faithfulness_scatter",
     "faithfulness_sets",
     "forgetting_curves",
+    "gap_curves",
     "neurons_by_layer",
     "overlap_curves",
     "overlap_heatmap",

@@ -47,6 +47,8 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
         )
     ends = [f"{column}_{end}" for column in _BARS for end in ("low", "high")]
     require(table, ["task"], list(_BARS), also=ends)
+    # Intervals of few items reach beyond what a share can be; lines there would leave the figure.
+    table = table.assign(**{end: table[end].clip(0, 1) for end in ends})
     figure = new_figure(max(5.0, 1.8 + 0.95 * len(table)), 3.6)
     axes = figure.subplots()
     places = np.arange(len(table))

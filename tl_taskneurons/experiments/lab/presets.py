@@ -1,136 +1,168 @@
-"""How large a reproduction is: every size in one place, fixed before the runs that are published.
+"""The presets: sizes, and which model is reproduced how.
 
-``smoke`` shows in seconds that everything runs, ``mini`` is the whole paper in miniature,
-``small`` fits models of some hundred million weights and real data on a few cores, ``paper`` has
-the paper's own sizes.
+``smoke`` shows in a minute that everything runs, ``mini`` is the whole paper in miniature, ``full``
+the same with the power to tell, ``real`` fits models of some hundred million weights and real data
+on a few cores, ``paper`` has the paper's own sizes.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tl_taskneurons.experiments.lab.plan import PAPER_METHODS, MapSizes, Plan, SequenceSizes
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
-from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.training.settings import Training
 
 # Trained and sibling in turn: two tasks of each family, as in section 2 of the paper.
 PAPER_TASKS = (
-    "amazon_food", "sst2", "qqp", "paws", "mnli", "gptnli", "sciq", "tweetqa", "e2e", "commongen",
-    "cnn_dailymail", "xsum",
-)  # fmt: skip
-# The methods of Table 5.
-PAPER_METHODS = ("seq-ft", "seq-lora", "epi", "o-lora", "ncft", "w-ncft", "per-task")
+    "amazon_food",
+    "sst2",
+    "qqp",
+    "paws",
+    "mnli",
+    "gptnli",
+    "sciq",
+    "tweetqa",
+    "e2e",
+    "commongen",
+    "cnn_dailymail",
+    "xsum",
+)
+_ONE_OF_EACH = (
+    "mini_food",
+    "mini_reword",
+    "mini_scenes",
+    "mini_news",
+    "mini_nature",
+    "mini_restaurants",
+)
+_ALL_SHARES = (0.1, 0.3, 0.5, 0.7, 1.0)
+_ALL_OVERLAPS = tuple(k / 10 for k in range(1, 11))
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Sizes of the experiment with tasks in a row (Table 5, Figure 4).
-
-    Attributes:
-        orders: names of orders; learning rates are chosen on the first.
-        methods: names of methods.
-        steps: updates of a stage.
-        batch_size: examples of an update.
-        n_train: training examples of a task.
-        n_test: test examples of a task; as many training examples are held out for the choice.
-        rates: learning rates tried for neurons and adapters; all weights take a third of each.
-    """
-
-    orders: tuple[str, ...] = ("mini1", "mini2", "mini3")
-    methods: tuple[str, ...] = PAPER_METHODS
-    steps: int = 60
-    batch_size: int = 8
-    n_train: int = 480
-    n_test: int = 20
-    rates: tuple[float, ...] = (3e-3, 1e-2)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All sizes of a reproduction.
-
-    Attributes:
-        preset: its name.
-        tasks: names of tasks, trained ones and siblings; None takes all of the source.
-        fraction: share of the neurons that are a task's.
-        shares: shares of Figures 2 and 6 and of Table 8.
-        fixed_shares: shares of Tables 9-11.
-        overlaps: overlaps of Tables 9-11.
-        seeds: of training: the order of examples, and which neurons are random.
-        detections: how many samples of examples neurons are found on, for the spread of overlaps;
-            the first is used everywhere else.
-        controls: random controls of a set that is silenced.
-        steps: updates for each training task.
-        group_steps: the same where tasks are trained together (Figure 2, Tables 9-11).
-        batch_size: examples of an update.
-        rates: learning rates to choose from on held-out training examples.
-        n_detect: training examples that neurons are found on.
-        n_train: training examples to learn from.
-        n_test: test examples.
-        shots: demonstrations in a prompt.
-        max_new_tokens: the longest generated answer.
-        max_chars: examples with a longer input are left out; None keeps all.
-        rows: sizes of the tasks in a row.
-    """
-
-    preset: str = "mini"
-    tasks: tuple[str, ...] | None = None
-    fraction: float = 0.10
-    shares: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 1.0)
-    fixed_shares: tuple[float, ...] = (0.1, 0.3, 0.5)
-    overlaps: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    detections: int = 5
-    controls: int = 5
-    steps: int = 32
-    group_steps: int = 16
-    batch_size: int = 8
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    n_detect: int = 100
-    n_train: int = 600
-    n_test: int = 40
-    shots: int = 0
-    max_new_tokens: int = 20
-    max_chars: int | None = None
-    rows: Rows = Rows()
-
-    @property
-    def prompt(self) -> Prompt:
-        """The form of the prompts."""
-        return Prompt(shots=self.shots)
-
-    def training(self, lr: float, seed: int, n_tasks: int = 1) -> Training:
-        """How to train on so many tasks together: as many updates for each of them."""
-        steps = self.steps if n_tasks == 1 else self.group_steps * n_tasks
-        return Training(lr=lr, steps=steps, batch_size=self.batch_size, seed=seed)
-
-
-_MINI = Plan()
-PRESETS = {
-    "smoke": replace(
-        _MINI, preset="smoke", tasks=("mini_food", "mini_film", "mini_sport", "mini_news"),
-        shares=(0.1, 1.0), fixed_shares=(0.1,), overlaps=(0.1, 1.0), seeds=(0,), steps=2,
-        group_steps=1, batch_size=4, rates=(1e-2,), n_detect=8, n_train=16, n_test=6,
-        max_new_tokens=8,
-        rows=Rows(("mini1",), ("seq-ft", "ncft", "w-ncft"), 2, 4, 16, 6, (1e-2,)),
+_MINI = Plan(map=MapSizes(tasks=_ONE_OF_EACH))
+_SMOKE = replace(
+    _MINI,
+    preset="smoke",
+    tasks=("mini_food", "mini_film", "mini_sport", "mini_news"),
+    fractions=(0.1,),
+    shares=(0.1, 1.0),
+    overlaps=(0.1, 1.0),
+    seeds=(0,),
+    silenced_samples=1,
+    steps=2,
+    group_steps=1,
+    tuned_steps=1,
+    batch_size=4,
+    rates=(1e-2,),
+    speed_steps=1,
+    n_detect=8,
+    n_train=16,
+    n_test=6,
+    max_new_tokens=8,
+    map=MapSizes(tasks=("mini_food",), fractions=(0.1,), rates=(1e-2,), updates=(1, 2)),
+    sequences=SequenceSizes(
+        orders=("mini1",),
+        methods=("seq-ft", "ncft", "w-ncft"),
+        steps=2,
+        batch_size=4,
+        n_train=16,
+        n_test=6,
+        rates=(1e-2,),
     ),
-    "mini": _MINI,
-    "small": replace(
-        _MINI, preset="small", seeds=(0,), shares=(0.1, 0.5, 1.0), fixed_shares=(0.1,),
-        overlaps=(0.1, 1.0), steps=16, group_steps=8, rates=(3e-4, 1e-3), n_detect=32,
-        n_train=128, n_test=24, max_new_tokens=32,
-        rows=Rows(("order1",), PAPER_METHODS, 24, 8, 192, 20, (1e-3,)),
+)
+_FULL = replace(
+    _MINI,
+    preset="full",
+    selections=("plain", "rank"),
+    shares=_ALL_SHARES,
+    fixed_shares=(0.1, 0.3, 0.5),
+    seeds=(0, 1, 2, 3, 4),
+    steps=128,
+    group_steps=64,
+    n_test=100,
+    map=MapSizes(
+        seeds=(0, 1, 2, 3, 4),
+        fractions=(0.001, 0.01, 0.10),
+        rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        updates=(8, 16, 32, 64, 128),
     ),
-    "paper": replace(
-        _MINI, preset="paper", tasks=PAPER_TASKS,
-        overlaps=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), steps=500, group_steps=500,
-        batch_size=32, rates=(3e-5, 1e-4, 3e-4), n_detect=1000, n_train=20_000, n_test=500,
-        max_new_tokens=128,
-        rows=Rows(
-            ("order1", "order2", "order3", "order4", "order5", "order6"), PAPER_METHODS, 500, 32,
-            20_000, 500, (3e-5, 1e-4, 3e-4),
-        ),
+    sequences=SequenceSizes(
+        steps=300,
+        n_train=600,
+        n_test=40,
+        rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+        instructions=("neutral", "own"),
     ),
-}  # fmt: skip
+)
+_REAL = replace(
+    _MINI,
+    preset="real",
+    tasks=PAPER_TASKS,
+    fractions=(0.01,),
+    fraction=0.01,
+    selections=("plain",),
+    shares=(0.01, 0.1, 1.0),
+    fixed_shares=(0.01,),
+    overlaps=(0.1, 1.0),
+    steps=16,
+    group_steps=16,
+    rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+    speed_rate=2e-5,
+    n_detect=64,
+    n_train=300,
+    n_test=32,
+    max_new_tokens=32,
+    max_chars=160,
+    map=MapSizes(
+        tasks=("amazon_food", "qqp", "mnli", "sciq", "e2e", "commongen"),
+        fractions=(0.01, 0.10),
+        rates=(1e-5, 1e-4, 1e-3),
+        updates=(8,),
+    ),
+    sequences=SequenceSizes(
+        orders=("order1", "order2", "order3"),
+        methods=("seq-ft", "seq-lora", "o-lora", "ncft", "w-ncft", "routed", "per-task"),
+        steps=48,
+        n_train=300,
+        n_test=32,
+        rates=(1e-4, 3e-4, 1e-3),
+        score_limit=24,
+    ),
+)
+_PAPER = replace(
+    _MINI,
+    preset="paper",
+    tasks=PAPER_TASKS,
+    selections=("plain", "rank"),
+    shares=_ALL_SHARES,
+    fixed_shares=(0.1, 0.3, 0.5),
+    overlaps=_ALL_OVERLAPS,
+    steps=500,
+    group_steps=500,
+    tuned_steps=500,
+    batch_size=32,
+    rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+    speed_rate=2e-5,
+    n_detect=1000,
+    n_train=20_000,
+    n_test=500,
+    max_new_tokens=128,
+    map=MapSizes(
+        seeds=(0, 1, 2),
+        fractions=(0.001, 0.01, 0.10),
+        rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        updates=(8, 16, 32, 64, 128),
+    ),
+    sequences=SequenceSizes(
+        orders=("order1", "order2", "order3", "order4", "order5", "order6"),
+        methods=PAPER_METHODS,
+        steps=500,
+        batch_size=32,
+        n_train=20_000,
+        n_test=500,
+        rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        instructions=("neutral", "own"),
+    ),
+)
+PRESETS = {plan.preset: plan for plan in (_SMOKE, _MINI, _FULL, _REAL, _PAPER)}
 
 
 @dataclass(frozen=True)
@@ -153,11 +185,14 @@ class Subject:
 
 
 SUBJECTS = {
-    "mini-llama": Subject("mini-llama-base", "mini-llama", "mini", "mini"),
-    "mini-bloom": Subject("mini-bloom-base", "mini-bloom", "mini", "mini"),
-    "smollm2-135m": Subject("smollm2-135m", "base", "small", ""),
-    "meta-llama/Llama-2-7b-hf": Subject("meta-llama/Llama-2-7b-hf", "lora", "paper", "hub"),
-    "bigscience/bloom-7b1": Subject("bigscience/bloom-7b1", "lora", "paper", "hub"),
+    subject.base.removesuffix("-base"): subject
+    for subject in (
+        Subject("mini-llama-base", "mini-llama", "mini", "mini"),
+        Subject("mini-bloom-base", "mini-bloom", "mini", "mini"),
+        Subject("smollm2-135m", "all", "real", ""),
+        Subject("meta-llama/Llama-2-7b-hf", "lora", "paper", "hub"),
+        Subject("bigscience/bloom-7b1", "lora", "paper", "hub"),
+    )
 }
 
 
@@ -178,14 +213,21 @@ def find_preset(name: str) -> Plan:
 
 
 def subject_of(model: str) -> Subject:
-    """Return how a model is reproduced; any other model is fine-tuned with adapters for Table 1."""
+    """Return how a model is reproduced.
+
+    A file of weights (GGUF) is a small model, of which all weights are trained for Table 1; any
+    other model gets adapters.
+    """
+    if model.endswith(".gguf"):
+        return Subject(model, "all", "real", "")
     return SUBJECTS.get(model, Subject(model, "lora", "paper", "hub"))
 
 
-def overridden(plan: Plan, changes: dict[str, Any], rows: dict[str, Any]) -> Plan:
+def overridden(plan: Plan, changes: dict[str, Any], in_sequences: dict[str, Any]) -> Plan:
     """Return the plan with other sizes; None keeps the preset's."""
+    given = {name: value for name, value in in_sequences.items() if value is not None}
     return replace(
         plan,
         **{name: value for name, value in changes.items() if value is not None},
-        rows=replace(plan.rows, **{k: v for k, v in rows.items() if v is not None}),
+        sequences=replace(plan.sequences, **given),
     )

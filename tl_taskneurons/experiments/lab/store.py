@@ -1,8 +1,8 @@
 """Results found again by what they depend on, so that nothing is computed twice.
 
-A result's name is a digest of all that decides it: the model's fingerprint, the neurons, the
-settings, the examples. Beside each lies a JSON file with these in plain text and the seconds it
-took. Several processes may work in one store: who computes something holds a lock on it.
+A result's file name is a digest of all that decides it: the model's fingerprint, the neurons, the
+settings, the examples. Beside it lies a JSON file with these in plain text and the seconds it took.
+Several processes may work in one store: who computes something holds a lock on it.
 """
 
 import hashlib
@@ -14,21 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import pandas as pd
+from filelock import FileLock, Timeout
 
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import read_table, write_json, write_table
 
-try:
-    import fcntl
-except ImportError:  # Windows: two processes in one store may compute the same thing twice there
-    fcntl = None
-
-Needs = Mapping[str, Any]
+Key = Mapping[str, Any]
 T = TypeVar("T")
 # Part of every digest. Raise it when a change of the code changes results.
-RECIPE = 1
+DESIGN = 2
 
 
 def digest(content: Any) -> str:
@@ -38,21 +34,49 @@ def digest(content: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Recipe(Generic[T]):
-    """How a result is found and made: its kind, all that it depends on, and what computes it."""
+class Form(Generic[T]):
+    """How results of a type are written and read."""
 
-    kind: str
-    needs: Needs
-    compute: Callable[[], T]
+    suffix: str
+    load: Callable[[Path], T]
+    save: Callable[[Path, T], object]
+
+
+TABLE = Form("parquet", read_table, write_table)
+SCORES = Form("safetensors", NeuronScores.load, lambda path, scores: scores.save(path))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A piece of work that leaves results in a store.
+class Result(Generic[T]):
+    """Something that is computed once.
 
     Attributes:
-        label: what it is, for messages and estimates, e.g. ``"train/mini_food"``.
-        lock: name of the lock; cells that compute the same things share one.
+        kind: its folder in the store, e.g. ``"answers"``.
+        key: all that it depends on, as JSON content.
+        compute: makes it.
+        form: how it is written.
+        stand_in: makes something of the same shape at once, for plans of work.
+    """
+
+    kind: str
+    key: Key
+    compute: Callable[[], T]
+    form: Form[Any] = TABLE
+    stand_in: Callable[[], T] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Its name."""
+        return digest({**self.key, "design": DESIGN})
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work that leaves results in a store.
+
+    Attributes:
+        label: what it is, for messages and estimates, e.g. ``"train mini_food"``.
+        lock: name of the lock; units that compute the same things share one.
         missing: whether some of its results are not there yet.
         run: computes what is missing and stores it.
         flops: about how many floating-point operations that takes.
@@ -61,7 +85,7 @@ class Cell:
     label: str
     lock: str
     missing: Callable[[], bool]
-    run: Callable[[], None]
+    run: Callable[[], object]
     flops: float
 
 
@@ -75,73 +99,68 @@ class Store:
 
     folder: Path
 
-    def has(self, kind: str, needs: Needs) -> bool:
-        """Whether there is a result."""
-        return any(self._file(kind, needs, end).exists() for end in ("parquet", "safetensors"))
+    def has(self, result: Result[Any]) -> bool:
+        """Whether a result is there."""
+        return self.path(result).exists()
 
-    def put(
-        self, kind: str, needs: Needs, result: pd.DataFrame | NeuronScores, seconds: float = 0.0
-    ) -> None:
-        """Write a result and what it depends on."""
-        facts = {"needs": {**needs, "recipe": RECIPE}, "seconds": round(seconds, 3)}
-        write_json(self._file(kind, needs, "json"), facts)
-        if isinstance(result, pd.DataFrame):
-            write_table(self._file(kind, needs, "parquet"), result)
-        else:
-            result.save(self._file(kind, needs, "safetensors"))
+    def path(self, result: Result[Any]) -> Path:
+        """The result's file."""
+        return self.folder / result.kind / f"{result.digest}.{result.form.suffix}"
 
-    def get(self, kind: str, needs: Needs) -> pd.DataFrame:
-        """Read a table.
+    def get(self, result: Result[T]) -> T:
+        """Return a result; compute and store it where it is missing."""
+        path, start = self.path(result), time.perf_counter()
 
-        Raises:
-            FileNotFoundError: when it is not there.
-        """
-        return read_table(self._file(kind, needs, "parquet"))
+        def save(_: Path, value: T) -> None:
+            self.put(result, value, time.perf_counter() - start)
 
-    def table(self, recipe: Recipe[pd.DataFrame]) -> pd.DataFrame:
-        """Return a table; compute and store it where it is missing."""
-        self._fill(recipe)
-        # Read back also what was just written: a stopped run then sees the same column types.
-        return self.get(recipe.kind, recipe.needs)
+        if path.exists():
+            return result.form.load(path)
+        with self.locked(f"{result.kind}-{result.digest}"):
+            return stored(path, result.compute, load=result.form.load, save=save)
 
-    def scores(self, recipe: Recipe[NeuronScores]) -> NeuronScores:
-        """Return scores; compute and store them where they are missing."""
-        self._fill(recipe)
-        return NeuronScores.load(self._file(recipe.kind, recipe.needs, "safetensors"))
+    def put(self, result: Result[T], value: T, seconds: float = 0.0) -> None:
+        """Write a result and, beside it, what it depends on and the seconds that it took."""
+        path = self.path(result)
+        facts = {"key": {**result.key, "design": DESIGN}, "seconds": round(seconds, 3)}
+        write_json(path.with_suffix(".json"), facts)
+        result.form.save(path, value)
 
-    def cell(self, label: str, recipe: Recipe[Any], flops: float, *, lock: str = "") -> Cell:
+    def unit(self, label: str, result: Result[Any], flops: float, *, lock: str = "") -> Unit:
         """The work of one result; the lock is by default its own."""
-        kind, needs = recipe.kind, recipe.needs
-        return Cell(
-            label, lock or digest(dict(needs)), lambda: not self.has(kind, needs),
-            lambda: self._fill(recipe), flops,
-        )  # fmt: skip
+        return Unit(
+            label,
+            lock or result.digest,
+            missing=lambda: not self.has(result),
+            run=lambda: self.get(result),
+            flops=flops,
+        )
 
-    def work(self, cells: Sequence[Cell], title: str = "", *, shown: bool = False) -> None:
-        """Run the cells that are missing; with other processes in the same store, share them.
+    def work(self, units: Sequence[Unit], title: str = "", *, shown: bool = False) -> None:
+        """Run the units that are missing; with other processes in the same store, share them.
 
-        Cells that another process is busy with are left to it at first, and waited for at the end,
+        Units that another process is busy with are left to it at first, and waited for at the end,
         so that all are there when this returns.
         """
-        left = list(cells)
+        left = list(units)
         with Progress(title, shown=shown) as bar:
-            move = bar.weigh(sum((cell.flops for cell in left), 0.0))
+            move = bar.weigh(sum((unit.flops for unit in left), 0.0))
             for wait in (False, True):
                 busy = []
-                for cell in left:
-                    bar.say(f"{title}: {cell.label}")
-                    if self._run(cell, wait):
-                        move(cell.flops)
+                for unit in left:
+                    bar.say(f"{title}: {unit.label}")
+                    if self._run(unit, wait):
+                        move(unit.flops)
                     else:
-                        busy.append(cell)
+                        busy.append(unit)
                 left = busy
 
-    def _run(self, cell: Cell, wait: bool) -> bool:
-        if not cell.missing():
+    def _run(self, unit: Unit, wait: bool) -> bool:
+        if not unit.missing():
             return True
-        with self.locked(f"cell-{cell.lock}", wait=wait) as mine:
-            if mine and cell.missing():
-                cell.run()
+        with self.locked(f"unit-{unit.lock}", wait=wait) as mine:
+            if mine and unit.missing():
+                unit.run()
             return mine
 
     @contextmanager
@@ -150,29 +169,29 @@ class Store:
 
         The system lets go of the lock when the process ends, however it ends.
         """
-        if fcntl is None:
-            yield True
-            return
         file = self.folder / "locks" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-
-    def _fill(self, recipe: Recipe[Any]) -> None:
-        kind, needs = recipe.kind, recipe.needs
-        if self.has(kind, needs):
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
             return
-        with self.locked(f"{kind}-{digest(dict(needs))}"):
-            if self.has(kind, needs):  # another process has made it while this one waited
-                return
-            start = time.perf_counter()
-            result = recipe.compute()
-            self.put(kind, needs, result, time.perf_counter() - start)
+        try:
+            yield True
+        finally:
+            lock.release()
 
-    def _file(self, kind: str, needs: Needs, end: str) -> Path:
-        return self.folder / kind / f"{digest({**needs, 'recipe': RECIPE})}.{end}"
+
+class DryStore(Store):
+    """A store that computes nothing: what it lacks is made up, so that work can be listed.
+
+    The units of work are as many and as large as the real ones, which need the neurons and the
+    learning rates that are not known yet; of units that rest on made-up results none is there.
+    """
+
+    def get(self, result: Result[T]) -> T:
+        """Return a result from the store, or its stand-in."""
+        if self.has(result) or result.stand_in is None:
+            return super().get(result)
+        return result.stand_in()

@@ -1,7 +1,9 @@
 """The paper's Figure 3: similarity of two tasks' neurons' parameters by layer, in tuned models.
 
 The first task of every family is fine-tuned in all weights; in that model its neurons are compared
-with those of every sibling, in the three readings. Table 4 uses the same models.
+with those of every sibling, in the three readings. Chance is what random sets with as many neurons
+in each layer have there: tasks' neurons crowd in some layers, so it is far from 0. Table 4 uses the
+same models.
 """
 
 from functools import partial
@@ -12,90 +14,136 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.analysis.similarity import READINGS, similarity_over_models
 from tl_taskneurons.analysis.similarity_tables import similarity_by_layer
+from tl_taskneurons.experiments.lab import states
+from tl_taskneurons.experiments.lab.detection import task_sets
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of
-from tl_taskneurons.experiments.lab.lab import Lab, State
-from tl_taskneurons.experiments.lab.store import Cell
+from tl_taskneurons.experiments.lab.lab import Lab, control, name_of
+from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind, chosen
+from tl_taskneurons.experiments.lab.states import Condition, MakeTable, State, Unit
+from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.plots import similarity_by_layer as draw_similarity
 
+CHANCE_DRAWS = 3
+_PAIR = ["model", "layer", "part", "task_x", "task_y", "reading"]
 
-def trained_tasks(lab: Lab) -> list[str]:
-    """The first task of each family."""
-    return [task for group in groups_of(lab.tasks).values() for task in group["train"]]
+
+class Figure3(Experiment):
+    """Similarity of neurons' parameters by layer."""
+
+    name = "figure3"
+    title = "similarity of neurons' parameters by layer"
+
+    def rates(self, lab: Lab) -> list[Kind]:  # noqa: ARG002 (the same for every plan)
+        """All weights."""
+        return [Kind(ALL_WEIGHTS)]
+
+    def conditions(self, lab: Lab) -> list[Condition]:
+        """One model per trained task and seed, tested on all siblings."""
+        lr = chosen(lab, Kind(ALL_WEIGHTS))
+        siblings = test_tasks(lab)
+        return [
+            Condition(
+                states.trained(lab, [name], None, lab.plan.training(lr, seed)),
+                siblings,
+                {"model": name, "seed": seed},
+            )
+            for group in groups_of(lab.tasks).values()
+            for name in group.train
+            for seed in lab.plan.seeds
+        ]
+
+    def units(self, lab: Lab) -> list[Unit]:
+        """One unit per model: similarities by layer and over all layers, and answers."""
+        return [
+            states.answers_unit(lab, condition, self._makers(lab, str(condition.columns["model"])))
+            for condition in self.conditions(lab)
+        ]
+
+    def similarities(self, lab: Lab, *, by_layer: bool = True) -> pd.DataFrame:
+        """The rows of ``similarity_over_models`` with ``chance``, ``siblings`` and ``seed``."""
+        lab.store.work([unit for unit in self.units(lab) if unit.missing()])
+        found = [
+            self._stored(lab, condition.state, condition.columns, by_layer)
+            for condition in self.conditions(lab)
+        ]
+        pairs = {pair for group in groups_of(lab.tasks).values() for pair in group.pairs}
+        table = pd.concat(found, ignore_index=True)
+        siblings = [pair in pairs for pair in zip(table["task_x"], table["task_y"], strict=True)]
+        return table.assign(siblings=siblings)
+
+    def tables(self, lab: Lab) -> Tables:
+        """The curves: masked matrices, all weights together, one curve per test task."""
+        found = self.similarities(lab)
+        curves = similarity_by_layer(found[found["part"] == "all"])
+        above = found.assign(similarity=found["similarity"] - found["chance"])
+        return {
+            "figure3": curves[curves["reading"] == "masked"].reset_index(drop=True),
+            "figure3_readings": similarity_by_layer(found, per_task=False),
+            "figure3_above_chance": siblings_by_layer(above),
+        }
+
+    def evidence(self, lab: Lab) -> Tables:
+        """For C7."""
+        return {"similarity": masked(self.similarities(lab))}
+
+    def draw(self, tables: Tables) -> dict[str, Figure]:
+        """Draw the curves, and all readings."""
+        return {name: draw_similarity(tables[name]) for name in ("figure3", "figure3_readings")}
+
+    def _stored(self, lab: Lab, state: State, columns: Any, by_layer: bool) -> pd.DataFrame:
+        name = _table_name(lab, by_layer)
+        return lab.store.get(states.table_result(state, name)).assign(seed=columns["seed"])
+
+    def _makers(self, lab: Lab, task: str) -> dict[str, MakeTable]:
+        sets = task_sets(lab, states.base(lab))
+        return {
+            _table_name(lab, by_layer): partial(
+                compare, task=task, sets=sets, siblings=test_tasks(lab), by_layer=by_layer
+            )
+            for by_layer in (True, False)
+        }
 
 
 def test_tasks(lab: Lab) -> list[str]:
-    """Their siblings."""
-    return [task for group in groups_of(lab.tasks).values() for task in group["test"]]
+    """The siblings of the trained tasks."""
+    return [task for group in groups_of(lab.tasks).values() for task in group.test]
 
 
-def conditions(lab: Lab) -> list[tuple[State, str, int]]:
-    """Every fully fine-tuned model with its task and seed."""
-    return [
-        (lab.trained([name], None, seed), name, seed)
-        for name in trained_tasks(lab)
-        for seed in lab.plan.seeds
-    ]
-
-
-def cells(lab: Lab) -> list[Cell]:
-    """One cell per model: similarities by layer and over all layers, and answers on siblings."""
-    sets, siblings = lab.sets(), test_tasks(lab)
-
-    def compare(model: Any, name: str, per_layer: bool) -> pd.DataFrame:
-        tables = [
-            similarity_over_models(
-                {name: model}, sets, siblings, reading=reading, per_layer=per_layer
-            )
-            for reading in READINGS
+def compare(
+    model: Any, *, task: str, sets: dict[str, NeuronSet], siblings: list[str], by_layer: bool
+) -> pd.DataFrame:
+    """A model's similarities in all readings, with those of random sets as ``chance``."""
+    tables = []
+    for reading in READINGS:
+        options: dict[str, Any] = {"reading": reading, "per_layer": by_layer}
+        own = similarity_over_models({task: model}, sets, siblings, **options)
+        drawn = [
+            similarity_over_models({task: model}, _random(sets, seed), siblings, **options)
+            for seed in range(CHANCE_DRAWS)
         ]
-        found = pd.concat(tables, ignore_index=True)
-        return found.astype({"layer": int}) if per_layer else found
-
-    return [
-        lab.cell(
-            state, siblings,
-            {_name(lab, "by layer"): partial(compare, name=name, per_layer=True),
-             _name(lab, "overall"): partial(compare, name=name, per_layer=False)},
-        )
-        for state, name, _ in conditions(lab)
-    ]  # fmt: skip
+        means = pd.concat(drawn).groupby(_PAIR, sort=False)["similarity"].mean()
+        tables.append(own.join(means.rename("chance"), on=_PAIR))
+    found = pd.concat(tables, ignore_index=True)
+    return found.astype({"layer": int}) if by_layer else found
 
 
-def similarities(lab: Lab, which: str = "by layer") -> pd.DataFrame:
-    """The rows of ``similarity_over_models`` with ``seed``; ``which`` may be ``"overall"``."""
-    lab.store.work([cell for cell in cells(lab) if cell.missing()])
-    frames = [
-        lab.table(state, _name(lab, which)).assign(seed=seed) for state, _, seed in conditions(lab)
-    ]
-    return pd.concat(frames, ignore_index=True)
+def masked(found: pd.DataFrame) -> pd.DataFrame:
+    """All weights together, in the reading of masked matrices."""
+    return found[(found["part"] == "all") & (found["reading"] == "masked")]
 
 
-def tables(lab: Lab) -> Tables:
-    """The curves: masked matrices, all weights together, one curve per test task."""
-    found = similarities(lab)
-    curves = similarity_by_layer(found[found["part"] == "all"])
-    return {"figure3": curves[curves["reading"] == "masked"].reset_index(drop=True),
-            "figure3_readings": similarity_by_layer(found, per_task=False)}  # fmt: skip
+def siblings_by_layer(found: pd.DataFrame) -> pd.DataFrame:
+    """Similarity beyond chance, of siblings and of other pairs, by layer."""
+    means = masked(found).groupby(["siblings", "layer"])["similarity"].mean()
+    return means.rename("above_chance").reset_index()
 
 
-def evidence(lab: Lab) -> Tables:
-    """For C7."""
-    found = similarities(lab)
-    return {"similarity": found[(found["part"] == "all") & (found["reading"] == "masked")]}
+def _random(sets: dict[str, NeuronSet], seed: int) -> dict[str, NeuronSet]:
+    return {name: control(neurons, name, "layer", seed) for name, neurons in sets.items()}
 
 
-def draw(found: Tables) -> dict[str, Figure]:
-    """Draw the curves, and all readings."""
-    return {name: draw_similarity(table) for name, table in found.items()}
-
-
-def _name(lab: Lab, which: str) -> str:
+def _table_name(lab: Lab, by_layer: bool) -> str:
     """The name of a table of similarities, by what it depends on beside the model."""
-    found_on = ",".join(lab.facts(task, n_train=lab.plan.n_detect) for task in lab.tasks.names)
-    return f"similarity {which}, {lab.plan.fraction:g}, {found_on}"
-
-
-EXPERIMENT = Experiment(
-    "figure3", "similarity of neurons' parameters by layer", cells, tables, evidence, draw
-)
+    sets = [name_of(neurons) for neurons in task_sets(lab, states.base(lab)).values()]
+    return f"similarity {'by layer' if by_layer else 'overall'}, {','.join(sets)}"

@@ -3,23 +3,72 @@
 The states are those of Tables 1 and 2.
 """
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.evaluation.tables import deactivation_matrix
+from tl_taskneurons.experiments.lab import gates
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import seed_rows
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.lab.store import Cell
-from tl_taskneurons.experiments.paper import table1, table2
+from tl_taskneurons.experiments.lab.rates import Kind
+from tl_taskneurons.experiments.lab.states import Unit
+from tl_taskneurons.experiments.paper.table1 import Table1
+from tl_taskneurons.experiments.paper.table2 import Table2
 from tl_taskneurons.plots import deactivation_heatmap, training_heatmap
 
 
-def cells(lab: Lab) -> list[Cell]:
-    """The cells of both tables."""
-    return [*table1.cells(lab), *table2.cells(lab)]
+class Figure5(Experiment):
+    """Tasks against tasks: silenced and trained."""
+
+    name = "figure5"
+    title = "tasks against tasks: silenced and trained"
+    needs_tuned = True
+    silenced, trained = Table1(), Table2()
+
+    def rates(self, lab: Lab) -> list[Kind]:
+        """Those of Table 2."""
+        return self.trained.rates(lab)
+
+    def units(self, lab: Lab) -> list[Unit]:
+        """Those of both tables."""
+        return [*self.silenced.units(lab), *self.trained.units(lab)]
+
+    def tables(self, lab: Lab) -> Tables:
+        """Both matrices, the silenced one for each selection and share (on the first sample)."""
+        items = self.silenced.items(lab)
+        first = items[items["sample"] == 0]
+        keys = ["selection", "fraction"]
+        parts = []
+        for key, part in first.groupby(keys, sort=False):
+            about: dict[str, Any] = dict(zip(keys, key, strict=True))
+            parts.append(deactivation_matrix(part).assign(**about))
+        trained = matrix(gates.zero_shot(lab), self.trained.end_points(lab))
+        return {
+            "figure5_silenced": pd.concat(parts, ignore_index=True),
+            "figure5_trained": trained,
+        }
+
+    def evidence(self, lab: Lab) -> Tables:
+        """For C3."""
+        return {**self.silenced.evidence(lab), **self.trained.evidence(lab)}
+
+    def gates(self, lab: Lab) -> list[pd.DataFrame]:
+        """Those of both tables."""
+        return [*self.silenced.gates(lab), *self.trained.gates(lab)]
+
+    def draw(self, tables: Tables) -> dict[str, Figure]:
+        """Draw both by loss, the silenced one at the smallest share."""
+        silenced = tables["figure5_silenced"]
+        plain = silenced[silenced["selection"] == "plain"]
+        smallest = plain[plain["fraction"] == plain["fraction"].min()]
+        return {
+            "figure5_silenced": deactivation_heatmap(smallest, "loss_change"),
+            "figure5_trained": training_heatmap(tables["figure5_trained"], "loss_change"),
+        }
 
 
 def matrix(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -31,47 +80,16 @@ def matrix(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     base = {str(task): part.sort_values("item") for task, part in plain.groupby("task")}
     rows = []
     own = items[items["neurons"] == "task"]
-    for key, group in own.groupby(["trained", "task"], sort=False):
-        trained, task = (str(name) for name in key)
+    for (trained, task), group in own.groupby(["trained", "task"], sort=False):
+        before = base[str(task)]
         row = {"trained": trained, "task": task, "metric": group["metric"].iloc[0]}
         for column, prefix in (("score", ""), ("loss", "loss_")):
-            before = base[task][column].to_numpy()
-            change = seed_rows(group, column) - before
+            change = seed_rows(group, column) - before[column].to_numpy()
             low, high = mean_interval(change)
             row |= {
-                f"{prefix}change": float(np.mean(change)), f"{prefix}low": low,
+                f"{prefix}change": float(change.mean()),
+                f"{prefix}low": low,
                 f"{prefix}high": high,
-            }  # fmt: skip
-        rows.append(row | {"n": len(base[task])})
+            }
+        rows.append(row | {"n": len(before)})
     return pd.DataFrame(rows)
-
-
-def tables(lab: Lab) -> Tables:
-    """Both matrices."""
-    silenced = deactivation_matrix(table1.items(lab)).assign(
-        selection="plain", fraction=lab.plan.fraction
-    )
-    trained = matrix(table2.plain(lab), table2.items(lab))
-    return {"figure5_silenced": silenced, "figure5_trained": trained}
-
-
-def evidence(lab: Lab) -> Tables:
-    """For C3."""
-    return {**table1.evidence(lab), **table2.evidence(lab)}
-
-
-def draw(found: Tables) -> dict[str, Figure]:
-    """Draw both matrices, by score; by loss where a task has no score."""
-    drawn = {}
-    for name, heatmap in (
-        ("figure5_silenced", deactivation_heatmap), ("figure5_trained", training_heatmap),
-    ):  # fmt: skip
-        column = "change" if found[name]["change"].notna().all() else "loss_change"
-        drawn[name] = heatmap(found[name], column)
-    return drawn
-
-
-EXPERIMENT = Experiment(
-    "figure5", "tasks against tasks: silenced and trained", cells, tables, evidence, draw,
-    tuned=True,
-)  # fmt: skip

@@ -3,71 +3,75 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tl_taskneurons.experiments.lab import gates, states
+from tl_taskneurons.experiments.lab.detection import scores
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of, interval
-from tl_taskneurons.experiments.lab.lab import Condition, Lab, cells_of, items_of
-from tl_taskneurons.experiments.lab.store import Cell
+from tl_taskneurons.experiments.lab.lab import Lab
+from tl_taskneurons.experiments.lab.rates import Kind, chosen
+from tl_taskneurons.experiments.lab.states import Condition
+from tl_taskneurons.experiments.paper.figure2 import IN, OUT
 from tl_taskneurons.plots import share_curves
 
 
-def conditions(lab: Lab) -> list[Condition]:
-    """Every trained state with the task and its sibling, and what describes it."""
-    scores = lab.scores()
-    pairs = [
-        pair
-        for group in groups_of(lab.tasks).values()
-        for pair in zip(group["train"], group["test"], strict=True)
-    ]
-    return [
-        (
-            lab.trained([trained], scores[trained].top(fraction=fraction), seed),
-            (trained, sibling),
-            {"trained": trained, "fraction": fraction, "seed": seed},
-        )
-        for trained, sibling in pairs
-        for fraction in lab.plan.shares
-        for seed in lab.plan.seeds
-    ]
+class Figure6(Experiment):
+    """A growing share of neurons, one task alone."""
 
+    name = "figure6"
+    title = "a growing share of neurons, one task alone"
 
-def cells(lab: Lab) -> list[Cell]:
-    """One cell per trained state."""
-    return cells_of(lab, conditions(lab))
+    def rates(self, lab: Lab) -> list[Kind]:
+        """One for each share."""
+        return [Kind("task", share) for share in lab.plan.shares]
 
+    def conditions(self, lab: Lab) -> list[Condition]:
+        """One state per trained task, share and seed, tested on the task and its sibling."""
+        found = scores(lab, states.base(lab))
+        conditions = []
+        for group in groups_of(lab.tasks).values():
+            for task, sibling in group.pairs:
+                for share in lab.plan.shares:
+                    for seed in lab.plan.seeds:
+                        lr = chosen(lab, Kind("task", share))
+                        neurons = found[task].top(fraction=share)
+                        state = states.trained(lab, [task], neurons, lab.plan.training(lr, seed))
+                        columns = {"trained": task, "fraction": share, "seed": seed, "lr": lr}
+                        conditions.append(Condition(state, (task, sibling), columns))
+        return conditions
 
-def items(lab: Lab) -> pd.DataFrame:
-    """All answers: with ``trained, fraction`` and ``seed``."""
-    return items_of(lab, conditions(lab))
+    def tables(self, lab: Lab) -> Tables:
+        """The table behind the figure."""
+        return {"figure6": table(self.items(lab))}
+
+    def evidence(self, lab: Lab) -> Tables:
+        """For C4."""
+        return {"alone": self.items(lab)}
+
+    def gates(self, lab: Lab) -> list[pd.DataFrame]:
+        """With all neurons trained the task is learnt, and something transfers to its sibling."""
+        found = self.items(lab)
+        whole = found[found["fraction"] == found["fraction"].max()]
+        return [gates.gate(lab, "alone", whole)]
+
+    def draw(self, tables: Tables) -> dict[str, Figure]:
+        """Draw the curves."""
+        return {"figure6": share_curves(tables["figure6"], panel="task", line=None)}
 
 
 def table(items: pd.DataFrame) -> pd.DataFrame:
-    """One row per trained task, tested task and share."""
+    """One row per trained task, tested task and share; losses in nats per token."""
     rows = []
-    for key, part in items.groupby(["trained", "fraction", "task"], sort=False):
-        trained, fraction, task = key
-        kind = "in-domain" if task == trained else "out-of-domain"
+    for (trained, share, task), part in items.groupby(["trained", "fraction", "task"], sort=False):
         rows.append(
-            {"task": trained, "tested": task, "fraction": fraction, "kind": kind,
-             "metric": part["metric"].iloc[0], **interval(part), "loss": part["loss"].mean()}
-        )  # fmt: skip
+            {
+                "task": trained,
+                "tested": task,
+                "fraction": share,
+                "kind": IN if task == trained else OUT,
+                "metric": part["metric"].iloc[0],
+                **interval(part),
+                **interval(part, "loss"),
+                "lr": part["lr"].iloc[0],
+            }
+        )
     return pd.DataFrame(rows)
-
-
-def tables(lab: Lab) -> Tables:
-    """The table behind the figure."""
-    return {"figure6": table(items(lab)).assign(lr=lab.lr())}
-
-
-def evidence(lab: Lab) -> Tables:
-    """For C4."""
-    return {"alone": items(lab)}
-
-
-def draw(found: Tables) -> dict[str, Figure]:
-    """Draw the curves."""
-    return {"figure6": share_curves(found["figure6"], panel="task", line=None)}
-
-
-EXPERIMENT = Experiment(
-    "figure6", "a growing share of neurons, one task alone", cells, tables, evidence, draw
-)

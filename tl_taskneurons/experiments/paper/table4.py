@@ -3,38 +3,47 @@
 import pandas as pd
 
 from tl_taskneurons.analysis.similarity_tables import similarity_transfer
-from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
+from tl_taskneurons.experiments.lab import gates
+from tl_taskneurons.experiments.lab.experiment import Tables
+from tl_taskneurons.experiments.lab.groups import groups_of
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.paper import figure3
+from tl_taskneurons.experiments.paper.figure3 import Figure3, masked
 
 
-def transfer(lab: Lab) -> pd.DataFrame:
-    """Scores of every tuned model on the siblings, means over seeds: ``model, task, value``."""
-    frames = [
-        lab.items(state, figure3.test_tasks(lab), model=name, seed=seed)
-        for state, name, seed in figure3.conditions(lab)
-    ]
-    items = pd.concat(frames, ignore_index=True)
-    means = items.groupby(["model", "task"], sort=False)["score"].mean()
-    return means.rename("value").reset_index()
+class Table4(Figure3):
+    """Similarity against transfer, in the models of Figure 3."""
+
+    name = "table4"
+    title = "similarity against transfer"
+
+    def tables(self, lab: Lab) -> Tables:
+        """Correlations over the models for each test task, all weights together."""
+        found = self.similarities(lab, by_layer=False)
+        return {"table4": similarity_transfer(found[found["part"] == "all"], transfer(self, lab))}
+
+    def evidence(self, lab: Lab) -> Tables:
+        """For C8."""
+        overall = masked(self.similarities(lab, by_layer=False))
+        return {"similarity_overall": overall, "transfer": transfer(self, lab)}
+
+    def gates(self, lab: Lab) -> list[pd.DataFrame]:
+        """Each sibling gains from the model that was trained on its own family's task."""
+        found = self.items(lab)
+        pairs = {pair for group in groups_of(lab.tasks).values() for pair in group.pairs}
+        own = [pair in pairs for pair in zip(found["model"], found["task"], strict=True)]
+        return [gates.gate(lab, "transfer", found[own])]
+
+    def draw(self, tables: Tables) -> dict:  # noqa: ARG002
+        """No figure."""
+        return {}
 
 
-def similarities(lab: Lab) -> pd.DataFrame:
-    """Similarities over all layers, in all readings."""
-    return figure3.similarities(lab, "overall")
+def transfer(experiment: Figure3, lab: Lab) -> pd.DataFrame:
+    """How well each model does the siblings, means over seeds: ``model, task, value, type``.
 
-
-def tables(lab: Lab) -> Tables:
-    """Correlations over the models for each test task, all weights together."""
-    found = similarities(lab)
-    return {"table4": similarity_transfer(found[found["part"] == "all"], transfer(lab))}
-
-
-def evidence(lab: Lab) -> Tables:
-    """For C8."""
-    found = similarities(lab)
-    chosen = found[(found["part"] == "all") & (found["reading"] == "masked")]
-    return {"similarity_overall": chosen, "transfer": transfer(lab)}
-
-
-EXPERIMENT = Experiment("table4", "similarity against transfer", figure3.cells, tables, evidence)
+    ``value`` is minus the loss, in nats per token.
+    """
+    means = -experiment.items(lab).groupby(["model", "task"], sort=False)["loss"].mean()
+    found = means.rename("value").reset_index()
+    types = {task: kind for kind, group in groups_of(lab.tasks).items() for task in group.train}
+    return found.assign(type=found["model"].map(types))

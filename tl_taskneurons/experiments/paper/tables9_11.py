@@ -2,20 +2,77 @@
 
 The trained set is drawn at random, partly from the test tasks' neurons and partly from the rest, so
 that its size stays the same while its overlap with them goes from low to full. Overlap here is the
-part of the trained set that lies in the test tasks' set (of the same size).
+part of the trained set that lies in the test tasks' set (of the same size). The trained tasks are
+tested too: where their loss falls as much, overlap made training better, not transfer.
 """
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from tl_taskneurons.experiments.lab import states
+from tl_taskneurons.experiments.lab.detection import scores
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of, interval, union_scores
-from tl_taskneurons.experiments.lab.lab import Condition, Lab, cells_of, items_of
-from tl_taskneurons.experiments.lab.store import Cell
+from tl_taskneurons.experiments.lab.lab import Lab, draw_seed
+from tl_taskneurons.experiments.lab.rates import Kind, chosen
+from tl_taskneurons.experiments.lab.states import Condition
+from tl_taskneurons.experiments.paper.figure2 import IN, OUT
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.plots import controlled_overlap_curves
 from tl_taskneurons.runtime.errors import InputError
+
+
+class Tables9To11(Experiment):
+    """Transfer against overlap at a fixed share."""
+
+    name = "tables9_11"
+    title = "transfer against overlap at a fixed share"
+
+    def rates(self, lab: Lab) -> list[Kind]:
+        """One for each share, that of random neurons: all overlaps are trained alike."""
+        return [Kind("total", share) for share in lab.plan.fixed_shares]
+
+    def conditions(self, lab: Lab) -> list[Condition]:
+        """Every drawn set trained on a group's tasks, which are tested with their siblings."""
+        found = scores(lab, states.base(lab))
+        conditions = []
+        for name, group in groups_of(lab.tasks).items():
+            wanted = union_scores(found, group.test)
+            for share in lab.plan.fixed_shares:
+                target = wanted.top(fraction=share)
+                lr = chosen(lab, Kind("total", share))
+                for overlap in lab.plan.overlaps:
+                    for seed in lab.plan.seeds:
+                        drawn = draw_seed("overlap", name, share, overlap, seed)
+                        neurons = draw_overlapping(target, overlap, drawn)
+                        training = lab.plan.training(lr, seed, len(group.train))
+                        state = states.trained(lab, group.train, neurons, training)
+                        columns = {
+                            "group": name, "fraction": share, "overlap": overlap, "seed": seed,
+                            "lr": lr,
+                        }  # fmt: skip
+                        conditions.append(Condition(state, (*group.train, *group.test), columns))
+        return conditions
+
+    def items(self, lab: Lab) -> pd.DataFrame:
+        """All answers: with ``group, fraction, overlap, kind`` and ``seed``."""
+        trained = {task for group in groups_of(lab.tasks).values() for task in group.train}
+        found = super().items(lab)
+        return found.assign(kind=found["task"].isin(trained).map({True: IN, False: OUT}))
+
+    def tables(self, lab: Lab) -> Tables:
+        """The table, all shares together."""
+        return {"tables9_11": table(self.items(lab))}
+
+    def evidence(self, lab: Lab) -> Tables:
+        """For C6."""
+        return {"controlled": self.items(lab)}
+
+    def draw(self, tables: Tables) -> dict[str, Figure]:
+        """Draw the curves of the siblings."""
+        found = tables["tables9_11"]
+        return {"tables9_11": controlled_overlap_curves(found[found["kind"] == OUT])}
 
 
 def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
@@ -52,60 +109,22 @@ def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
     )
 
 
-def conditions(lab: Lab) -> list[Condition]:
-    """Every drawn set trained on a group's tasks, with the siblings that are tested."""
-    scores = lab.scores()
-    found = []
-    for name, group in groups_of(lab.tasks).items():
-        wanted = union_scores(scores, group["test"])
-        for share in lab.plan.fixed_shares:
-            target = wanted.top(fraction=share)
-            for overlap in lab.plan.overlaps:
-                for seed in lab.plan.seeds:
-                    neurons = draw_overlapping(target, overlap, seed)
-                    state = lab.trained(group["train"], neurons, seed)
-                    about = {"group": name, "fraction": share, "overlap": overlap, "seed": seed}
-                    found.append((state, group["test"], about))
-    return found
-
-
-def cells(lab: Lab) -> list[Cell]:
-    """One cell per trained state."""
-    return cells_of(lab, conditions(lab))
-
-
-def items(lab: Lab) -> pd.DataFrame:
-    """All answers: with ``group, fraction, overlap`` and ``seed``."""
-    return items_of(lab, conditions(lab))
-
-
 def table(items: pd.DataFrame) -> pd.DataFrame:
-    """One row per group, share and overlap."""
+    """One row per group, kind of tested tasks, share and overlap; losses in nats per token."""
     rows = [
-        {"train_group": name, "test_group": name, "fraction": share, "overlap": overlap,
-         "metric": part["metric"].iloc[0], **interval(part), "loss": part["loss"].mean()}
-        for (name, share, overlap), part in items.groupby(
-            ["group", "fraction", "overlap"], sort=False
+        {
+            "train_group": name,
+            "test_group": name,
+            "kind": kind,
+            "fraction": share,
+            "overlap": overlap,
+            "metric": part["metric"].iloc[0],
+            **interval(part),
+            **interval(part, "loss"),
+            "lr": part["lr"].iloc[0],
+        }
+        for (name, kind, share, overlap), part in items.groupby(
+            ["group", "kind", "fraction", "overlap"], sort=False
         )
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
-
-
-def tables(lab: Lab) -> Tables:
-    """The table, all shares together."""
-    return {"tables9_11": table(items(lab)).assign(lr=lab.lr())}
-
-
-def evidence(lab: Lab) -> Tables:
-    """For C6."""
-    return {"controlled": items(lab)}
-
-
-def draw(found: Tables) -> dict[str, Figure]:
-    """Draw the curves."""
-    return {"tables9_11": controlled_overlap_curves(found["tables9_11"])}
-
-
-EXPERIMENT = Experiment(
-    "tables9_11", "transfer against overlap at a fixed share", cells, tables, evidence, draw
-)
