@@ -1,4 +1,3 @@
-import json
 import os
 import pickle
 import signal
@@ -28,7 +27,7 @@ from tl_taskneurons.experiments.planning import estimate
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
 from tl_taskneurons.loading.hub_tasks import hub_task_names
 from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.table_files import read_table, write_table
+from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
 
 ONLY = ("table1", "table2", "figure6", "table8", "figure3", "table4", "table5")
 PLAN = replace(
@@ -186,9 +185,9 @@ def test_a_folder_of_the_old_design_is_refused_with_the_way_to_rename_it(model, 
     folder = tmp_path / "run"
     reproduce(job(model, folder, ("table8",)))
     file = folder / "run.json"
-    stated = json.loads(file.read_text())
+    stated = read_json(file)
     del stated["arguments"]["design"]
-    file.write_text(json.dumps(stated))
+    write_json(file, stated)
     before = tables(folder)
     with pytest.raises(ValueError, match=r"design 1 .*mv .*run .*run-design1"):
         reproduce(job(model, folder, ("table8",)))
