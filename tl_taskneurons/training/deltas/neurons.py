@@ -3,17 +3,19 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
+from tl_taskneurons.training.deltas.exchange import sides_of, write_peft
 from tl_taskneurons.training.slices import SliceName, Slices, read_slices, write_slices
 
 _HEADER = ("fingerprint", "name", "info", "set")
@@ -146,6 +148,47 @@ class NeuronDelta(Delta):
         delta = NeuronDelta(neurons, base, trained, header["name"], header["info"])
         delta._require_fit(str(path))
         return delta
+
+    @staticmethod
+    def between(base: Any, tuned: Any, *, partial: bool = False) -> "NeuronDelta":
+        """Return what two checkpoints of one model differ in, as a delta of the neurons that do.
+
+        Args:
+            base: the model before, as HookedTransformer or TransformerBridge.
+            tuned: the model after.
+            partial: take the neurons' part where other weights differ too.
+
+        Raises:
+            ValueError: for models of other shapes, without a neuron that differs, or that differ
+                in more than their neurons.
+        """
+        before, after = view(base), view(tuned)
+        old, new = sides_of(before, after, partial=partial)
+        info = {"between": [before.name, after.name], "partial": partial}
+        return NeuronDelta(old.neurons, old, new, after.name, info)
+
+    def to_peft(self, folder: str | os.PathLike[str], model: Any) -> Path:
+        """Write the delta as a LoRA adapter, which ``peft.PeftModel.from_pretrained`` loads.
+
+        A change of neurons is exactly a LoRA whose rank is their number in the layer, with a
+        one-hot factor; changed biases become those of the adapter (``lora_bias``).
+
+        Args:
+            folder: a new folder; it must not exist, or be empty.
+            model: the base model as TransformerBridge, which knows Hugging Face's names.
+
+        Returns:
+            The folder. It appears only when it is complete.
+
+        Raises:
+            FileExistsError: when ``folder`` holds something.
+            ImportError: without ``peft``.
+            TypeError: for a HookedTransformer.
+            ValueError: for another model, or one whose gate and up matrices are fused.
+        """
+        model_view = view(model)
+        self._require_base(model_view)
+        return write_peft(self.change(), model_view, folder)
 
     def _what(self) -> str:
         return f"{len(self.neurons)} neurons, "
