@@ -31,7 +31,8 @@ from tl_taskneurons.runtime.table_files import read_json, read_table, write_json
 
 ONLY = ("table1", "table2", "figure6", "table8", "figure3", "table4", "table5")
 PLAN = replace(
-    PRESETS["smoke"], n_test=3, n_detect=3, n_train=6, max_new_tokens=3, detections=2, controls=2,
+    PRESETS["smoke"], preset="tiny", n_test=3, n_detect=3, n_train=6, max_new_tokens=3,
+    detections=2, controls=2,
     sequences=SequenceSizes(("mini1",), ("ncft", "w-ncft"), 2, 2, 6, 2, (1e-2,)),
 )  # fmt: skip
 
@@ -88,6 +89,13 @@ def test_a_run_that_was_killed_resumes_to_the_same_tables_byte_for_byte(model, t
     # With another model beside it, the claims about all architectures can be tested.
     again = reproduce(job(model, whole), also=[broken])
     assert again[-1].claim == "C11" and again[-1].verdict != "not tested"
+
+
+def test_the_sizes_of_smoke_test_no_claim(model, tmp_path):
+    smoke = replace(job(model, tmp_path, ("table8",)), plan=replace(PLAN, preset="smoke"))
+    for verdict in reproduce(smoke):
+        assert verdict.verdict == "not tested" and "sizes can't test" in verdict.note
+    assert set(read_table(tmp_path / "claims.parquet")["verdict"]) == {"not tested"}
 
 
 def test_a_part_can_be_run_alone_and_added_to(model, tmp_path):

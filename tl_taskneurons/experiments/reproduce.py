@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,9 @@ def _publish(
         published["rates"] = chosen_rates.assign(model=job.subject.base)
     verdicts = claims.claims(_main_settings(evidence))
     verdicts.append(claims.c11(verdicts, *others))
+    if job.plan.preset == "smoke":
+        note = "the preset smoke shows that everything runs; its sizes can't test a claim"
+        verdicts = [replace(found, verdict="not tested", note=note) for found in verdicts]
     published |= {
         "claims": claims.frame(verdicts), "comparisons": claims.comparisons_frame(verdicts)
     }  # fmt: skip

@@ -164,9 +164,9 @@ def _holds_numbers(values: pd.Series) -> bool:
 
 
 def _is_wide(png: bytes) -> bool:
-    """Whether a figure needs the whole width: its size stands at a fixed place in a PNG."""
+    """Whether a figure is far from square; its size stands at a fixed place in a PNG."""
     width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
-    return width > 1.9 * height
+    return width > 1.9 * height or height > 1.2 * width
 
 
 def _plain(value: Any) -> str:

@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, title: str, *, shown: bool) -> None:
         self._title = title
         self._bar = Bar(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(), console=Console(stderr=True), transient=True,
             disable=not (shown and current_role().leads),
         )  # fmt: skip
