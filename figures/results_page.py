@@ -2,318 +2,147 @@
 
 python figures/results_page.py
 
-The tables are those that ``tl-taskneurons reproduce --csv figures`` writes, one per model. The
-paper's own numbers stand beside ours where a comparison makes sense.
+The tables are those that ``tl-taskneurons reproduce --csv figures`` writes, one per model. What is
+not there yet is said to be not run; nothing is typed in here but what the paper says.
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
-
-from tl_taskneurons.continual.methods import METHODS
+import results_tables
+from results_tables import read
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
+REPRODUCE = "tl-taskneurons reproduce --csv figures"
+REAL = (
+    f"{REPRODUCE} --preset real --data my_data/ --model {{}} \\\n"
+    "    --also runs/reproduce/mini-llama"
+)
+# Real models first; each with the command that makes its tables.
 MODELS = {
-    "mini-llama": "tl-taskneurons reproduce --model mini-llama --csv figures",
-    "mini-bloom": "tl-taskneurons reproduce --model mini-bloom --csv figures "
-    "--also runs/reproduce/mini-llama",
-    "smollm2-135m": "tl-taskneurons reproduce --model smollm2-135m --data my_data/ \\\n"
-    "    --tasks qqp,paws,mnli,gptnli,e2e,commongen \\\n"
-    "    --only table1,table2,table8,table4,figure3,figure5 --max-chars 160 --detect 20 \\\n"
-    "    --rates 1e-3 --steps 10 --group-steps 5 --test 16 --csv figures",
+    "gemma-3-270m": REAL.format("gemma-3-270m"),
+    "smollm2-135m": REAL.format("smollm2-135m"),
+    "mini-llama": f"{REPRODUCE} --model mini-llama",
+    "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
-# Runs of experiments.table5 with a section of their own: title, what was run, and the command.
-ROWS = {
-    "all-methods": (
-        "All methods for tasks in a row, mini-llama-base (%)",
-        "Four topic tasks with 33 classes, 150 updates of 8 examples a stage, {rows} rows of "
-        "tasks (orders and seeds). Each method's learning rate was chosen on held-out training "
-        "examples of the first order and seed. Chance is 15. Seconds are means over rows on a "
-        "busy machine, so compare them roughly.",
-        "python -m tl_taskneurons.experiments.studies.table5 --out runs/table5 --csv "
-        "figures/table5_all-methods.csv",
-    ),
-    "smollm2-135m": (
-        "Tasks in a row, SmolLM2-135M on real data (%)",
-        "DBPedia, Amazon, Yahoo and AGNews (order 1) and the same with the last two exchanged "
-        "(order 2), 200 training examples and 25 updates of 8 a stage, 24 test items a task, "
-        "{rows} rows (one seed, the same test items): differences below about 12 points may be "
-        "chance, and two rows have no intervals. The rows were run on different days, so compare "
-        "seconds between methods only. "
-        "Neurons are chosen by 24 training examples. Learning rates were chosen by 12 "
-        "updates on DBPedia and then Amazon and 24 held-out training examples of each: seq-lora's "
-        "and o-lora's from 3e-4, 1e-3 and 3e-3, ncft's from 3e-5, 1e-4 and 3e-4 (higher ones were "
-        "worse before), that of seq-ft from 1.1e-5, 3.3e-5, 1e-4 and 3.3e-4; w-ncft and routed "
-        "take that of ncft, per-task that of seq-ft. Guessing gives 7, 20, 10 and 25.",
-        "python -m tl_taskneurons.experiments.studies.table5 --model smollm2-135m --data my_data/ "
-        "--orders order1,order2 \\\n    --methods {methods} --seeds 0 \\\n"
-        "    --train 200 --steps 25 --test 24 --max-chars 200 --score-limit 24 \\\n"
-        "    --out runs/table5-smollm2 \\\n    {rates} \\\n"
-        "    --csv figures/table5_smollm2-135m.csv",
-    ),
-}
-# A number in results_text.md that is taken from a table.
-FIGURE = re.compile(r"\{(?P<claim>C\d+) (?P<model>[\w-]+) (?P<column>\w+)\}")
-# Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
-# Leng & Xiong 2025, Tables 1, 2, 6 and 7.
-PAPER_TABLE1 = {
-    "Llama-2-7b (paper)": (87.7, 84.8, 76.0, 45.6, 42.3, 32.0),
-    "Bloom-7b1 (paper)": (85.7, 83.9, 76.2, 43.5, 41.1, 30.3),
-}
-PAPER_TABLE2 = {
-    "Llama-2-7b (paper)": (53.3, 54.8, 83.2, 19.8, 22.5, 37.0),
-    "Bloom-7b1 (paper)": (53.6, 55.0, 81.2, 19.4, 21.0, 34.2),
-}
-# Overlap rates in percent (Table 8) by share of neurons.
-PAPER_TABLE8 = {
-    "CLS - CLS": (20.8, 53.9, 84.5, 96.2, 100.0),
-    "CLS - GEN": (12.9, 41.6, 71.5, 83.5, 100.0),
-    "GEN - CLS": (11.8, 40.2, 69.3, 81.8, 100.0),
-    "GEN - GEN": (21.6, 52.5, 82.0, 94.3, 100.0),
-}
-# Mean score after the last stage in percent, orders 1-3 (Table 5).
-PAPER_TABLE5 = {
-    "seq-ft": 47.1, "seq-lora": 53.8, "epi": 48.4, "o-lora": 76.1, "ncft": 71.3, "w-ncft": 73.3,
-    "per-task": 77.2,
-}  # fmt: skip
+# What is asked: the claim, how the part begins, in words, and what the paper found (Llama-2-7b).
+QUESTIONS = (
+    ("C1", "", "silencing a task's neurons hurts it more than silencing random ones",
+     "-9.6 points against random, 12 of 12"),
+    ("C2", "speed", "training them is faster: low rate, few updates", "no map over rates"),
+    ("C2", "end point", "training them ends better, each set at its best rate",
+     "+21.5 points over random, 12 of 12"),
+    ("C3", "silenced", "silenced, the own task suffers most, by row and column", "Figure 5 a, b"),
+    ("C3", "trained", "trained, the own task gains most, by row and column", "Figure 5 c, d"),
+    ("C4", "peak", "trained together, tasks do best below 100%", "best at 70% and 50%"),
+    ("C4", "transfer", "transfer to siblings rises with the share", "rises"),
+    ("C5", "", "tasks of one type share more neurons", "20.8 and 21.6% against 12.9 and 11.8%"),
+    ("C6", "transfer", "more overlap, better transfer", "+2.0 points from 10 to 100% (CLS, 10%)"),
+    ("C7", "", "siblings' parameters are more alike, the deeper the more", "rises with depth"),
+    ("C8", "", "similar parameters, better transfer", "correlation .79 to .97"),
+    ("C9", "chain", "seq-ft < seq-lora < ncft < w-ncft", "47.1, 53.8, 71.3, 73.3"),
+    ("C10", "", "ncft forgets less than seq-ft and seq-lora at every stage", "Figure 4"),
+    ("C11", "", "what is supported is so in every architecture", "Llama and Bloom"),
+)  # fmt: skip
+# One picture for each claim, of the first model that has it.
 PICTURES = {
-    "figure5_silenced": "Figure 5 (a, b): silenced against tested",
-    "figure5_trained": "Figure 5 (c, d): trained against tested",
-    "figure2": "Figure 2: a growing share trained, three tasks together",
-    "figure6": "Figure 6: a growing share trained, one task alone",
-    "table8": "Table 8: overlap of groups",
-    "tables9_11": "Tables 9-11: transfer against overlap at a fixed share",
-    "figure3": "Figure 3: similarity by layer",
-    "figure4": "Figure 4: what is kept of earlier tasks",
+    "C1": ("table1", "a task's neurons silenced, and random ones"),
+    "C2": ("map", "when task neurons train better than random ones: rate, updates and share"),
+    "C3": ("figure5_silenced", "silenced against tested"),
+    "C4": ("figure2", "a growing share trained, three tasks together"),
+    "C5": ("table8", "overlap of groups"),
+    "C6": ("tables9_11", "transfer against overlap at a fixed share"),
+    "C7": ("figure3", "similarity by layer"),
+    "C10": ("figure4", "what is kept of earlier tasks"),
 }
+NOT_RUN = "not run"
 
 
 def page() -> str:
     """Return the whole page."""
-    models = [name for name in MODELS if (HERE / f"claims_{name}.csv").exists()]
-    parts = [_head(models), _claims(models)]
-    for make in (_table1, _table2, _table8, _table4, _table5):
-        parts.append(make(models))
-    parts += [_rows(name) for name in ROWS if (HERE / f"table5_claims_{name}.csv").exists()]
-    parts += [_pictures(name) for name in models]
-    return "\n".join(part for part in parts if part)
-
-
-def _head(models: list[str]) -> str:
-    commands = "\n".join(MODELS[name] for name in models if MODELS[name])
+    verdicts = {name: _verdicts(name) for name in MODELS}
     text = (HERE / "results_text.md").read_text(encoding="utf-8")
-    smollm2 = HERE / "results_smollm2.md"
-    told = smollm2.read_text(encoding="utf-8").strip() if "smollm2-135m" in models else ""
-    text = text.replace("SMOLLM2\n\n", f"{told}\n\n" if told else "")
-    tables = {name: _read("claims", name).set_index("claim") for name in models}
+    parts = {
+        "VERDICTS": _screen(verdicts),
+        "PICTURES": _pictures(verdicts),
+        "COMMANDS": "\n".join(MODELS.values()),
+        "OTHERS": _others(verdicts),
+        "TABLES": results_tables.tables([name for name in MODELS if _tables_of(name)]),
+    }
+    for mark, part in parts.items():
+        text = text.replace(mark, part.strip())
+    return text
 
-    def figure(match: re.Match[str]) -> str:
-        """A number of the claims' tables: ``{C1 mini-llama effect}``."""
-        value = tables[match["model"]].loc[match["claim"], match["column"]]
-        return f"{value:+.2f}" if isinstance(value, float) else str(value)
 
-    return FIGURE.sub(figure, text.replace("COMMANDS", commands))
+def _verdicts(model: str) -> pd.DataFrame | None:
+    """The verdicts on a model; None where it was not run, or by the rule of the first version."""
+    found = read("claims", model)
+    if found is None or "part" not in found:
+        return None
+    return found.assign(part=found["part"].fillna(""))
 
 
-def _claims(models: list[str]) -> str:
-    tables = {name: _read("claims", name).set_index("claim") for name in models}
-    first = tables[models[0]]
+def _tables_of(model: str) -> bool:
+    return any(read(name, model) is not None for name in ("table1", "table5"))
+
+
+def _screen(verdicts: dict[str, pd.DataFrame | None]) -> str:
     lines = [
-        "## The claims\n",
-        "| claim | says | " + " | ".join(models) + " |",
-        "|---" * (2 + len(models)) + "|",
+        "| claim | asks | paper | " + " | ".join(verdicts) + " |",
+        "|---" * (3 + len(verdicts)) + "|",
     ]
-    for claim in first.index:
-        cells = []
-        for name in models:
-            row = tables[name].loc[claim]
-            if row["verdict"] == "not tested":
-                cells.append(f"not tested: {row['note']}")
-            elif pd.isna(row["low"]):
-                cells.append(f"**{row['verdict']}**, {row['n_hold']} of {row['n']}")
-            else:
-                cells.append(
-                    f"**{row['verdict']}**, {row['n_hold']} of {row['n']}; {row['effect']:+.3f} "
-                    f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-                )
-        lines.append(f"| {claim} | {first.loc[claim, 'statement']} | {' | '.join(cells)} |")
-    units = [f"{claim}: {unit}" for claim, unit in first["unit"].items() if isinstance(unit, str)]
-    return "\n".join(lines) + "\n\nEffects are in: " + "; ".join(dict.fromkeys(units)) + ".\n"
-
-
-def _table1(models: list[str]) -> str:
-    states = ("original", "random", "silenced")
-    return _averages(
-        models, "table1", states, PAPER_TABLE1,
-        "## Table 1 (6): task neurons silenced, 10%\n",
-        ("original", "random silenced", "task silenced"),
-    )  # fmt: skip
-
-
-def _table2(models: list[str]) -> str:
-    states = ("zero_shot", "train_random", "train_task")
-    return _averages(
-        models, "table2", states, PAPER_TABLE2, "## Table 2 (7): task neurons trained, 10%\n",
-        ("zero-shot", "random trained", "task trained"),
-    )  # fmt: skip
-
-
-def _averages(
-    models: list[str], table: str, states: tuple[str, ...], paper: dict[str, tuple[float, ...]],
-    title: str, names: tuple[str, ...],
-) -> str:  # fmt: skip
-    headings = [f"{kind} {name}" for kind in ("classification:", "generation:") for name in names]
-    lines = [title, "| model | " + " | ".join(headings) + " |", "|---" * 7 + "|"]
-    for model, values in paper.items():
-        lines.append(f"| {model} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
-    for model in models:
-        found = _read(table, model)
-        if found is None:
-            continue
-        classes = found["metric"] == "accuracy"
-        means = [100 * found.loc[kind, state].mean() for kind in (classes, ~classes)
-                 for state in states]  # fmt: skip
-        lines.append(f"| {model} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _table8(models: list[str]) -> str:
-    shares = (0.1, 0.3, 0.5, 0.7, 1.0)
-    lines = [
-        "## Table 8: overlap of the trained tasks' neurons with the unseen tasks' (%)\n",
-        "| model | groups | " + " | ".join(f"{share:.0%}" for share in shares) + " |",
-        "|---" * 7 + "|",
-    ]
-    for pair, values in PAPER_TABLE8.items():
-        lines.append(
-            f"| Llama-2-7b (paper) | {pair} | " + " | ".join(f"{v:.1f}" for v in values) + " |"
-        )
-    for model in models:
-        found = _read("table8", model)
-        if found is None:
-            continue
-        for key, part in found.groupby(["task_x", "task_y"], sort=False):
-            by_share = part.set_index("fraction")
-            cells = [
-                f"{100 * by_share.loc[s, 'iou']:.1f} ({100 * by_share.loc[s, 'expected_iou']:.1f})"
-                if s in by_share.index else "" for s in shares
-            ]  # fmt: skip
-            lines.append(f"| {model} | {key[0]} - {key[1]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\nIn brackets: what chance gives for sets of these sizes.\n"
-
-
-def _table4(models: list[str]) -> str:
-    lines = [
-        "## Table 4: similarity of parameters against transfer, over the tuned models\n",
-        "The paper: Pearson .79 to .97, Spearman .71 to .83 (six models).\n",
-        "| model | unseen task | Pearson [95%] | Spearman [95%] | models |", "|---" * 5 + "|",
-    ]  # fmt: skip
-    for model in models:
-        found = _read("table4", model)
-        if found is None:
-            continue
-        found = found[(found["reading"] == "masked") & (found["part"] == "all")]
-        for task, part in found.groupby("task", sort=False):
-            rows = part.set_index("method")
-            cells = [_correlation(rows.loc[method]) for method in ("pearson", "spearman")]
-            lines.append(f"| {model} | {task} | {' | '.join(cells)} | {part['n'].iloc[0]} |")
-    return "\n".join(lines) + "\n"
-
-
-def _correlation(row: pd.Series) -> str:
-    span = "" if pd.isna(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return f"{row['r']:+.2f}{span}"
-
-
-def _table5(models: list[str]) -> str:
-    lines = [
-        "## Table 5: tasks in a row, mean score after the last stage (%)\n",
-        "| method | Llama-2-7b (paper, orders 1-3) | " + " | ".join(models) + " |",
-        "|---" * (2 + len(models)) + "|",
-    ]
-    tables = {name: _read("table5", name) for name in models}
-    others = [
-        method for table in tables.values() if table is not None
-        for method in table["method"].unique() if method not in PAPER_TABLE5
-    ]  # fmt: skip
-    for method in (*PAPER_TABLE5, *dict.fromkeys(others)):
-        value = PAPER_TABLE5.get(method, "")
-        cells = []
-        for table in tables.values():
-            part = None
-            if table is not None:
-                part = table[(table["method"] == method) & (table["order"] == "all")]
-            if part is None or part.empty:
-                cells.append("")
-                continue
-            cells.append(_percent(part.iloc[0], "cl"))
-        lines.append(f"| {method} | {value} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _rows(name: str) -> str:
-    """A run of ``experiments.table5``: every method under one budget, and the claims."""
-    title, text, command = ROWS[name]
-    found = pd.read_csv(HERE / f"table5_{name}.csv")
-    means = found[found["order"] == "all"]
-    rates = [f"--rate {row['method']}={row['lr']:.4g}" for _, row in means.iterrows()]
-    lines_of_rates = [" ".join(rates[k : k + 4]) for k in range(0, len(rates), 4)]
-    command = command.format(
-        methods=",".join(means["method"]), rates=" \\\n    ".join(lines_of_rates)
-    )
-    lines = [
-        f"## {title}\n",
-        text.format(rows=int(means["rows"].max())) + "\n",
-        f"```\n{command}\n```\n",
-        "| method | what it is | learning rate | after the last stage (CL) | kept (FG) | backward "
-        "transfer | the task alone | seconds |",
-        "|---" * 8 + "|",
-    ]
-    for _, row in means.sort_values("cl", ascending=False, kind="stable").iterrows():
-        lines.append(
-            f"| `{row['method']}` | {METHODS[row['method']]} | {row['lr']:.4g} | "
-            f"{_percent(row, 'cl')} | {_percent(row, 'fg')} | {100 * row['bwt']:+.1f} | "
-            f"{100 * row['alone']:.1f} | {row['seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n\n" + _rows_claims(name)
-
-
-def _rows_claims(name: str) -> str:
-    lines = []
-    for _, row in pd.read_csv(HERE / f"table5_claims_{name}.csv").iterrows():
-        told = f"{row['claim']} ({row['statement'].rstrip('.')}): **{row['verdict']}**"
-        if row["verdict"] == "not tested":
-            told += f", {row['note']}."
-        else:
-            told += (
-                f", {row['n_hold']} of {row['n']}; {row['effect']:+.3f} [{row['low']:+.3f}, "
-                f"{row['high']:+.3f}] {row['unit']}."
-            )
-        lines.append(told)
-    return "\n\n".join(lines) + "\n"
-
-
-def _percent(row: pd.Series, name: str) -> str:
-    value, low, high = (100 * row[column] for column in (name, f"{name}_low", f"{name}_high"))
-    if pd.isna(value):
-        return ""
-    return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _pictures(model: str) -> str:
-    found = {n: text for n, text in PICTURES.items() if (HERE / f"{n}_{model}.png").exists()}
-    if not found:
-        return ""
-    lines = [f"## Figures: {model}\n"]
-    lines += [f"![{text}, {model}](figures/{name}_{model}.png)\n" for name, text in found.items()]
+    for claim, part, asked, paper in QUESTIONS:
+        cells = [_cell(table, claim, part) for table in verdicts.values()]
+        lines.append(f"| {claim} | {asked} | {paper} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _read(table: str, model: str) -> pd.DataFrame | None:
-    file = HERE / f"{table}_{model}.csv"
-    return pd.read_csv(file) if file.exists() else None
+def _cell(table: pd.DataFrame | None, claim: str, part: str) -> str:
+    if table is None:
+        return NOT_RUN
+    rows = table[(table["claim"] == claim) & table["primary"].astype(bool)]
+    rows = rows[rows["part"].str.startswith(part) | (rows["part"] == "")]
+    return _told(rows.iloc[0]) if len(rows) else NOT_RUN
+
+
+def _told(row: pd.Series) -> str:
+    """A verdict in a cell: category, count, effect, interval and power."""
+    if row["verdict"] == "not testable":
+        missing = str(row["note"]).startswith("no table")
+        return NOT_RUN if missing else f"not testable: {row['note']}"
+    told = f"**{row['verdict']}**, {row['n_hold']} of {row['n']}"
+    if pd.notna(row["low"]):
+        told += f"; {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    if pd.notna(row["power"]):
+        told += f"; power {row['power']:.2f}"
+    return told
+
+
+def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
+    """Of each claim that is tested, the picture of the first model that has one."""
+    lines = []
+    for claim, (name, says) in PICTURES.items():
+        for model, table in verdicts.items():
+            if table is None or not (HERE / f"{name}_{model}.png").exists():
+                continue
+            if (table.loc[table["claim"] == claim, "verdict"] == "not testable").all():
+                continue
+            lines.append(f"![{claim}, {model}: {says}](figures/{name}_{model}.png)\n")
+            break
+    return "\n".join(lines) or "None yet: no claim was tested by this design."
+
+
+def _others(verdicts: dict[str, pd.DataFrame | None]) -> str:
+    """The verdicts that are not on the first screen: other settings, controls and measures."""
+    lines = ["| claim | asked | model | verdict | unit |", "|---" * 5 + "|"]
+    for model, table in verdicts.items():
+        if table is None:
+            continue
+        for _, row in table[~table["primary"].astype(bool)].iterrows():
+            told = _told(row)
+            lines.append(f"| {row['claim']} | {row['part']} | {model} | {told} | {row['unit']} |")
+    return "\n".join(lines) if len(lines) > 2 else "None yet."
 
 
 if __name__ == "__main__":

@@ -19,12 +19,6 @@ from tl_taskneurons.evaluation.statistics import (
     sign_flip,
     slope,
 )
-from tl_taskneurons.experiments.claims.verdicts import Comparison, settle
-
-
-def comparison(p: float) -> Comparison:
-    return Comparison("C1", "", "a", 1.0, 0.5, 1.5, p, float("nan"), False, "IoU")
-
 
 # --- Holm ---
 
@@ -34,13 +28,6 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.5, 0.9]), [1.0, 1.0])
     np.testing.assert_allclose(holm([0.02]), [0.02])
     assert holm([]).tolist() == []
-
-
-def test_settle_corrects_together():
-    settled = settle([comparison(0.01), comparison(0.04), comparison(0.03)])
-    assert [each.p_holm for each in settled] == pytest.approx([0.03, 0.06, 0.06])
-    assert [each.holds for each in settled] == [True, False, False]
-    assert not settle([comparison(0.05)])[0].holds
 
 
 # --- sign flips ---

@@ -220,17 +220,19 @@ def claims_table(verdicts: "list[claims.Verdict]") -> Table:
     """The claims as a table for the terminal."""
     rows = [
         (
-            verdict.claim, verdict.statement, verdict.verdict, _effect(verdict),
+            verdict.claim, verdict.statement + (f" ({verdict.part})" if verdict.part else ""),
+            verdict.verdict, _effect(verdict),
             f"{verdict.n_hold} of {verdict.n}" if verdict.n else "",
         )
         for verdict in verdicts
+        if verdict.primary
     ]  # fmt: skip
     return table("The paper's claims", ("claim", "says", "verdict", "effect [95%]", "hold"), rows,
                  left=5)  # fmt: skip
 
 
 def _effect(verdict: "claims.Verdict") -> str:
-    if verdict.verdict == "not tested" or math.isnan(verdict.effect):
+    if verdict.verdict == "not testable" or math.isnan(verdict.effect):
         return verdict.note
     if math.isnan(verdict.low):
         return f"{verdict.effect:+.3f} {verdict.unit}"

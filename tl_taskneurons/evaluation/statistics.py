@@ -24,7 +24,7 @@ from tl_taskneurons.runtime.errors import InputError
 
 LEVEL = 0.05  # of every test
 N_PERMUTATIONS = 10_000  # up to this number all permutations and sign flips are tried
-N_SIMULATIONS = 1000  # of a power
+N_SIMULATIONS = 500  # of a power
 NAN = float("nan")
 
 Contrast = Mapping[str, np.ndarray]
@@ -163,7 +163,7 @@ def power_of_t(effect: float, estimate: Estimate, df: int) -> float:
 def power_of_sign_flip(effect: float, spread: float, n: int) -> float:
     """Return how often ``sign_flip`` finds a mean effect of ``n`` tasks with such a spread.
 
-    A share of 1,000 simulations with normal values.
+    A share of 500 simulations with normal values.
     """
     drawn = np.random.default_rng(0).normal(effect, spread, (N_SIMULATIONS, n))
     if n <= 13:

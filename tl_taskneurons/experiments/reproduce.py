@@ -257,7 +257,7 @@ def _publish(
     chosen_rates = rate_table(lab, rate_kinds(lab, job.experiments))
     if len(chosen_rates):
         published["rates"] = chosen_rates.assign(model=job.subject.base)
-    verdicts = claims.claims(_main_settings(evidence))
+    verdicts = claims.claims(evidence)
     verdicts.append(claims.c11(verdicts, *others))
     if job.plan.preset == "smoke":
         note = "the preset smoke shows that everything runs; its sizes can't test a claim"
@@ -275,24 +275,6 @@ def _publish(
         files[f"{name}.png"] = lambda path, figure=figure: save(figure, path)
     folder.publish(files)
     return verdicts
-
-
-def _main_settings(evidence: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The settings that the claims are tested in: the largest share, controls by layer."""
-    found = dict(evidence)
-    if "deactivation" in found:
-        rows = found["deactivation"]
-        largest = rows["fraction"] == rows["fraction"].max()
-        main = (rows["sample"] == 0) & (rows["selection"] == "plain") & largest
-        found["deactivation"] = rows[main & rows["match"].isin(["", "layer"])]
-    if "trained" in found:
-        rows = found["trained"]
-        at_end = rows["question"] == "end point"
-        found["trained"] = rows[at_end & rows["match"].isin(["", "layer"])]
-    if "controlled" in found:
-        rows = found["controlled"]
-        found["controlled"] = rows[rows["kind"] == "out-of-domain"]
-    return found
 
 
 def _helper(job: Job) -> Any:

@@ -45,24 +45,28 @@ class EvidenceTable:
     keys: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
+    def missing(self, frame: pd.DataFrame) -> list[str]:
+        """The columns that a table lacks."""
+        return [name for name in self.columns if name not in {*frame.columns, *self.defaults}]
+
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the table with its defaults filled in.
 
         Raises:
             InputError: for columns that are missing, and for several rows of one key.
         """
-        added = {name: value for name, value in self.defaults.items() if name not in frame}
-        found = frame.assign(**added)
-        missing = [name for name in self.columns if name not in found]
+        missing = self.missing(frame)
         if missing:
             raise InputError(
-                f"the table {self.name!r} lacks the columns {missing}; it has "
-                f"{list(map(str, frame.columns))}"
+                f"The table {self.name!r} lacks the columns {missing}; it has "
+                f"{list(map(str, frame.columns))}."
             )
+        added = {name: value for name, value in self.defaults.items() if name not in frame}
+        found = frame.assign(**added)
         twice = found.duplicated(list(self.keys))
         if twice.any():
             where = found.loc[twice, list(self.keys)].iloc[0].to_dict()
-            raise InputError(f"the table {self.name!r} has several rows for {where}; keep one")
+            raise InputError(f"The table {self.name!r} has several rows for {where}; keep one.")
         return found
 
 
