@@ -96,8 +96,10 @@ from .neurons.interventions import (
 from .neurons.interventions import (
     scale as scale,
 )
+from .neurons.methods import ABLATIONS as ABLATIONS
 from .neurons.methods import METHODS as METHODS
 from .neurons.methods import SELECTIONS as SELECTIONS
+from .neurons.metrics import METRICS as METRICS
 from .neurons.scores import NeuronScores as NeuronScores
 from .neurons.selection import (
     layer_table as layer_table,

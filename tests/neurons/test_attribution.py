@@ -72,7 +72,8 @@ def test_one_example_on_paper(
     assert is_close(score_items(model, [ITEMS[which]], "grad_act_abs"), expected)
     batches = list(make_batches([ITEMS[which]]))
     assert is_close(
-        score_batches(view(model), batches, "signed"), [[signed[0] * LN3, signed[1] * LN3, 0.0]]
+        score_batches(view(model), batches, "grad_act", settings=ScoreSettings(signed=True)),
+        [[-signed[0] * LN3, -signed[1] * LN3, 0.0]],
     )
 
 
@@ -200,9 +201,7 @@ def test_gradients_are_finite_differences(name: str, tolerance: float, kind: str
     hf = helpers.tiny_hf(name, seed=3)
     model = helpers.both_classes(hf, tokenizer, torch.float64)[kind]
     items = list(encode(words(4), tokenizer, split="train").items)
-    signed = torch.stack(
-        [score_batches(view(model), list(make_batches([one])), "signed") for one in items]
-    )
+    signed = torch.stack([-score_items(model, [one], signed=True) for one in items])
 
     def losses(neuron: NeuronSet, factor: float) -> Tensor:
         with scale(model, neuron, factor):

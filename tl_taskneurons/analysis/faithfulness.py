@@ -1,20 +1,21 @@
 """Does a score predict what silencing does? A score compared with ablation, neuron and set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import pandas as pd
 import torch
 
-from tl_taskneurons.models.forward import answer_losses, frozen
-from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
+from tl_taskneurons.models.forward import answer_logits, frozen
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.attribution import prepared_batches, score_neurons
 from tl_taskneurons.neurons.interventions import deactivate
+from tl_taskneurons.neurons.measures import measured
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.settings import ScoreOptions, ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
@@ -26,11 +27,11 @@ class Faithfulness:
 
     Attributes:
         neurons: one row per sampled neuron: ``layer, neuron, score, exact, sample`` (``"top"``
-            or ``"random"``). ``exact`` is the mean over examples of |loss when silenced - loss|,
-            in nats.
+            or ``"random"``). ``exact`` is the mean over examples of |metric when silenced -
+            metric|; of the loss, in nats.
         sets: one row per silenced set: ``fraction, n_neurons, predicted, sum_of_scores, true``.
-            ``predicted`` is the signed first-order change of the loss, ``true`` the measured
-            one, in nats.
+            ``predicted`` is the signed first-order change of the metric (NaN where it has no
+            gradient), ``true`` the measured one; of the loss, in nats.
         summary: one row: ``method, task, n, spearman, pearson, slope, top_overlap``; the overlap
             (intersection over union) is that of the top tenth of the sample by score and by
             exact effect.
@@ -53,9 +54,8 @@ def faithfulness(
     n_random: int = 60,
     n_top: int = 40,
     fractions: Sequence[float] = (0.001, 0.01, 0.05, 0.10),
-    seed: int = 0,
     progress: bool = False,
-    **options: Unpack[DataOptions],
+    **options: Unpack[ScoreOptions],
 ) -> Faithfulness:
     """Compare a method's scores with what silencing really does, and print the result with str.
 
@@ -69,10 +69,10 @@ def faithfulness(
         n_random: neurons drawn at random from those not in the top sample.
         n_top: neurons with the highest scores.
         fractions: sizes of the silenced sets, as shares of all neurons.
-        seed: of the random sample.
         progress: show progress bars.
-        **options: ``split="train"``, ``limit=16`` (each neuron costs a forward pass over the
-            examples), ``prompt`` and ``token_budget``; see ``Data``.
+        **options: as ``score_neurons``: ``metric``, ``ablation``, ``positions``, ...; here
+            ``limit=16``, as each neuron costs a forward pass over the examples, and ``seed`` draws
+            the random sample too.
 
     Raises:
         ValueError: for ``"exact"``, an unknown method, or a sample of fewer than 10 neurons or
@@ -87,11 +87,11 @@ def faithfulness(
             f"The sample has n_random={n_random} + n_top={n_top} neurons; it needs at least 10 in "
             f"all and at most the model's {n_all}."
         )
-    settings: DataOptions = {"limit": 16, **options}
-    data = settled("faithfulness", Data, settings)
-    scores = score_neurons(model, task, method, seed=seed, progress=progress, **settings)
+    settings: ScoreOptions = {"limit": 16, **options}
+    asked = settled("faithfulness", ScoreSettings, settings)
+    scores = score_neurons(model, task, method, progress=progress, **settings)
     top = scores.top(n=n_top)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(asked.seed)
     lottery = torch.rand(model_view.shape, generator=generator).masked_fill(top.mask, -1.0)
     drawn = NeuronScores(lottery, scores.fingerprint).top(n=n_random)
     sample = (top | drawn).rename(f"sample for {task.name}")
@@ -100,7 +100,7 @@ def faithfulness(
     frame["score"] = scores.values[sample.mask].numpy()
     frame["exact"] = exact.values[sample.mask].numpy()
     frame["sample"] = ["top" if here else "random" for here in top.mask[sample.mask].tolist()]
-    sets = _silence_sets(model, task, scores, fractions, data)
+    sets = _silence_sets(model, task, scores, fractions, asked)
     return Faithfulness(frame, sets, _summary(frame, method, task.name))
 
 
@@ -109,27 +109,39 @@ def _silence_sets(
     task: Task,
     scores: NeuronScores,
     fractions: Sequence[float],
-    data: Data,
+    settings: ScoreSettings,
 ) -> pd.DataFrame:
-    model_view = view(model)
-    inputs = read_inputs(model_view, task, data)
-    batches = [batch.to(model_view.device) for batch in inputs.batches()]
+    model_view, metric = view(model), settings.measure
+    batches = [
+        batch.to(model_view.device) for batch in prepared_batches(model_view, task, settings)
+    ]
+    ablation = settings.ablation
+    if isinstance(ablation, str) and ablation == "mean":
+        ablation = score_batches(model_view, batches, "activation_mean")
+    with torch.no_grad(), frozen(model_view.model):
+        references = [
+            answer_logits(model_view, batch).float() if metric.reference else None
+            for batch in batches
+        ]
 
-    def loss() -> float:
+    def value() -> float:
         with torch.no_grad(), frozen(model_view.model):
-            losses = torch.cat([answer_losses(model_view, batch) for batch in batches])
-        return float(losses.mean())
+            pairs = zip(batches, references, strict=True)
+            return float(torch.cat([measured(metric, model_view, *each) for each in pairs]).mean())
 
-    signed = score_batches(model_view, batches, "signed")
-    plain = loss()
+    predicted = torch.full(model_view.shape, float("nan"))
+    if metric.gradient and not metric.reference:
+        signed = replace(settings, signed=True)
+        predicted = score_batches(model_view, batches, "grad_act", settings=signed)
+    plain = value()
     rows = []
     for fraction in fractions:
         neurons: NeuronSet = scores.top(fraction=fraction)
-        with deactivate(model, neurons):
-            true = loss() - plain
+        with deactivate(model, neurons, ablation=ablation, positions=settings.positions):
+            true = value() - plain
         rows.append(
             {"fraction": fraction, "n_neurons": len(neurons),
-             "predicted": -float(signed[neurons.mask].sum()),
+             "predicted": float(predicted[neurons.mask].sum()),
              "sum_of_scores": float(scores.values[neurons.mask].sum()), "true": true}
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -72,7 +72,8 @@ class Answering:
         if self.cache is None:
             return answer_logits(self.model_view, batch).float()
         rows = self.cache.repeat(len(batch.index))
-        return rows.extend(batch.tokens, batch.attention_mask, before(batch.answer_mask)).float()
+        positions = before(batch.answer_mask)
+        return rows.extend(batch.tokens, batch.attention_mask, positions, stage="rest").float()
 
 
 def answer(run: Answering, split: str, generation: bool) -> Answers:
@@ -106,7 +107,7 @@ def prefill(model_view: ModelView, prefix: tuple[int, ...]) -> KVCache:
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
     last = torch.zeros_like(everywhere)
     last[:, -1] = True
-    cache.extend(tokens, everywhere, last)
+    cache.extend(tokens, everywhere, last, stage="prefix")
     return cache
 
 

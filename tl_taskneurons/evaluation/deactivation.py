@@ -3,21 +3,64 @@
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.evaluation.evaluate import evaluate_items
-from tl_taskneurons.neurons.interventions import deactivate, mean_ablate
+from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
+from tl_taskneurons.models.positions import Positions, check_positions, named
+from tl_taskneurons.neurons.ablation import check_ablation
+from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
 from tl_taskneurons.tasks.task import Task, Tasks
 
-Ablation = Literal["zero", "mean"]
+
+class DeactivationOptions(EvaluateOptions, total=False):
+    """Options of ``evaluate_condition``; those of ``evaluate_items`` besides its own."""
+
+    ablation: str
+    means: Float[Tensor, "layer d_mlp"] | None
+    positions: Positions
+    limit_others: int | None
+
+
+@dataclass(frozen=True)
+class Silencing:
+    """How neurons are silenced in a table of conditions.
+
+    Attributes:
+        ablation: a name of ``ABLATIONS``; see ``deactivate``.
+        means: the means, for ``"mean"``; see ``activation_mean``.
+        positions: where; see ``deactivate``.
+
+    Raises:
+        ValueError: for an unknown ablation, or ``"mean"`` without means.
+    """
+
+    ablation: str = "zero"
+    means: Float[Tensor, "layer d_mlp"] | None = None
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        check_ablation(self.ablation)
+        check_positions(self.positions)
+        if self.ablation == "mean" and self.means is None:
+            raise InputError(
+                f"ablation is {self.ablation!r} with means=None; use 'zero', or 'mean' with "
+                "means=activation_mean(model, task)."
+            )
+
+    def applied(self, model: Any, neurons: NeuronSet | None) -> AbstractContextManager[None]:
+        """Silence the neurons while the context is open."""
+        if neurons is None:
+            return nullcontext()
+        ablation = self.ablation if self.ablation != "mean" or self.means is None else self.means
+        return deactivate(model, neurons, ablation=ablation, positions=self.positions)
 
 
 @dataclass(frozen=True)
@@ -64,12 +107,7 @@ def evaluate_condition(
     model: Any,
     tasks: Iterable[Task],
     condition: Condition,
-    *,
-    ablation: Ablation = "zero",
-    means: Float[Tensor, "layer d_mlp"] | None = None,
-    limit: int | None = None,
-    limit_others: int | None = None,
-    **options: Any,
+    **options: Unpack[DeactivationOptions],
 ) -> pd.DataFrame:
     """Evaluate tasks, item by item, in one condition.
 
@@ -80,12 +118,10 @@ def evaluate_condition(
         model: a HookedTransformer or TransformerBridge.
         tasks: the tasks.
         condition: the state of the model.
-        ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
-        means: the means, for ``"mean"``; see ``activation_mean``.
-        limit: at most the first ``limit`` examples of a task.
-        limit_others: the same for tasks other than the silenced one, which only specificity
-            needs; by default ``limit``.
-        **options: for ``evaluate_items``.
+        **options: those of ``evaluate_items``, and ``ablation="zero"`` (a name of ``ABLATIONS``;
+            ``"mean"`` needs ``means``, see ``activation_mean``), ``positions="all"`` (see
+            ``deactivate``) and ``limit_others``: at most so many examples of tasks other than the
+            silenced one, which only specificity needs; by default ``limit``.
 
     Returns:
         The rows of ``evaluate_items`` with ``silenced, kind, seed, n_neurons, ablation``.
@@ -93,34 +129,37 @@ def evaluate_condition(
     Raises:
         ValueError: for an unknown ablation, or ``"mean"`` without means.
     """
-    if ablation not in ("zero", "mean") or (ablation == "mean" and means is None):
-        raise InputError(
-            f"ablation is {ablation!r} with means={'given' if means is not None else None}; use "
-            "'zero', or 'mean' with means=activation_mean(model, task)."
-        )
+    silencing, rest = _silencing(options)
+    limit, others = rest.pop("limit", None), rest.pop("limit_others", None)
+    others = limit if others is None else others
     listed = Tasks(tasks)
     if condition.kind == "random" and condition.silenced in listed.names:
         listed = Tasks([listed[condition.silenced]])
     neurons = condition.neurons
-    others = limit if limit_others is None else limit_others
     current_team().require_same(
         "evaluate_condition",
-        lambda: {"neurons": neurons and neurons.mask, "ablation": ablation, "means": means},
+        lambda: {
+            "neurons": neurons and neurons.mask,
+            "ablation": silencing.ablation,
+            "means": silencing.means,
+            "positions": named(silencing.positions),
+        },
     )
-    with _silenced(model, neurons, ablation, means):
+    with silencing.applied(model, neurons):
         frame = pd.concat(
             [
                 evaluate_items(
                     model,
                     task,
                     limit=limit if condition.silenced in ("", task.name) else others,
-                    **options,
+                    **rest,
                 )
                 for task in listed
             ]
         )
     return frame.assign(
-        silenced=condition.silenced, kind=condition.kind, seed=condition.seed, ablation=ablation,
+        silenced=condition.silenced, kind=condition.kind, seed=condition.seed,
+        ablation=silencing.ablation,
         n_neurons=0 if neurons is None else len(neurons),
     ).reset_index(drop=True)  # fmt: skip
 
@@ -132,10 +171,8 @@ def deactivation_items(
     *,
     controls: int = 5,
     match: Literal["layer", "total"] = "layer",
-    ablation: Ablation = "zero",
-    means: Float[Tensor, "layer d_mlp"] | None = None,
     progress: bool = False,
-    **options: Any,
+    **options: Unpack[DeactivationOptions],
 ) -> pd.DataFrame:
     """Silence each task's neurons, and random controls, and evaluate all tasks item by item.
 
@@ -148,14 +185,13 @@ def deactivation_items(
         sets: task name to its neurons.
         controls: random controls per set, on that set's task.
         match: how controls match their set; see ``NeuronSet.random_like``.
-        ablation: set silenced neurons to ``"zero"`` or to their ``"mean"``.
-        means: the means, for ``"mean"``.
         progress: show a progress bar.
-        **options: for ``evaluate_items``.
+        **options: those of ``evaluate_condition``.
     """
+    _silencing(options)
     listed = Tasks(tasks)
     frames = [
-        evaluate_condition(model, listed, condition, ablation=ablation, means=means, **options)
+        evaluate_condition(model, listed, condition, **options)
         for condition in Progress("deactivate", shown=progress).over(
             conditions(sets, controls=controls, match=match)
         )
@@ -163,11 +199,7 @@ def deactivation_items(
     return pd.concat(frames, ignore_index=True)
 
 
-def _silenced(
-    model: Any, neurons: NeuronSet | None, ablation: Ablation, means: Tensor | None
-) -> AbstractContextManager[None]:
-    if neurons is None:
-        return nullcontext()
-    if ablation == "mean" and means is not None:
-        return mean_ablate(model, neurons, means)
-    return deactivate(model, neurons)
+def _silencing(options: Mapping[str, Any]) -> tuple[Silencing, dict[str, Any]]:
+    """Take what says how to silence out of the options."""
+    own = {key: value for key, value in options.items() if key in Silencing.__annotations__}
+    return Silencing(**own), {key: value for key, value in options.items() if key not in own}

@@ -1,6 +1,6 @@
 """How well a model does a task: accuracy, exact match, ROUGE-L and loss, item by item."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Unpack
 
@@ -8,10 +8,12 @@ import pandas as pd
 import torch
 
 from tl_taskneurons.evaluation.answers import Answering, answer, prefill, shared_prefix
+from tl_taskneurons.evaluation.measuring import measure
 from tl_taskneurons.evaluation.tables import summarise
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.metrics import find_metric
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
@@ -24,6 +26,7 @@ class EvaluateOptions(DataOptions, total=False):
     generation: bool
     max_new_tokens: int
     share_prefix: bool
+    metric: str | Callable[..., Any] | None
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,16 @@ class Evaluation(Data):
             once and reuse their keys and values: several times faster for few-shot prompts.
             The results are the same up to rounding, with this library's interventions or none;
             leave it off when hooks of your own treat positions differently.
+        metric: measure this in place of the task's own: a name of ``METRICS``, or a function of
+            the logits ``[answer_tokens, vocab]`` and the example's ``Item``; see
+            ``ScoreSettings``. ``score`` is then its value, in its own unit.
     """
 
     split: str = "test"
     generation: bool = False
     max_new_tokens: int = 64
     share_prefix: bool = False
+    metric: str | Callable[..., Any] | None = None
 
 
 def evaluate(
@@ -89,7 +96,8 @@ def evaluate_items(model: Any, task: Task, **options: Unpack[EvaluateOptions]) -
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         task: the task.
         **options: ``split="test"``, ``prompt``, ``limit``, ``token_budget`` (see ``Data``),
-            ``generation``, ``max_new_tokens=64`` and ``share_prefix`` (see ``Evaluation``).
+            ``generation``, ``max_new_tokens=64``, ``share_prefix`` and ``metric`` (see
+            ``Evaluation``).
 
     Returns:
         One row per example: ``task, metric, item, score`` (0 to 1), ``loss`` (nats per token),
@@ -101,17 +109,20 @@ def evaluate_items(model: Any, task: Task, **options: Unpack[EvaluateOptions]) -
         TypeError: for an unknown option.
     """
     settings = settled("evaluate_items", Evaluation, options)
+    metric = None if settings.metric is None else find_metric(settings.metric)
+    name = task.metric if metric is None else metric.name
     model_view = view(model)
     # Generated answers need room in the context as well.
-    generates = settings.generation or task.metric == "rougeL"
+    generates = metric is None and (settings.generation or task.metric == "rougeL")
     inputs = read_inputs(
-        model_view, task, settings, room=settings.max_new_tokens if generates else 0
-    )
+        model_view, task, settings, room=settings.max_new_tokens if generates else 0,
+        contrast=metric is not None and (metric.wrong or metric.by_item),
+    )  # fmt: skip
     team = current_team()
     team.require_same(
         "evaluate_items",
         lambda: {
-            "model": model_view.fingerprint, "task": task.name, "metric": task.metric,
+            "model": model_view.fingerprint, "task": task.name, "metric": name,
             "labels": task.labels, "generation": settings.generation,
             "max_new_tokens": settings.max_new_tokens, "share_prefix": settings.share_prefix,
             "examples": [asdict(item) for item in inputs.items],
@@ -128,11 +139,15 @@ def evaluate_items(model: Any, task: Task, **options: Unpack[EvaluateOptions]) -
         run = Answering(
             model_view, task, share, settings.prompt, settings.max_new_tokens, len(prefix), cache
         )
-        losses, scores, predictions = answer(run, settings.split, settings.generation)
+        losses, scores, predictions = (
+            answer(run, settings.split, settings.generation)
+            if metric is None
+            else measure(run, metric)
+        )
     rows = team.merge(own, list(zip(losses, scores, predictions, strict=True)))
     losses, scores, predictions = zip(*rows, strict=True)
     return pd.DataFrame(
-        {"task": task.name, "metric": task.metric, "item": range(len(rows)),
+        {"task": task.name, "metric": name, "item": range(len(rows)),
          "score": scores, "loss": losses, "prediction": predictions,
          "n_truncated": inputs.n_truncated}
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """Running a model on answer batches: frozen parameters, and logits only where answers are."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tl_taskneurons.models.hooks import add_hook
+from tl_taskneurons.models.positions import places_of, running
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
@@ -48,7 +50,9 @@ def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_
         model_view: the model.
         batch: tokens on the model's device.
     """
-    with as_loaded(), logits_only_at(model_view, before(batch.answer_mask)):
+    prepare(batch)
+    positions = before(batch.answer_mask)
+    with as_loaded(), running(lambda: places_of(batch)), logits_only_at(model_view, positions):
         logits = run_without_cache(model_view, batch.tokens, batch.attention_mask)
     return logits.squeeze(0)
 
@@ -88,6 +92,60 @@ def run_without_cache(
                 raise
             _need_a_cache.add(model)
     return model(tokens, **kwargs)
+
+
+# What open interventions need to know of a batch before it runs.
+_PREPARING: ContextVar[tuple[Callable[[Batch], None], ...]] = ContextVar("preparing", default=())
+_CHANGED: ContextVar[bool] = ContextVar("changed", default=False)
+_UNDISTURBED: ContextVar[bool] = ContextVar("undisturbed", default=False)
+
+
+@contextmanager
+def preparing(look: Callable[[Batch], None]) -> Iterator[None]:
+    """Call a function with each batch of ``answer_logits`` before it runs."""
+    token = _PREPARING.set((*_PREPARING.get(), look))
+    try:
+        yield
+    finally:
+        _PREPARING.reset(token)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Suspend this library's interventions by hooks while the context is open."""
+    token = _UNDISTURBED.set(True)
+    try:
+        yield
+    finally:
+        _UNDISTURBED.reset(token)
+
+
+@contextmanager
+def changed_weights() -> Iterator[None]:
+    """Say that an intervention has changed the model's weights for a while."""
+    token = _CHANGED.set(True)
+    try:
+        yield
+    finally:
+        _CHANGED.reset(token)
+
+
+def weights_are_changed() -> bool:
+    """Whether an intervention has changed weights, so that there is no undisturbed model."""
+    return _CHANGED.get()
+
+
+def is_undisturbed() -> bool:
+    """Whether interventions by hooks are suspended."""
+    return _UNDISTURBED.get()
+
+
+def prepare(batch: Batch) -> None:
+    """Let open interventions look at a batch, e.g. to run its counterfactuals first."""
+    if not is_undisturbed():
+        for look in _PREPARING.get():
+            with undisturbed():
+                look(batch)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """From a task to what a model runs: the one road to encoded examples and their batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -62,7 +64,25 @@ class Inputs:
         return make_batches(chosen, token_budget=self.token_budget, with_end=with_end)
 
 
-def read_inputs(model: ModelView | Any, task: Task, data: Data, *, room: int = 0) -> Inputs:
+# What open interventions do to examples that are read, e.g. to give them counterfactual prompts.
+_CHANGING: ContextVar[tuple[Callable[[tuple[Item, ...]], tuple[Item, ...]], ...]] = ContextVar(
+    "changing", default=()
+)
+
+
+@contextmanager
+def changing_items(change: Callable[[tuple[Item, ...]], tuple[Item, ...]]) -> Iterator[None]:
+    """Change the examples that ``read_inputs`` gives while the context is open."""
+    token = _CHANGING.set((*_CHANGING.get(), change))
+    try:
+        yield
+    finally:
+        _CHANGING.reset(token)
+
+
+def read_inputs(
+    model: ModelView | Any, task: Task, data: Data, *, room: int = 0, contrast: bool = False
+) -> Inputs:
     """Tokenise a task's examples for a model.
 
     Args:
@@ -70,18 +90,24 @@ def read_inputs(model: ModelView | Any, task: Task, data: Data, *, room: int = 0
         task: the task.
         data: which examples, and how.
         room: tokens of the context that are left free, for answers to be generated.
+        contrast: tokenise the examples' wrong answers and counterfactual inputs as well.
 
     Raises:
         ValueError: as ``tasks.prompts.encode`` does, and for a token budget below 1.
     """
     model_view = view(model)
+    changes = _CHANGING.get()
     encoded = encode(
         task, getattr(model_view.model, "tokenizer", None), split=data.split, prompt=data.prompt,
         limit=data.limit,
         max_length=None if model_view.n_ctx is None else model_view.n_ctx - room,
+        contrast=contrast or bool(changes),
     )  # fmt: skip
     budget = token_budget_for(model_view.device, data.token_budget)
-    return Inputs(encoded.items, encoded.n_truncated, encoded.n_fewer_shots, budget)
+    items = encoded.items
+    for change in changes:
+        items = change(items)
+    return Inputs(items, encoded.n_truncated, encoded.n_fewer_shots, budget)
 
 
 def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:

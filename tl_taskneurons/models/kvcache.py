@@ -2,13 +2,14 @@
 
 import copy
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tl_taskneurons.models.forward import as_loaded, logits_only_at, run_without_cache
+from tl_taskneurons.models.positions import Places, running
 from tl_taskneurons.models.view import ModelView
 
 # Models that compute something else with a cache than without.
@@ -35,6 +36,7 @@ class KVCache:
         self._view = model_view
         self._cache: Any = None
         self._mask = torch.zeros((n_rows, 0), dtype=torch.bool, device=model_view.device)
+        self._predicts = self._opens = self._mask
         self._tokens: Tensor | None = None
         if model_view.model in _wrong and not trusted:
             self._tokens = torch.zeros_like(self._mask, dtype=torch.long)
@@ -51,6 +53,8 @@ class KVCache:
         tokens: Int[Tensor, "batch new"],
         mask: Bool[Tensor, "batch new"],
         positions: Bool[Tensor, "batch new"],
+        *,
+        stage: Literal["prefix", "rest", "step"] = "step",
     ) -> Float[Tensor, "n vocab"]:
         """Run new tokens after those seen, remember them, and return the logits at positions.
 
@@ -58,16 +62,33 @@ class KVCache:
             tokens: token ids.
             mask: True at real tokens.
             positions: where logits are wanted.
+            stage: a ``"prefix"`` of prompts, the ``"rest"`` of prompts with their answers, or the
+                prompts and then a ``"step"`` of answers that are being generated.
         """
         model = self._view.model
+        predicts = torch.zeros_like(positions) if stage == "prefix" else positions
+        opens = predicts & (predicts.long().cumsum(1) == 1)
+        if stage == "step" and self._mask.shape[1]:  # an answer goes on
+            opens = torch.zeros_like(predicts)
         self._mask = torch.cat([self._mask, mask], dim=1)
+        self._predicts = torch.cat([self._predicts, predicts], dim=1)
+        self._opens = torch.cat([self._opens, opens], dim=1)
+
+        def places(run: Tensor) -> Places:
+            total, n = self._mask.long(), run.shape[1]
+            return Places(
+                run, self._mask[:, -n:], self._predicts[:, -n:], self._opens[:, -n:],
+                total.cumsum(1)[:, -n:] - 1, total.sum(1) if stage == "rest" else None,
+            )  # fmt: skip
+
         if self._tokens is not None:
             old = torch.zeros_like(self._tokens, dtype=torch.bool)
-            self._tokens = torch.cat([self._tokens, tokens], dim=1)
-            with as_loaded(), logits_only_at(self._view, torch.cat([old, positions], dim=1)):
-                logits = run_without_cache(self._view, self._tokens, self._mask)
+            self._tokens = seen = torch.cat([self._tokens, tokens], dim=1)
+            wanted = torch.cat([old, positions], dim=1)
+            with as_loaded(), running(lambda: places(seen)), logits_only_at(self._view, wanted):
+                logits = run_without_cache(self._view, seen, self._mask)
             return logits.squeeze(0)
-        with as_loaded(), logits_only_at(self._view, positions):
+        with as_loaded(), running(lambda: places(tokens)), logits_only_at(self._view, positions):
             if self._view.is_bridge:
                 logits, self._cache = model(
                     tokens,
@@ -84,6 +105,8 @@ class KVCache:
         """Return a copy of a one-row cache with ``n`` equal rows."""
         other = copy.copy(self)
         other._mask = self._mask.expand(n, -1)
+        other._predicts = self._predicts.expand(n, -1)
+        other._opens = self._opens.expand(n, -1)
         if self._tokens is not None:
             other._tokens = self._tokens.expand(n, -1)
             return other

@@ -7,13 +7,16 @@ examples. That is the default, ``"grad_act"``; the other methods are there to co
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 
 from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs, require_fitting
+from tl_taskneurons.models.positions import named
 from tl_taskneurons.models.view import ModelView, view
-from tl_taskneurons.neurons.methods import METHODS, Method
+from tl_taskneurons.neurons.methods import METHODS, Method, find_ablation
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import PerLayer, require_scores, score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -21,7 +24,7 @@ from tl_taskneurons.neurons.settings import ItemOptions, ScoreOptions, ScoreSett
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.batches import make_batches, token_budget_for
+from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item
 from tl_taskneurons.tasks.task import Task, Tasks
 
@@ -49,12 +52,14 @@ def score_neurons(
         neurons: which neurons to ablate, for ``"exact"`` only; the others score 0.
         progress: show a progress bar.
         **options: ``split="train"``, ``prompt``, ``limit`` and ``token_budget`` (see ``Data``),
-            ``layers``, ``steps=8`` and ``seed`` (see ``ScoreSettings``).
+            ``metric="loss"``, ``ablation="zero"``, ``positions="all"``, ``signed``,
+            ``per_example``, ``layers``, ``steps=8`` and ``seed`` (see ``ScoreSettings``).
 
     Raises:
-        ValueError: for an unknown method, an empty split, a loss that is not finite (naming the
-            example), ``"exact"`` without ``neurons``, neurons of another model, or a layer that
-            isn't there.
+        ValueError: for an unknown method, a method that can't answer what is asked, an empty
+            split, a metric that is not finite, not a scalar or without gradient, a missing wrong
+            answer or counterfactual (naming the example), ``"exact"`` without ``neurons``, neurons
+            of another model, or a layer that isn't there.
         TypeError: for an unknown option.
     """
     record = METHODS.find(method)
@@ -70,15 +75,64 @@ def score_neurons(
             f"layers={list(settings.layers)} with method {method!r}: only "
             f"{', '.join(item_methods())} can score some layers alone."
         )
+    require_fit(record, settings)
     if not record.data:
         return _score_weights(model_view, task, record, settings)
-    inputs = read_inputs(model_view, task, settings)
+    inputs = read_inputs(model_view, task, settings, contrast=_contrasted(settings))
+    items = _prepared(inputs.items, settings)
+    examples = torch.zeros(len(items), *model_view.shape) if settings.per_example else None
     values = score_batches(
-        model_view, list(inputs.batches()), method, neurons=neurons, settings=settings,
-        progress=Progress(f"{method} {task.name}", shown=progress),
+        model_view, list(inputs.batches(items)), method, neurons=neurons, settings=settings,
+        progress=Progress(f"{method} {task.name}", shown=progress), examples=examples,
     )  # fmt: skip
-    info = _info(model_view, task, inputs, settings, method)
-    return NeuronScores(values, model_view.fingerprint, task.name, method, info)
+    info = _info(model_view, task, inputs, settings, record)
+    return NeuronScores(values, model_view.fingerprint, task.name, method, info, examples)
+
+
+def require_fit(method: Method, settings: ScoreSettings) -> None:
+    """Raise ValueError where a method can't answer what is asked.
+
+    Args:
+        method: the method.
+        settings: metric, ablation, positions and sign.
+    """
+    metric, name = settings.measure, method.name
+    cause = ""
+    if not method.asks and not settings.asks_default:
+        cause = "it is no effect on a metric"
+    elif settings.signed and not method.signed:
+        cause = "it has no sign; use 'grad_act' for signed scores"
+    elif method.gradients and not metric.gradient:
+        cause = f"metric {metric.name!r} has no gradient; use 'exact'"
+    elif method.first_order and metric.reference:
+        cause = (
+            f"the gradient of {metric.name!r} is zero where nothing is disturbed yet; use "
+            "'integrated_gradients' or 'exact'"
+        )
+    elif settings.per_example and not method.data:
+        cause = "it takes no examples"
+    if cause:
+        facts = ", ".join(f"{key}={value!r}" for key, value in settings.facts().items() if value)
+        raise InputError(f"Method {name!r} can't answer {facts}: {cause}.")
+
+
+def prepared_batches(model_view: ModelView, task: Task, settings: ScoreSettings) -> list[Batch]:
+    """Return a task's batches, whose examples carry what metric and ablation need."""
+    inputs = read_inputs(model_view, task, settings, contrast=_contrasted(settings))
+    return list(inputs.batches(_prepared(inputs.items, settings)))
+
+
+def _contrasted(settings: ScoreSettings) -> bool:
+    """Whether examples need their wrong answers or counterfactual prompts."""
+    metric = settings.measure
+    return metric.wrong or metric.by_item or settings.ablation == "counterfactual"
+
+
+def _prepared(items: Sequence[Item], settings: ScoreSettings) -> Sequence[Item]:
+    """Give the items what the ablation needs of each."""
+    if isinstance(settings.ablation, Tensor):
+        return items
+    return find_ablation(settings.ablation).prepared(items, settings.seed)
 
 
 def item_methods() -> tuple[str, ...]:
@@ -103,7 +157,7 @@ def _score_weights(
 
 
 def _info(
-    model_view: ModelView, task: Task, inputs: Inputs, settings: ScoreSettings, method: str
+    model_view: ModelView, task: Task, inputs: Inputs, settings: ScoreSettings, method: Method
 ) -> dict[str, Any]:
     """What the scores were made of."""
     prompt = settings.prompt
@@ -114,7 +168,11 @@ def _info(
         "shots": prompt.shots, "chat": prompt.chat,
         "prompt_seed": prompt.seed, "dtype": str(model_view.dtype).removeprefix("torch."),
     }  # fmt: skip
-    if method == "integrated_gradients":
+    if method.asks:
+        info |= {**settings.facts(), "unit": settings.measure.unit}
+    else:
+        info |= {"unit": method.unit, "positions": named(settings.positions)}
+    if method.name == "integrated_gradients":
         info["steps"] = settings.steps
     if settings.layers is not None:
         info["layers"] = list(settings.layers)
@@ -134,7 +192,9 @@ def score_items(
         model: a HookedTransformer or TransformerBridge.
         items: prompt and answer ids; only the answer counts in the loss.
         method: a method of ``METHODS`` that needs data and no neurons.
-        **options: ``token_budget``, ``layers`` and ``steps``; see ``ScoreSettings``.
+        **options: ``token_budget``, ``layers``, ``steps``, ``seed``, ``metric``, ``ablation``,
+            ``positions`` and ``signed``; see ``ScoreSettings``. Wrong answers and counterfactual
+            prompts are those of the items.
 
     Raises:
         ValueError: for another method, no items, an item without prompt or answer (naming it), or
@@ -149,10 +209,11 @@ def score_items(
                 f"Item {i} has {len(item.prompt)} prompt and {len(item.answer)} answer tokens; it "
                 "needs at least one of each (a BOS will do as prompt)."
             )
+    require_fit(METHODS.find(method), settings)
     model_view = view(model)
     require_fitting(model_view, items)
     budget = token_budget_for(model_view.device, settings.token_budget)
-    batches = list(make_batches(items, token_budget=budget))
+    batches = list(make_batches(_prepared(items, settings), token_budget=budget))
     return score_batches(model_view, batches, method, settings=settings)
 
 
@@ -194,28 +255,43 @@ def score_tasks(
     listed, model_view = Tasks(tasks), view(model)
     if not listed:
         raise InputError("There are no tasks to score neurons for; give at least one.")
-    found = [read_inputs(model_view, task, settings) for task in listed]
-    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    for inputs in found:
-        for item in inputs.items:
-            places.setdefault((item.prompt, item.answer), len(places))
+    record = METHODS.find(method)
+    require_fit(record, settings)
+    if settings.ablation == "mean" or settings.per_example:  # of each task's own examples
+        return {
+            task.name: score_neurons(model_view, task, method, progress=progress, **options)
+            for task in listed
+        }
+    found = [
+        read_inputs(model_view, task, settings, contrast=_contrasted(settings)) for task in listed
+    ]
+    prepared = [_prepared(inputs.items, settings) for inputs in found]
+    places: dict[Item, int] = {}
+    for items in prepared:
+        for item in items:
+            places.setdefault(_content(item), len(places))
     # How often each task has each example.
     owners = torch.zeros(len(listed), len(places))
-    for row, inputs in enumerate(found):
-        for item in inputs.items:
-            owners[row, places[item.prompt, item.answer]] += 1
-    items = [Item(place, *ids, ()) for ids, place in places.items()]
+    for row, items in enumerate(prepared):
+        for item in items:
+            owners[row, places[_content(item)]] += 1
+    merged = [replace(item, index=place) for item, place in places.items()]
     values = score_batches(
-        model_view, list(found[0].batches(items)), method, settings=settings, owners=owners,
+        model_view, list(found[0].batches(merged)), method, settings=settings, owners=owners,
         progress=Progress(f"{method} of {len(listed)} tasks", shown=progress),
     )  # fmt: skip
     return {
         task.name: NeuronScores(
             values[row], model_view.fingerprint, task.name, method,
-            _info(model_view, task, found[row], settings, method),
+            _info(model_view, task, found[row], settings, record),
         )
         for row, task in enumerate(listed)
     }  # fmt: skip
+
+
+def _content(item: Item) -> Item:
+    """Return what makes two items the same example."""
+    return replace(item, index=0, end=())
 
 
 @torch.inference_mode(False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor
 from tl_taskneurons.models.checkpointing import recomputes
 from tl_taskneurons.models.forward import answer_losses
 from tl_taskneurons.models.hooks import Hook, hooked
+from tl_taskneurons.models.positions import chosen, places_of
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.ablation import Replacement
+from tl_taskneurons.neurons.measures import example_of, measured, require_gradient
 from tl_taskneurons.neurons.settings import ScoreSettings
-from tl_taskneurons.runtime.errors import StateError
+from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
+
+# A layer, and what its activations are changed by.
+Path = tuple[int, Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +33,8 @@ class BatchPass:
         batch: tokens on the model's device.
         layers: the layers to score.
         settings: the options.
+        other: what takes a silenced activation's place; None for zero.
+        reference: logits of the undisturbed model, where the metric compares with it.
         add: takes a layer and its scores of each example, ``[batch, d_mlp]``, once a layer.
     """
 
@@ -34,27 +43,61 @@ class BatchPass:
     layers: Sequence[int]
     settings: ScoreSettings
     add: Callable[[int, Float[Tensor, "batch d_mlp"]], None]
+    other: Replacement | None = None
+    reference: Tensor | None = None
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "batch pos 1"] | None:
+        """True at the positions that are asked for; None where that is everywhere."""
+        mask = chosen(self.settings.positions, places_of(self.batch))
+        if mask is not None and not bool(mask.any(1).all()):
+            row = int((~mask.any(1)).nonzero()[0])
+            raise InputError(
+                f"positions={self.settings.positions!r} choose no token of example "
+                f"{example_of(self.batch, row)}, which has "
+                f"{int(self.batch.attention_mask[row].sum())}; choose others."
+            )
+        return None if mask is None else mask.unsqueeze(-1)
 
     @property
     def real(self) -> Bool[Tensor, "batch pos 1"]:
-        """True at tokens, False at padding; multiplies activations."""
-        return self.batch.attention_mask.unsqueeze(-1)
+        """True at the tokens that are asked for, False at padding; multiplies activations."""
+        return self.batch.attention_mask.unsqueeze(-1) if self.mask is None else self.mask
+
+    def removed(self, layer: int, activation: Tensor) -> Float[Tensor, "batch pos d_mlp"]:
+        """What silencing takes away: the activation less what takes its place, in float32."""
+        away = activation.float()
+        if self.other is not None:
+            away = away - self.other(layer, activation).float()
+        return away if self.mask is None else away * self.mask.to(away.device)
+
+    def objective(self) -> Float[Tensor, " batch"]:
+        """Run forward and return each example's metric, with its gradient."""
+        metric = self.settings.measure
+        values = measured(metric, self.model_view, self.batch, self.reference)
+        if metric.by_item and torch.is_grad_enabled():
+            require_gradient(metric, values, self.batch)
+        return values
 
     def watch(self, see: Callable[[int, Tensor], None]) -> None:
         """Run forward; hand each layer's activation ``[batch, pos, d_mlp]`` to ``see``."""
         watch(self.model_view, self.batch, self.layers, see)
 
     def backward(
-        self, reduce: Callable[[int, Tensor, Tensor], None], scale: tuple[int, float] | None = None
+        self, reduce: Callable[[int, Tensor, Tensor], None], path: Path | None = None
     ) -> None:
         """Run forward and backward; hand each layer's gradient and activation to ``reduce``."""
 
-        def chosen(layer: int, gradient: Tensor, activation: Tensor) -> None:
+        def scored(layer: int, gradient: Tensor, activation: Tensor) -> None:
             if layer in self.layers:
                 reduce(layer, gradient, activation)
 
-        lowest = min(self.layers) if scale is None else scale[0]
-        backward(self.model_view, self.batch, chosen, scale, lowest)
+        lowest = min(self.layers) if path is None else path[0]
+        backward(self.model_view, self.batch, scored, path, lowest, self.objective)
+
+    def give(self, layer: int, sums: Float[Tensor, "batch d_mlp"]) -> None:
+        """Add first-order effects: minus the sums over positions of gradient * what is removed."""
+        self.add(layer, -sums if self.settings.signed else sums.abs())
 
 
 def first_order(run: BatchPass) -> None:
@@ -62,23 +105,29 @@ def first_order(run: BatchPass) -> None:
 
     Each layer is reduced when its gradient arrives.
     """
-    run.backward(lambda layer, g, a: run.add(layer, (g.float() * a.float()).sum(1).abs()))
+    run.backward(lambda layer, g, a: run.give(layer, (g.float() * run.removed(layer, a)).sum(1)))
 
 
 def first_order_sizes(run: BatchPass) -> None:
     """Hand over sizes of ``gradient * activation``, summed over positions."""
-    run.backward(lambda layer, g, a: run.add(layer, (g.float() * a.float()).abs().sum(1)))
+    run.backward(
+        lambda layer, g, a: run.add(layer, (g.float() * run.removed(layer, a)).abs().sum(1))
+    )
 
 
 def first_order_sums(run: BatchPass) -> None:
     """Hand over ``gradient * activation`` summed over positions, with its sign."""
-    run.backward(lambda layer, g, a: run.add(layer, (g.float() * a.float()).sum(1)))
+    sign = -1 if run.settings.signed else 1
+    run.backward(
+        lambda layer, g, a: run.add(layer, sign * (g.float() * run.removed(layer, a)).sum(1))
+    )
 
 
 def integrated(run: BatchPass) -> None:
     """Integrate gradients along ``alpha * w``, alpha from 0 to 1, scaling one layer as a whole.
 
-    The midpoint rule; the size of ``activation * mean gradient`` summed over positions.
+    The midpoint rule; the size of ``activation * mean gradient`` summed over positions. Another
+    ablation than zero starts the path at what takes the activations' place.
     """
     n_rows, steps = len(run.batch.index), run.settings.steps
     for layer in run.layers:
@@ -90,11 +139,22 @@ def integrated(run: BatchPass) -> None:
             at: int, gradient: Tensor, activation: Tensor, layer: int = layer, sums: Tensor = sums
         ) -> None:
             if at == layer:
-                sums += (gradient.float() * activation.float()).sum(1).to(sums.device)
+                sums += (gradient.float() * run.removed(at, activation)).sum(1).to(sums.device)
 
         for step in range(steps):
-            run.backward(reduce, (layer, (step + 0.5) / steps))
-        run.add(layer, (sums / steps).abs())
+            run.backward(reduce, (layer, _towards(run, layer, (step + 0.5) / steps)))
+        run.give(layer, sums / steps)
+
+
+def _towards(run: BatchPass, layer: int, alpha: float) -> Callable[[Tensor], Tensor]:
+    """Return a function that moves activations from what replaces them to what they are."""
+
+    def move(activation: Tensor) -> Tensor:
+        if run.other is None and run.mask is None:
+            return activation * alpha
+        return activation - (1 - alpha) * run.removed(layer, activation).to(activation.dtype)
+
+    return move
 
 
 def sizes(run: BatchPass) -> None:
@@ -143,17 +203,20 @@ def backward(
     model_view: ModelView,
     batch: Batch,
     reduce: Callable[[int, Tensor, Tensor], None],
-    scale: tuple[int, float] | None = None,
+    path: Path | None = None,
     lowest: int = 0,
+    objective: Callable[[], Tensor] | None = None,
 ) -> None:
     """Run forward and backward; hand each layer's gradient and activation to ``reduce``.
 
     Args:
         model_view: the model, frozen.
         batch: tokens on the model's device.
-        reduce: called with layer, gradient and (unscaled) activation ``[batch, pos, d_mlp]``.
-        scale: a layer whose activations are multiplied by a factor first.
+        reduce: called with layer, gradient and (unchanged) activation ``[batch, pos, d_mlp]``.
+        path: a layer, and what its activations are changed by first.
         lowest: layers below it take no part in the backward pass.
+        objective: runs the model and returns what to differentiate, one number an example; the
+            loss by default.
     """
     fired: set[int] = set()
     again = recomputes(model_view)
@@ -166,8 +229,8 @@ def backward(
             fired.add(layer)
             if not (first and again):
                 values[layer] = activation.detach()
-            if scale is not None and scale[0] == layer:
-                activation = activation.detach() * scale[1]
+            if path is not None and path[0] == layer:
+                activation = path[1](activation.detach())
             if not activation.requires_grad:
                 activation = activation.detach().requires_grad_()
             if first:
@@ -181,9 +244,9 @@ def backward(
 
     hooks = {layer.index: hook(layer.index) for layer in model_view.layers[lowest:]}
     with torch.enable_grad(), hooked(model_view, hooks):
-        losses = answer_losses(model_view, batch)
+        numbers = objective() if objective else answer_losses(model_view, batch)
         require_fired(model_view, fired, range(lowest, model_view.n_layers))
-        losses.sum().backward()
+        numbers.sum().backward()
 
 
 def watch(

@@ -14,12 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
+from tl_taskneurons.models.forward import changed_weights, is_undisturbed, preparing
 from tl_taskneurons.models.hooks import Hook, hooked
+from tl_taskneurons.models.inputs import changing_items
+from tl_taskneurons.models.positions import Positions, check_positions, chosen, current_places
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
+from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants, counterfactuals
+from tl_taskneurons.neurons.methods import Ablation, find_ablation
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.runtime.roles import current_role
+from tl_taskneurons.tasks.batches import Batch
 
 How = Literal["hooks", "weights"]
 Change = Callable[[int, Tensor, Tensor], Tensor]
@@ -30,9 +36,15 @@ class HookNeverFiredWarning(UserWarning):
 
 
 def deactivate(
-    model: Any, neurons: NeuronSet, *, how: How = "hooks"
+    model: Any,
+    neurons: NeuronSet,
+    *,
+    how: How = "hooks",
+    ablation: str | Tensor = "zero",
+    positions: Positions = "all",
+    seed: int = 0,
 ) -> AbstractContextManager[None]:
-    """Silence neurons: their activation is zero at every position (paper, section 2).
+    """Silence neurons: by default their activation is zero at every position (paper, section 2).
 
     Args:
         model: a HookedTransformer or TransformerBridge.
@@ -40,15 +52,77 @@ def deactivate(
         how: ``"hooks"`` zeroes the activations; ``"weights"`` zeroes the rows of the output
             matrices and puts them back afterwards. Both give exactly the same outputs; weights
             also work where hooks are bypassed, such as ``model.original_model(...)``.
+        ablation: what the activation becomes: ``"zero"``, constants ``[layer, d_mlp]`` (e.g. from
+            ``activation_mean``), or inside ``evaluate`` and ``score_neurons`` also
+            ``"counterfactual"`` or ``"resample"``: the activation in the example's counterfactual
+            prompt, or in that of another example.
+        positions: where: ``"all"``, a slice of each text's tokens, a function of ``Places``, or
+            inside ``evaluate`` and ``score_neurons`` also ``"answer"`` or ``"last_prompt"``.
+        seed: which examples ``"resample"`` draws.
 
     Raises:
-        ValueError: for neurons of another model or an unknown ``how``.
+        ValueError: for neurons of another model, an unknown ``how``, ablation or positions,
+            weights with another ablation than zero or at some positions only, or (when the model
+            runs) an example without counterfactual.
     """
-    return scale(model, neurons, 0.0, how=how)
+    check_positions(positions)
+    check_ablation(ablation)
+    if how == "weights" and not (
+        isinstance(ablation, str) and (ablation, positions) == ("zero", "all")
+    ):
+        raise InputError(
+            "how='weights' silences to zero at all positions; use how='hooks' for anything else."
+        )
+    if isinstance(ablation, Tensor):
+        return mean_ablate(model, neurons, ablation, positions=positions)
+    if ablation == "mean":
+        raise InputError(
+            "ablation='mean' needs the means: deactivate(model, neurons, "
+            "ablation=activation_mean(model, task))."
+        )
+    if ablation == "zero":
+        return scale(model, neurons, 0.0, how=how, positions=positions)
+    return _counterfactual(model, neurons, find_ablation(ablation), positions, seed)
 
 
 @contextmanager
-def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") -> Iterator[None]:
+def _counterfactual(
+    model: Any, neurons: NeuronSet, ablation: Ablation, positions: Positions, seed: int
+) -> Iterator[None]:
+    """Give neurons the activations of each example's counterfactual prompt."""
+    model_view = _checked(model, neurons)
+    known: list[tuple[Tensor, Replacement]] = []
+
+    def look(batch: Batch) -> None:
+        known[:] = [(batch.tokens, counterfactuals(model_view, batch, list(neurons.layers())))]
+
+    def change(layer: int, activation: Tensor, index: Tensor) -> Tensor:
+        tokens = current_places("answer", activation[..., 0].long()).tokens
+        if not known or known[0][0] is not tokens:
+            raise StateError(
+                f"ablation={ablation.name!r} is known for examples with their answers only; "
+                "evaluate without share_prefix and generation."
+            )
+        other = known[0][1](layer, activation)
+        return activation.index_copy(-1, index, other.index_select(-1, index))
+
+    with (
+        preparing(look),
+        changing_items(lambda items: ablation.prepared(items, seed)),
+        _hooked(model_view, neurons, change, positions),
+    ):
+        yield
+
+
+@contextmanager
+def scale(
+    model: Any,
+    neurons: NeuronSet,
+    factor: float,
+    *,
+    how: How = "hooks",
+    positions: Positions = "all",
+) -> Iterator[None]:
     """Multiply neurons' activations by a factor at every position.
 
     Args:
@@ -56,6 +130,7 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
         neurons: which neurons.
         factor: 0 silences, 1 changes nothing, 2 doubles.
         how: by ``"hooks"`` on the activations or by ``"weights"``, the output rows.
+        positions: where, by hooks; see ``deactivate``.
 
     Raises:
         ValueError: for neurons of another model, an unknown ``how`` or a factor that is not
@@ -73,7 +148,7 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
                 return torch.where(chosen.index_fill(0, index, value=True), 0.0, activation)
             return activation.index_copy(-1, index, activation.index_select(-1, index) * factor)
 
-        with _hooked(model_view, neurons, change):
+        with _hooked(model_view, neurons, change, positions):
             yield
     elif how == "weights":
         with _scaled_weights(model_view, neurons, factor):
@@ -84,7 +159,11 @@ def scale(model: Any, neurons: NeuronSet, factor: float, *, how: How = "hooks") 
 
 @contextmanager
 def mean_ablate(
-    model: Any, neurons: NeuronSet, means: Float[Tensor, "layer d_mlp"]
+    model: Any,
+    neurons: NeuronSet,
+    means: Float[Tensor, "layer d_mlp"],
+    *,
+    positions: Positions = "all",
 ) -> Iterator[None]:
     """Set neurons to a constant, such as their mean activation over some reference text.
 
@@ -95,23 +174,19 @@ def mean_ablate(
         model: a HookedTransformer or TransformerBridge.
         neurons: which neurons.
         means: the constants, e.g. from ``activation_mean``.
+        positions: where; see ``deactivate``.
 
     Raises:
         ValueError: for neurons of another model, or means of another shape or not finite.
     """
     model_view = _checked(model, neurons)
-    if tuple(means.shape) != model_view.shape:
-        raise InputError(
-            f"means has shape {tuple(means.shape)}; {model_view.name} needs {model_view.shape}."
-        )
-    if not bool(means.isfinite().all()):
-        raise InputError("means holds a NaN or infinite value; check the model's activations.")
+    constant = constants(model_view, means)
 
     def change(layer: int, activation: Tensor, index: Tensor) -> Tensor:
-        constant = means[layer].to(activation.device, activation.dtype)[index]
-        return activation.index_copy(-1, index, constant.expand(*activation.shape[:-1], len(index)))
+        fixed = constant(layer, activation)[index]
+        return activation.index_copy(-1, index, fixed.expand(*activation.shape[:-1], len(index)))
 
-    with _hooked(model_view, neurons, change):
+    with _hooked(model_view, neurons, change, positions):
         yield
 
 
@@ -162,8 +237,11 @@ def _checked(model: Any, neurons: NeuronSet) -> ModelView:
 
 
 @contextmanager
-def _hooked(model_view: ModelView, neurons: NeuronSet, change: Change) -> Iterator[None]:
+def _hooked(
+    model_view: ModelView, neurons: NeuronSet, change: Change, positions: Positions = "all"
+) -> Iterator[None]:
     """Apply ``change`` at the hook points of the layers that have neurons in the set."""
+    check_positions(positions)
     fired: set[int] = set()
 
     def hook(layer: int, index: Tensor) -> Hook:
@@ -171,9 +249,16 @@ def _hooked(model_view: ModelView, neurons: NeuronSet, change: Change) -> Iterat
 
         def apply(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens)
             fired.add(layer)
+            if is_undisturbed():
+                return activation
             if activation.device not in placed:
                 placed[activation.device] = index.to(activation.device)
-            return change(layer, activation, placed[activation.device])
+            changed = change(layer, activation, placed[activation.device])
+            if positions == "all":
+                return changed
+            mask = chosen(positions, current_places(positions, activation[..., 0].long()))
+            assert mask is not None
+            return torch.where(mask.unsqueeze(-1).to(activation.device), changed, activation)
 
         return apply
 
@@ -195,7 +280,7 @@ def _scaled_weights(model_view: ModelView, neurons: NeuronSet, factor: float) ->
     """Scale the output rows of neurons and put the saved rows back afterwards."""
     # ``oriented`` is detached, so writing to it needs no no_grad and the caller's mode stays.
     saved: list[tuple[Tensor, Tensor, Tensor]] = []
-    with pinned_fingerprint(model_view):
+    with pinned_fingerprint(model_view), changed_weights():
         for layer, index in neurons.layers().items():
             rows = model_view.layers[layer].parameters["W_out"].oriented
             index = index.to(rows.device)

@@ -13,6 +13,7 @@ returns ``[layer, d_mlp]``::
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from tl_taskneurons.runtime.registry import Choice, Registry
@@ -29,6 +30,7 @@ class Method(Choice[Callable[..., Any]]):
         data: whether it runs the model on examples.
         gradients: whether it takes gradients.
         neurons: whether it scores given neurons only, one at a time.
+        first_order: whether its gradients are those of the undisturbed model.
         size_last: whether the size is taken of the mean over examples, not of each example.
         cost: about how many forward passes it takes.
     """
@@ -40,7 +42,13 @@ class Method(Choice[Callable[..., Any]]):
     gradients: bool = False
     neurons: bool = False
     size_last: bool = False
+    first_order: bool = False
     cost: str = "1"
+
+    @property
+    def asks(self) -> bool:
+        """Whether its scores are effects on a metric, of an ablation."""
+        return self.gradients or self.neurons
 
 
 class Methods(Registry[Callable[..., Any]]):
@@ -86,18 +94,20 @@ METHODS = Methods("method")
 for _method in (
     Method(
         "grad_act", "mean over examples of |sum over positions of gradient * activation|, in nats",
-        _HERE + "capture:first_order", unit="nats", signed=True, gradients=True, cost="1.7",
+        _HERE + "capture:first_order", unit="nats", signed=True, gradients=True, first_order=True,
+        cost="1.7",
     ),
     Method(
         "grad_act_abs",
         "mean over examples of the sum over positions of |gradient * activation|",
-        _HERE + "capture:first_order_sizes", unit="nats", gradients=True, cost="1.7",
+        _HERE + "capture:first_order_sizes", unit="nats", gradients=True, first_order=True,
+        cost="1.7",
     ),
     Method(
         "grad_act_mean",
         "|mean over examples of the summed gradient * activation| (signs cancel)",
         _HERE + "capture:first_order_sums", unit="nats", signed=True, gradients=True,
-        size_last=True, cost="1.7",
+        size_last=True, first_order=True, cost="1.7",
     ),
     Method(
         "integrated_gradients",
@@ -128,11 +138,54 @@ for _method in (
 ):  # fmt: skip
     METHODS.add(_method)
 
-# Not for choosing neurons: the first-order sums with their sign, and constants to ablate with.
-SIGNED = Method("signed", "mean over examples of the summed gradient * activation",
-                _HERE + "capture:first_order_sums", unit="nats", gradients=True)  # fmt: skip
+# Not for choosing neurons: constants to ablate with.
 ACTIVATION_MEAN = Method("activation_mean", "mean activation over tokens",
                          _HERE + "capture:plain_activations", over="tokens")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ablation(Choice[Callable[..., Any]]):
+    """What takes the place of a silenced neuron's activation.
+
+    Its function takes the model's view, the batches and the layers, and returns a function of a
+    batch that returns a ``Replacement``.
+
+    Attributes:
+        items: where the function is that gives examples a counterfactual prompt, or checks it.
+    """
+
+    items: str = ""
+
+    def prepared(self, items: Any, seed: int) -> Any:
+        """Return the examples with what the ablation needs of each."""
+        return resolve_name(self.items)(items, seed) if self.items else items
+
+
+_ABLATION = _HERE + "ablation:"
+ABLATIONS: Registry[Callable[..., Any]] = Registry("ablation")
+for _ablation in (
+    Ablation("zero", "activation 0 (the paper)", _ABLATION + "by_zero"),
+    Ablation(
+        "mean", "each neuron's mean activation over the examples' tokens", _HERE + "scoring:by_mean"
+    ),
+    Ablation(
+        "resample", "the activation in the prompt of another example, drawn by the seed",
+        _ABLATION + "by_counterfactual", items=_ABLATION + "resampled",
+    ),
+    Ablation(
+        "counterfactual", "the activation in the example's counterfactual prompt",
+        _ABLATION + "by_counterfactual", items=_ABLATION + "require_counterfactuals",
+    ),
+):  # fmt: skip
+    ABLATIONS.add(_ablation)
+
+
+def find_ablation(name: str) -> Ablation:
+    """Return an ablation; an unknown name raises InputError with the nearest ones."""
+    found = ABLATIONS.find(name)
+    assert isinstance(found, Ablation)
+    return found
+
 
 # A contrast takes a task's scores, the others' scores and a fraction, and returns the values that
 # are left; a selection takes all tasks' scores and a fraction, and returns all tasks' sets.

@@ -4,18 +4,21 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons.methods import CONTRASTS
+from tl_taskneurons.neurons.methods import CONTRASTS, METHODS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
+
+# Of signed scores: neurons that the task is worse without, better without, or both.
+Side = Literal["help", "hurt", "both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,8 @@ class NeuronScores:
         fingerprint: the model they belong to.
         name: the task's name.
         method: the method's name.
-        info: how they were made (examples, tokens, prompt, seed, ...); plain JSON values.
+        info: how they were made (examples, tokens, prompt, metric, seed, ...); plain JSON values.
+        examples: each example's scores, where ``per_example`` asked for them; not saved.
     """
 
     values: Float[Tensor, "layer d_mlp"]
@@ -36,6 +40,7 @@ class NeuronScores:
     name: str = ""
     method: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    examples: Float[Tensor, "example layer d_mlp"] | None = None
 
     def __post_init__(self) -> None:
         if not bool(self.values.isfinite().all()):
@@ -59,6 +64,7 @@ class NeuronScores:
         n: int | None = None,
         threshold: float | None = None,
         per_layer: bool = False,
+        sign: Side | None = None,
     ) -> NeuronSet:
         """Select the neurons with the highest scores (paper, section 2; there 10%).
 
@@ -70,6 +76,11 @@ class NeuronScores:
             n: number of neurons.
             threshold: take every neuron whose score is at least this.
             per_layer: apply ``fraction`` or ``n`` to each layer instead of all layers together.
+            sign: of signed scores, which neurons count: see ``side``; by default ``"both"``. With
+                one side only, fewer are taken where fewer are on that side.
+
+        Where the scores of each example are there, ``info["split_half"]`` says how reliable the
+        set is; see ``split_half``.
 
         Raises:
             ValueError: for a fraction outside (0, 1], an ``n`` outside the model, or not exactly
@@ -79,22 +90,120 @@ class NeuronScores:
             raise InputError(
                 f"Give exactly one of fraction ({fraction}), n ({n}) and threshold ({threshold})."
             )
-        if threshold is not None:
-            if math.isnan(threshold):
-                raise InputError("threshold is nan; it must be a number.")
-            mask = self.values >= threshold
-        else:
-            pool = self.values.shape[1] if per_layer else self.values.numel()
-            count = _count(fraction, n, pool)
-            rows = self.values if per_layer else self.values.reshape(1, -1)
-            order = rows.argsort(dim=1, descending=True, stable=True)[:, :count]
-            mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
-            mask = mask.reshape(self.values.shape)
+        if sign is not None or self.info.get("signed"):
+            side = self.side(sign or "both")
+            chosen = side.top(fraction=fraction, n=n, threshold=threshold, per_layer=per_layer)
+            return replace(chosen, mask=chosen.mask & (side.values > 0 if sign else chosen.mask))
+        mask = self._top_mask(self.values, fraction, n, threshold, per_layer)
         info = {
             "method": self.method, "fraction": fraction, "n": n, "threshold": threshold,
             "per_layer": per_layer, **self.info,
         }  # fmt: skip
+        if self.examples is not None and len(self.examples) > 1 and threshold is None:
+            info["split_half"] = self.split_half(fraction=fraction, n=n, per_layer=per_layer)
         return NeuronSet(mask, self.fingerprint, self.name, info)
+
+    @staticmethod
+    def _top_mask(
+        values: Tensor, fraction: float | None, n: int | None, threshold: float | None,
+        per_layer: bool,
+    ) -> Bool[Tensor, "layer d_mlp"]:  # fmt: skip
+        if threshold is not None:
+            if math.isnan(threshold):
+                raise InputError("threshold is nan; it must be a number.")
+            return values >= threshold
+        pool = values.shape[1] if per_layer else values.numel()
+        count = _count(fraction, n, pool)
+        rows = values if per_layer else values.reshape(1, -1)
+        order = rows.argsort(dim=1, descending=True, stable=True)[:, :count]
+        mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
+        return mask.reshape(values.shape)
+
+    def side(self, sign: Side) -> "NeuronScores":
+        """Return signed scores as sizes, of the neurons on one side; the others score 0.
+
+        Args:
+            sign: ``"help"``: silencing makes the task worse by the metric; ``"hurt"``: it makes it
+                better; ``"both"``: sizes.
+
+        Raises:
+            ValueError: for scores without sign, an unknown side, or a side of a metric that is
+                neither better higher nor better lower.
+        """
+        if sign not in ("help", "hurt", "both"):
+            raise InputError(f"sign is {sign!r}; use 'help', 'hurt' or 'both'.")
+        if not self.info.get("signed"):
+            if sign == "both":
+                return self
+            raise InputError(
+                f"The scores of {self.name!r} are sizes, so no neuron {sign}s; score with "
+                "signed=True."
+            )
+        better = self.info.get("better")
+        if sign != "both" and better not in ("higher", "lower"):
+            raise InputError(
+                f"Nobody said whether metric {self.info.get('metric')!r} is better higher or "
+                "lower, so no neuron helps or hurts; use sign='both', or choose by the values."
+            )
+        turn = 1.0 if (sign == "help") == (better == "lower") else -1.0
+
+        def sized(values: Tensor) -> Tensor:
+            return values.abs() if sign == "both" else (turn * values).clamp_min(0.0)
+
+        # Of examples the sizes are taken after the mean, as of the scores themselves.
+        examples = None if self.examples is None or sign == "both" else turn * self.examples
+        info = {**self.info, "signed": False, "side": sign}
+        return replace(self, values=sized(self.values), info=info, examples=examples)
+
+    def standard_errors(self) -> Float[Tensor, "layer d_mlp"]:
+        """Return the standard error of each score over the examples.
+
+        Raises:
+            ValueError: without the scores of at least two examples.
+        """
+        examples = self._examples()
+        return examples.std(0) / len(examples) ** 0.5
+
+    def split_half(
+        self, *, fraction: float | None = None, n: int | None = None, per_layer: bool = False,
+        n_splits: int = 20, seed: int = 0,
+    ) -> float:  # fmt: skip
+        """Say how much of a set would return with other examples: its split-half reliability.
+
+        The examples are cut at random into halves, each half's top is taken, and the share of
+        neurons that both have is averaged over ``n_splits`` cuts. A set chosen by all examples is
+        somewhat more reliable, as it rests on twice as many.
+
+        Args:
+            fraction: size of the sets, as in ``top``; give this or ``n``.
+            n: size of the sets.
+            per_layer: as in ``top``.
+            n_splits: how many cuts.
+            seed: of the cuts.
+
+        Raises:
+            ValueError: without the scores of at least two examples, or a size that isn't there.
+        """
+        examples = self._examples()
+        generator = torch.Generator().manual_seed(seed)
+        shares = []
+        for _ in range(n_splits):
+            order = torch.randperm(len(examples), generator=generator)
+            halves = [examples[rows].mean(0) for rows in order.tensor_split(2)]
+            if self.method in METHODS and METHODS.find(self.method).size_last:
+                halves = [half.abs() for half in halves]
+            one, two = (self._top_mask(half, fraction, n, None, per_layer) for half in halves)
+            shares.append(float((one & two).sum() / one.sum().clamp_min(1)))
+        return sum(shares) / len(shares)
+
+    def _examples(self) -> Float[Tensor, "example layer d_mlp"]:
+        if self.examples is None or len(self.examples) < 2:
+            raise InputError(
+                f"The scores of {self.name!r} are kept of "
+                f"{0 if self.examples is None else len(self.examples)} examples; score at least "
+                "two with per_example=True."
+            )
+        return self.examples
 
     def contrast(
         self,
@@ -133,11 +242,16 @@ class NeuronScores:
                     f"Scores of {self.name!r} come from method {self.method!r}, those of "
                     f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
                 )
+        if self.info.get("signed"):
+            raise InputError(
+                f"The scores of {self.name!r} are signed; contrast one side of them, e.g. "
+                "scores.side('help')."
+            )
         values = CONTRASTS.find(how).function(self, rivals, fraction)
         info = {**self.info, "contrast": how, "against": [rival.name for rival in rivals]}
         if how == "exclude":
             info["contrast_fraction"] = fraction
-        return replace(self, values=values, info=info)
+        return replace(self, values=values, info=info, examples=None)
 
     def rebind(self, model: Any) -> "NeuronScores":
         """Return the same scores for another model of the same shape.

@@ -1,15 +1,17 @@
 """Runs an attribution method over batches of examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_taskneurons.models.forward import as_loaded, frozen
+from tl_taskneurons.models.forward import answer_logits, as_loaded, frozen
+from tl_taskneurons.models.positions import chosen, places_of
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.ablation import Replacement, constants
 from tl_taskneurons.neurons.capture import BatchPass
-from tl_taskneurons.neurons.methods import ACTIVATION_MEAN, METHODS, SIGNED, Method
+from tl_taskneurons.neurons.methods import ACTIVATION_MEAN, METHODS, Method, find_ablation
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
@@ -17,8 +19,9 @@ from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import Team, current_team
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory
 
+ONE = torch.ones(1)
 PerLayer = Float[Tensor, "layer d_mlp"]
-_HIDDEN = {method.name: method for method in (SIGNED, ACTIVATION_MEAN)}
+_HIDDEN = {ACTIVATION_MEAN.name: ACTIVATION_MEAN}
 
 
 @as_loaded()
@@ -31,13 +34,11 @@ def score_batches(
     settings: ScoreSettings = ScoreSettings(),
     owners: Float[Tensor, "task item"] | None = None,
     progress: Progress | None = None,
+    examples: Float[Tensor, "item layer d_mlp"] | None = None,
 ) -> Float[Tensor, "*task layer d_mlp"]:
     """Run a method that needs data over batches; see ``score_neurons``.
 
-    Besides the methods, ``"signed"`` gives the mean over examples of the signed sum of
-    gradient * activation. It adds up over neurons: minus its sum over a set is the first-order
-    change of the loss when the whole set is silenced. ``"activation_mean"`` gives each neuron's
-    mean activation over tokens.
+    Besides the methods, ``"activation_mean"`` gives each neuron's mean activation over tokens.
 
     Args:
         model_view: the model.
@@ -47,6 +48,7 @@ def score_batches(
         settings: the options; the fields of ``Data`` play no part.
         owners: how often each task has each example, to score several tasks at once.
         progress: a progress bar.
+        examples: filled with each example's scores, on the CPU; for ``per_example``.
 
     Raises:
         ValueError: for an unknown method, no examples, a layer that isn't there, or a method that
@@ -62,43 +64,88 @@ def score_batches(
         "score_batches",
         lambda: {
             "model": model_view.fingerprint, "method": method, "layers": scored,
-            "steps": settings.steps,
+            "steps": settings.steps, **settings.facts(),
             "examples": [(batch.tokens, batch.answer_mask) for batch in batches],
             "neurons": None if neurons is None else neurons.mask, "owners": owners,
         },
     )  # fmt: skip
     n_tasks = [] if owners is None else [len(owners)]
     totals = torch.zeros(*n_tasks, *model_view.shape, device=model_view.device, dtype=torch.float32)
+    replaced = _replacing(model_view, batches, scored, settings)
+
+    def started(batch: Batch, add: Callable[[int, Tensor], None]) -> BatchPass:
+        batch = batch.to(model_view.device)
+        reference = None
+        if record.asks and settings.measure.reference:
+            with torch.no_grad():
+                reference = answer_logits(model_view, batch).float()
+        other = replaced(batch) if record.asks else None
+        return BatchPass(model_view, batch, scored, settings, add, other, reference)
 
     def run(batch: Batch) -> None:
         # A sum of its own: when memory runs out in the middle, nothing is counted twice.
         part = torch.zeros_like(totals)
         weights = None if owners is None else owners[:, list(batch.index)]
         waiting = set(scored)
+        sizes = _tokens(batch, settings).sum(1)[:, None] if record.over == "tokens" else ONE
 
         def add(layer: int, values: Tensor) -> None:
             _require_shape(record, values, (len(batch.index), model_view.d_mlp))
             waiting.discard(layer)
+            if examples is not None:
+                examples[list(batch.index), layer] = (values / sizes.to(values.device)).cpu()
             if weights is None:
                 part[layer] += values.sum(0).to(part.device)
             else:
                 part[:, layer] += (weights.to(values.device) @ values).to(part.device)
 
-        placed = batch.to(model_view.device)
-        record.function(BatchPass(model_view, placed, scored, settings, add))
+        record.function(started(batch, add))
         if waiting:
             raise InputError(f"Method {method!r} gave no scores for layer {min(waiting)}.")
         totals.add_(part)
 
     with frozen(model_view.model), team.together():
         if record.neurons:
-            totals = record.function(model_view, batches, neurons, team, progress)
+            totals = totals.cpu()
+
+            def take(number: int, layer: int, j: int, effects: Tensor) -> None:
+                totals[layer, j] += effects.sum().cpu()
+                if examples is not None:
+                    examples[list(batches[number].index), layer, j] = effects.cpu()
+
+            runs = [started(batch, lambda _layer, _values: None) for batch in batches]
+            record.function(runs, neurons, team, progress, take)
         else:
             with progress:
                 in_memory(progress.track(_share(batches, team)), run)
-    result = team.total(totals).cpu() / _count(batches, owners, by_token=record.over == "tokens")
+    count = _count(batches, owners, settings, by_token=record.over == "tokens")
+    result = team.total(totals).cpu() / count
+    if examples is not None:
+        examples.copy_(team.total(examples))
     require_scores(record, result)
-    return result.abs() if record.size_last else result
+    return result.abs() if record.size_last and not settings.signed else result
+
+
+def by_mean(
+    model_view: ModelView,
+    batches: Sequence[Batch],
+    layers: Sequence[int],
+) -> Callable[[Batch], Replacement | None]:
+    """Put each neuron's mean activation over the batches' tokens in place."""
+    means = score_batches(
+        model_view, batches, "activation_mean", settings=ScoreSettings(layers=layers)
+    )
+    replacement = constants(model_view, means)
+    return lambda _batch: replacement
+
+
+def _replacing(
+    model_view: ModelView, batches: Sequence[Batch], layers: Sequence[int], settings: ScoreSettings
+) -> Callable[[Batch], Replacement | None]:
+    if isinstance(settings.ablation, Tensor):
+        replacement = constants(model_view, settings.ablation)
+        return lambda _batch: replacement
+    return find_ablation(settings.ablation).function(model_view, batches, layers)
 
 
 def require_scores(method: Method, values: Tensor) -> None:
@@ -132,17 +179,25 @@ def _layers(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
 
 
 def _count(
-    batches: Sequence[Batch], owners: Tensor | None, *, by_token: bool
+    batches: Sequence[Batch], owners: Tensor | None, settings: ScoreSettings, *, by_token: bool
 ) -> float | Float[Tensor, "task 1 1"]:
     """The examples or tokens that sums are divided by, of each task where there are several."""
     if owners is None:
-        rows = [batch.attention_mask if by_token else batch.attention_mask[:, :1]
-                for batch in batches]  # fmt: skip
+        rows = [
+            _tokens(batch, settings) if by_token else batch.attention_mask[:, :1]
+            for batch in batches
+        ]
         return float(sum(int(row.sum()) for row in rows))
     sizes = torch.zeros(owners.shape[1], dtype=torch.float32)
     for batch in batches:
-        sizes[list(batch.index)] = batch.attention_mask.sum(1).float() if by_token else 1.0
+        sizes[list(batch.index)] = _tokens(batch, settings).sum(1).float() if by_token else 1.0
     return (owners @ sizes)[:, None, None]
+
+
+def _tokens(batch: Batch, settings: ScoreSettings) -> Bool[Tensor, "batch pos"]:
+    """The tokens at the positions that are asked for."""
+    mask = chosen(settings.positions, places_of(batch))
+    return batch.attention_mask if mask is None else mask
 
 
 def _share(batches: Sequence[Batch], team: Team) -> list[Batch]:

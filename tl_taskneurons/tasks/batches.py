@@ -21,12 +21,14 @@ class Batch:
         attention_mask: True at real tokens.
         answer_mask: True at the tokens of the answer (each is predicted one position earlier).
         index: position of each row's example in the list the batch was made from.
+        items: each row's example.
     """
 
     tokens: Int[Tensor, "batch pos"]
     attention_mask: Bool[Tensor, "batch pos"]
     answer_mask: Bool[Tensor, "batch pos"]
     index: tuple[int, ...]
+    items: tuple[Item, ...] = ()
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on a device."""
@@ -35,6 +37,7 @@ class Batch:
             self.attention_mask.to(device),
             self.answer_mask.to(device),
             self.index,
+            self.items,
         )
 
 
@@ -80,7 +83,7 @@ def _pad(group: list[int], rows: list[tuple[int, ...]], items: Sequence[Item]) -
         tokens[row, :n] = torch.tensor(rows[i])
         attention[row, :n] = True
         answer[row, len(items[i].prompt) : n] = True
-    return Batch(tokens, attention, answer, tuple(group))
+    return Batch(tokens, attention, answer, tuple(group), tuple(items[i] for i in group))
 
 
 def token_budget_for(device: torch.device, given: int | None = None) -> int:
@@ -118,7 +121,7 @@ def halves(batch: Batch) -> list[Batch]:
         parts.append(
             Batch(
                 batch.tokens[rows, :width], batch.attention_mask[rows, :width],
-                batch.answer_mask[rows, :width], batch.index[rows],
+                batch.answer_mask[rows, :width], batch.index[rows], batch.items[rows],
             )
         )  # fmt: skip
     return parts

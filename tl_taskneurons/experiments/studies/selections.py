@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.evaluation.deactivation import (
-    Ablation,
     Condition,
     conditions,
     deactivation_items,
@@ -41,7 +40,7 @@ from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks
 
 TASKS = "sst2,agnews,rte,country_capital,antonym,present_past"
-ABLATIONS: tuple[Ablation, ...] = ("zero", "mean")
+ABLATIONS: tuple[str, ...] = ("zero", "mean")
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Plan:
     n_others: int = 8
     controls: int = 5
     fractions: tuple[float, ...] = (0.01, 0.05, 0.10)
-    ablations: tuple[Ablation, ...] = ABLATIONS
+    ablations: tuple[str, ...] = ABLATIONS
     max_new_tokens: int = 64
     contrast: str = ""
 
@@ -82,7 +81,7 @@ class Plan:
 class Cell:
     """One state of the model in one part of the table."""
 
-    ablation: Ablation
+    ablation: str
     fraction: float
     selection: str
     condition: Condition

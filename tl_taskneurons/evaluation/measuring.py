@@ -1,0 +1,46 @@
+"""Measuring a metric of the logits on each example, in place of judging answers."""
+
+import torch
+from torch import Tensor
+
+from tl_taskneurons.evaluation.answers import Answering, Answers
+from tl_taskneurons.models.forward import answer_logits, undisturbed, weights_are_changed
+from tl_taskneurons.neurons.measures import from_logits, loss
+from tl_taskneurons.neurons.metrics import Metric
+from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.tasks.batches import Batch, in_memory
+
+
+def measure(run: Answering, metric: Metric) -> Answers:
+    """Return each example's loss and metric; nothing is answered.
+
+    Raises:
+        ValueError: as ``measured`` does, and for a metric that compares with the undisturbed model
+            while prompts share a prefix.
+        RuntimeError: for such a metric inside an intervention by weights.
+    """
+    items = run.encoded.items
+    if metric.reference and run.cache is not None:
+        raise InputError(f"Metric {metric.name!r} needs share_prefix=False.")
+    if metric.reference and weights_are_changed():
+        raise StateError(
+            f"Metric {metric.name!r} compares with the undisturbed model, but its weights are "
+            "changed; intervene by hooks (how='hooks')."
+        )
+    losses, values = [0.0] * len(items), [0.0] * len(items)
+
+    def score(batch: Batch) -> None:
+        logits = run.logits(batch)
+        reference: Tensor | None = None
+        if metric.reference:
+            with undisturbed():
+                reference = answer_logits(run.model_view, batch).float()
+        own = loss(logits, batch, None)
+        run.require_finite(own, batch, items)
+        found = from_logits(metric, logits, batch, reference)
+        for row, i in enumerate(batch.index):
+            losses[i], values[i] = float(own[row]), float(found[row])
+
+    with torch.no_grad():
+        in_memory(run.batches(items), score)
+    return losses, values, [""] * len(items)

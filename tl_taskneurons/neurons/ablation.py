@@ -1,0 +1,159 @@
+"""What takes the place of a silenced neuron's activation."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tl_taskneurons.models.forward import answer_logits
+from tl_taskneurons.models.hooks import Hook, hooked
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.methods import ABLATIONS
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.tasks.batches import Batch, make_batches
+from tl_taskneurons.tasks.prompts import Item
+
+# Of a layer and its activation ``[batch, pos, d_mlp]``: what takes its place, of a shape that fits.
+Replacement = Callable[[int, Tensor], Tensor]
+
+
+class CounterfactualLengthWarning(UserWarning):
+    """Prompts and counterfactual prompts differ in length, so they are aligned at their ends."""
+
+
+def check_ablation(ablation: str | Tensor) -> None:
+    """Raise ValueError or TypeError for what can't be an ablation."""
+    if isinstance(ablation, str):
+        ABLATIONS.find(ablation)
+    elif not isinstance(ablation, Tensor):
+        raise InputTypeError(
+            f"ablation is {ablation!r}; use one of {list(ABLATIONS)} or a tensor of constants."
+        )
+
+
+def constants(model_view: ModelView, values: Tensor) -> Replacement:
+    """Put constants ``[layer, d_mlp]`` in the activations' place.
+
+    Raises:
+        ValueError: for another shape, or values that are not finite.
+    """
+    if tuple(values.shape) != model_view.shape:
+        raise InputError(
+            f"The constants to ablate with have shape {tuple(values.shape)}; {model_view.name} "
+            f"needs {model_view.shape}."
+        )
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            "The constants to ablate with hold a NaN or infinite value; check the activations "
+            "that they come from."
+        )
+    return lambda layer, activation: values[layer].to(activation.device, activation.dtype)
+
+
+def by_zero(
+    _view: ModelView, _batches: Sequence[Batch], _layers: Sequence[int]
+) -> Callable[[Batch], Replacement | None]:
+    """Put zeros in the activations' place; that is what None stands for."""
+    return lambda _batch: None
+
+
+def by_counterfactual(
+    model_view: ModelView, _batches: Sequence[Batch], layers: Sequence[int]
+) -> Callable[[Batch], Replacement | None]:
+    """Put the activations of the counterfactual prompts in place; see ``counterfactuals``."""
+    return lambda batch: counterfactuals(model_view, batch, layers)
+
+
+def counterfactuals(model_view: ModelView, batch: Batch, layers: Sequence[int]) -> Replacement:
+    """Run the counterfactual prompts of a batch; put their activations in the clean ones' place.
+
+    Prompts are aligned at their ends, so that the answers, which are the same, stand below each
+    other; where both are of one length that is token by token. A position without a counterpart
+    keeps its activation.
+    """
+    other, shifts = _counterfactual_batch(batch)
+    found: dict[int, Tensor] = {}
+
+    def hook(layer: int) -> Hook:
+        def keep(activation: Tensor, hook: object) -> Tensor:  # noqa: ARG001 (TransformerLens)
+            found[layer] = activation.detach()
+            return activation
+
+        return keep
+
+    with torch.no_grad(), hooked(model_view, {layer: hook(layer) for layer in layers}):
+        answer_logits(model_view, other)
+    return lambda layer, activation: _aligned(found[layer], activation, shifts)
+
+
+def _counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
+    """Return the batch with counterfactual prompts, and how much longer the clean prompts are."""
+    items, shifts = [], []
+    for row, item in enumerate(batch.items):
+        answer = batch.tokens[row][batch.answer_mask[row]].tolist()
+        items.append(replace(item, prompt=item.counterfactual, answer=tuple(answer)))
+        shifts.append(len(item.prompt) - len(item.counterfactual))
+    widest = max(map(len, items))
+    (other,) = make_batches(items, token_budget=len(items) * widest)
+    order = sorted(range(len(items)), key=lambda row: other.index[row])
+    other = Batch(
+        other.tokens[order], other.attention_mask[order], other.answer_mask[order],
+        batch.index, batch.items,
+    )  # fmt: skip
+    return other.to(batch.tokens.device), torch.tensor(shifts, device=batch.tokens.device)
+
+
+def _aligned(other: Tensor, activation: Tensor, shifts: Int[Tensor, " batch"]) -> Tensor:
+    if other.shape == activation.shape and not bool(shifts.any()):
+        return other
+    places = torch.arange(activation.shape[1], device=other.device) - shifts[:, None].to(
+        other.device
+    )
+    known = (places >= 0) & (places < other.shape[1])
+    index = places.clamp(0, other.shape[1] - 1).unsqueeze(-1).expand(-1, -1, other.shape[-1])
+    return torch.where(known.unsqueeze(-1), other.gather(1, index), activation)
+
+
+def require_counterfactuals(
+    items: Sequence[Item],
+    seed: int = 0,  # noqa: ARG001 (as for resampled)
+) -> tuple[Item, ...]:
+    """Return the items; an item without counterfactual raises ValueError, and lengths are told."""
+    for item in items:
+        if not item.counterfactual:
+            raise InputError(
+                f"Example {item.index} has no counterfactual input, which "
+                'ablation="counterfactual" needs; give it, e.g. {"input": ..., "target": ..., '
+                '"counterfactual": ...}, or use "resample".'
+            )
+    odd = [item for item in items if len(item.counterfactual) != len(item.prompt)]
+    if odd:
+        warnings.warn(
+            f"The prompts and counterfactual prompts of {len(odd)} of {len(items)} examples "
+            f"differ in length (example {odd[0].index}: {len(odd[0].prompt)} and "
+            f"{len(odd[0].counterfactual)} tokens), so they are aligned at their ends; a token "
+            "without a counterpart keeps its activation.",
+            CounterfactualLengthWarning,
+            stacklevel=3,
+        )
+    return tuple(items)
+
+
+def resampled(items: Sequence[Item], seed: int) -> tuple[Item, ...]:
+    """Return the items with another item's prompt as counterfactual, drawn by the seed.
+
+    Raises:
+        ValueError: for fewer than two items.
+    """
+    if len(items) < 2:
+        raise InputError('ablation="resample" needs at least two examples.')
+    order = list(range(len(items)))
+    Random(f"resample/{seed}").shuffle(order)
+    donors = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return tuple(
+        replace(item, counterfactual=items[donors[i]].prompt) for i, item in enumerate(items)
+    )
