@@ -113,7 +113,7 @@ from .neurons.sets import exclusive as exclusive
 from .report.page import write_report as write_report
 from .runtime.sharing import share_work as share_work
 from .tasks.prompts import Prompt as Prompt
-from .tasks.task import Example as Example
+from .tasks.example import Example as Example
 from .tasks.task import Task as Task
 from .tasks.task import Tasks as Tasks
 from .training.comparisons import (

@@ -230,11 +230,11 @@ def test_table_text_and_html_show_the_numbers(model: Any, task: Task):
 def test_hostile_texts_stay_texts(model: Any):
     word = '</script><b onload="x">&amp;\n'
     examples = tuple(Example(f"{k}{word}", "yes") for k in range(2))
-    task = Task(word, examples, (), metric="exact_match")
+    task = Task(word.strip(), examples, (), metric="exact_match")
     page = Checked()
     page.feed(explain_neuron(model, (0, 1), task)._repr_html_())
     assert page.tags == {"div", "p", "b", "code", "small", "br", "span"}
-    assert word in page.text and "0" + word.replace("\n", "\u21b5") in page.text
+    assert word.strip() in page.text and "0" + word.replace("\n", "\u21b5") in page.text
 
 
 @pytest.mark.parametrize(

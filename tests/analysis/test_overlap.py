@@ -256,7 +256,9 @@ def test_bad_sets():
     full, empty = of_pairs({(0, 0)}), of_pairs(set())
     with pytest.raises(ValueError, match="The set 'none' is empty"):
         overlap({"one": full, "none": empty})
-    with pytest.raises(ValueError, match=r"no pair of sets to compare in \['one'\]\."):
+    with pytest.raises(
+        ValueError, match=r"no pair of sets to compare in \['one'\]; give at least two"
+    ):
         overlap({"one": full})
     with pytest.raises(ValueError, match=r"compare in \['one'\] and \[\]"):
         overlap({"one": full}, {})

@@ -16,17 +16,18 @@ from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.capture import backward
+from tl_taskneurons.neurons.given import neuron_set
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import settled
+from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.batches import Batch
 from tl_taskneurons.tasks.prompts import Item, encode
-from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.tasks.task import OneTask, Task, one_task
 
 
 def explain_neuron(
-    model: Any, neuron: tuple[int, int], task: Task, **options: Any
+    model: Any, neuron: tuple[int, int], task: OneTask, **options: Any
 ) -> NeuronExplanation:
     """Show what one neuron does in a task; see ``explain_neurons`` for the options.
 
@@ -42,8 +43,8 @@ def explain_neuron(
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
 def explain_neurons(
     model: Any,
-    neurons: Sequence[tuple[int, int]],
-    task: Task,
+    neurons: NeuronSet | Sequence[tuple[int, int]],
+    task: OneTask,
     *,
     n_examples: int = 5,
     n_tokens: int = 10,
@@ -58,7 +59,7 @@ def explain_neurons(
 
     Args:
         model: a HookedTransformer or TransformerBridge with a tokenizer.
-        neurons: ``(layer, j)`` pairs.
+        neurons: ``(layer, j)`` pairs, or a set.
         task: the task.
         n_examples: how many top examples to keep.
         n_tokens: how many promoted and suppressed tokens to name.
@@ -76,16 +77,17 @@ def explain_neurons(
     """
     if by not in ("activation", "relevance"):
         raise InputError(f"by is {by!r}; use 'activation' or 'relevance'.")
-    if n_examples < 1:
-        raise InputError(f"n_examples is {n_examples}; it must be at least 1.")
-    if not neurons:
+    require_number("n_examples", n_examples, whole=True, least=1)
+    require_number("n_tokens", n_tokens, whole=True, least=1)
+    model_view, task = view(model), one_task(task)
+    chosen = neuron_set(model_view, neurons)
+    pairs = list(neurons)  # in the order they were given
+    if not pairs:
         raise InputError("There are no neurons to explain; give at least one (layer, j) pair.")
-    model_view = view(model)
-    chosen = NeuronSet.from_pairs(model_view, neurons)
     tokenizer = getattr(model_view.model, "tokenizer", None)
     data = settled("explain_neurons", Data, {"limit": 64, **options})
     inputs = read_inputs(model_view, task, data)
-    effects = token_effects(model_view, neurons, n_tokens=n_tokens)
+    effects = token_effects(model_view, pairs, n_tokens=n_tokens)
     watch = _Watch(
         model_view, chosen.layers(), inputs.items,
         _own_starts(inputs.items, task, tokenizer, data), by, n_examples,
@@ -100,7 +102,7 @@ def explain_neurons(
             n_seen=len(inputs.items), score=watch.totals[layer, j] / len(inputs.items), by=by,
             examples=watch.examples((layer, j), tokenizer), effects=shown,
         )
-        for (layer, j), shown in zip(neurons, effects, strict=True)
+        for (layer, j), shown in zip(pairs, effects, strict=True)
     ]  # fmt: skip
 
 

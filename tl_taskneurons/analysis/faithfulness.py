@@ -17,8 +17,8 @@ from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreOptions, ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import settled
-from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.runtime.options import require_number, settled
+from tl_taskneurons.tasks.task import OneTask, Task, one_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Faithfulness:
 
 def faithfulness(
     model: Any,
-    task: Task,
+    task: OneTask,
     method: str = "grad_act",
     *,
     n_random: int = 60,
@@ -78,8 +78,11 @@ def faithfulness(
         ValueError: for ``"exact"``, an unknown method, or a sample of fewer than 10 neurons or
             more than there are.
     """
+    task = one_task(task)
     if method == "exact":
         raise InputError("faithfulness compares a method with 'exact'; choose another method.")
+    for name, number in {"n_random": n_random, "n_top": n_top}.items():
+        require_number(name, number, whole=True)
     model_view = view(model)
     n_all = model_view.n_layers * model_view.d_mlp
     if min(n_random, n_top) < 0 or not 10 <= n_random + n_top <= n_all:

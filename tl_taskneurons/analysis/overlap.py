@@ -10,16 +10,14 @@ import pandas as pd
 from scipy import stats
 
 from tl_taskneurons.evaluation.statistics import holm
-from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.given import Scores, Sets, named_scores, named_sets
 from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 _SMALLEST = 1e-300
 
 
-def overlap(
-    sets: Mapping[str, NeuronSet], other: Mapping[str, NeuronSet] | None = None
-) -> pd.DataFrame:
+def overlap(sets: Sets, other: Sets | None = None) -> pd.DataFrame:
     """Compare sets of neurons pair by pair.
 
     Chance means: both sets keep their number of neurons in each layer, and these are placed at
@@ -33,7 +31,7 @@ def overlap(
     compare contrastive sets (``select``).
 
     Args:
-        sets: the sets by name.
+        sets: the sets by name, or in a list.
         other: what to compare them with; by default each other, every pair once. ``overlap(sets,
             sets)`` is the full grid, each set with itself included.
 
@@ -56,8 +54,8 @@ def overlap(
 
 
 def overlap_matrix(
-    sets: Mapping[str, NeuronSet],
-    other: Mapping[str, NeuronSet] | None = None,
+    sets: Sets,
+    other: Sets | None = None,
     *,
     column: str = "iou",
 ) -> pd.DataFrame:
@@ -71,7 +69,8 @@ def overlap_matrix(
     Raises:
         ValueError: for an unknown column, and as ``overlap`` does.
     """
-    across = sets if other is None else other
+    sets = named_sets(sets)
+    across = sets if other is None else named_sets(other)
     table = overlap(sets, across)
     if column not in table.columns[2:]:
         raise InputError(
@@ -82,7 +81,7 @@ def overlap_matrix(
 
 
 def group_overlap(
-    sets: Mapping[str, NeuronSet],
+    sets: Sets,
     groups: Mapping[str, Sequence[str]],
     other: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
@@ -103,11 +102,12 @@ def group_overlap(
     Raises:
         ValueError: for a group that is empty or names an unknown task, and as ``overlap`` does.
     """
+    sets = named_sets(sets)
     return overlap(_unions(sets, groups), None if other is None else _unions(sets, other))
 
 
 def overlap_by_fraction(
-    scores: Mapping[str, NeuronScores],
+    scores: Scores,
     fractions: Sequence[float],
     groups: Mapping[str, Sequence[str]] | None = None,
     other: Mapping[str, Sequence[str]] | None = None,
@@ -127,6 +127,9 @@ def overlap_by_fraction(
         ValueError: without fractions, for ``other`` without ``groups``, and as ``group_overlap``
             and ``NeuronScores.top`` do.
     """
+    scores = named_scores(scores)
+    if isinstance(fractions, int | float):
+        fractions = (fractions,)
     if not fractions:
         raise InputError("fractions is empty; give at least one, e.g. (0.1, 0.3, 0.5, 0.7, 1.0).")
     if other is not None and groups is None:
@@ -141,7 +144,7 @@ def overlap_by_fraction(
 
 
 def pair_up(
-    sets: Mapping[str, NeuronSet], other: Mapping[str, NeuronSet] | None
+    sets: Sets, other: Sets | None
 ) -> tuple[list[tuple[str, NeuronSet]], list[tuple[int, int]]]:
     """List the sets that a table compares, and its pairs.
 
@@ -151,6 +154,7 @@ def pair_up(
     Raises:
         ValueError: for an empty set, no pair to compare, or sets of different models.
     """
+    sets, other = named_sets(sets), None if other is None else named_sets(other)
     members = [*sets.items(), *(other or {}).items()]
     if other is None:
         pairs = list(itertools.combinations(range(len(members)), 2))
@@ -158,7 +162,9 @@ def pair_up(
         pairs = list(itertools.product(range(len(sets)), range(len(sets), len(members))))
     if not pairs:
         against = "" if other is None else f" and {list(other)}"
-        raise InputError(f"There is no pair of sets to compare in {list(sets)}{against}.")
+        raise InputError(
+            f"There is no pair of sets to compare in {list(sets)}{against}; give at least two."
+        )
     for name, neurons in members:
         require_same_origin(members[0][1], neurons)
         if not len(neurons):

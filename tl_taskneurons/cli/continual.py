@@ -12,7 +12,6 @@ from tl_taskneurons.cli.options import (
     Flat,
     Out,
     Source,
-    check_seed,
     check_sources,
     check_writable,
     offer,
@@ -25,6 +24,7 @@ from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_seed
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.training.settings import Training
 
@@ -92,7 +92,7 @@ class InARow(Source):
             raise InputError("method is empty; name at least one.")
         for name in self.methods:
             METHODS.find(name)
-        check_seed(self.seed)
+        require_seed(self.seed)
 
     @property
     def row(self) -> tuple[str, ...]:

@@ -17,9 +17,6 @@ from tl_taskneurons.loading.names import check_model_name
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.errors import InputError
 
-# Tables hold seeds as signed 64-bit numbers.
-_MOST_SEED = 2**63 - 1
-
 
 def split(_type: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     """Split names at commas."""
@@ -110,12 +107,6 @@ def check_sources(data: str, tasks: Sequence[str], *models: str) -> None:
         check_model_name(model)
     if not data.startswith("hub"):  # tasks of the hub are large, and are loaded once
         load_tasks(data, tasks or None, limit=1)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that some generator or table could not take."""
-    if not 0 <= seed <= _MOST_SEED:
-        raise InputError(f"seed is {seed}; it must be from 0 to {_MOST_SEED} (2**63 - 1).")
 
 
 def check_device(device: str | None) -> None:

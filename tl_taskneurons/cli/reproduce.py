@@ -15,7 +15,6 @@ from tl_taskneurons.cli.options import (
     Many,
     Names,
     check_device,
-    check_seed,
     check_sources,
     check_writable,
     duration,
@@ -24,6 +23,7 @@ from tl_taskneurons.cli.options import (
 from tl_taskneurons.experiments.lab.presets import PRESETS, find_preset, overridden, subject_of
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.options import require_seed
 
 if TYPE_CHECKING:
     from tl_taskneurons.experiments import claims
@@ -158,7 +158,7 @@ class Sizes:
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
         for seed in self.seeds or ():
-            check_seed(seed)
+            require_seed(seed)
 
     def changes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the sizes of the plan and those of the tasks in a row."""

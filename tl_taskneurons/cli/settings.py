@@ -8,7 +8,6 @@ from cyclopts import Parameter
 from tl_taskneurons.cli.options import (
     Names,
     Source,
-    check_seed,
     listed,
     offer,
     several,
@@ -16,6 +15,7 @@ from tl_taskneurons.cli.options import (
 )
 from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_seed
 from tl_taskneurons.tasks.prompts import Prompt
 
 SCORED = {name: METHODS[name] for name in METHODS.names(neurons=False)}
@@ -68,7 +68,7 @@ class Detection(Source):
                 "name at least two tasks, or use 'plain'."
             )
         require_at_least(self, shots=0, limit=1)
-        check_seed(self.seed)
+        require_seed(self.seed)
 
     @property
     def prompt(self) -> Prompt:

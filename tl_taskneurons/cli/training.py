@@ -15,7 +15,6 @@ from tl_taskneurons.cli.options import (
     Many,
     Names,
     Source,
-    check_seed,
     check_writable,
     listed,
     offer,
@@ -26,6 +25,7 @@ from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
+from tl_taskneurons.runtime.options import require_seed
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Tasks
@@ -150,7 +150,7 @@ def finetune(
             f"{file} exists; give another file or remove it. (tl-taskneurons apply shows the "
             "scores of a file that is there.)"
         )
-    check_seed(training.seed)
+    require_seed(training.seed)
     check_writable(file.parent)
     prompt = Prompt(shots=usual_shots(chosen.model, chosen.shots), seed=training.seed)
     tasks = load_tasks(chosen.data, chosen.tasks)

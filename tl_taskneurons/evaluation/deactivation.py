@@ -12,9 +12,11 @@ from torch import Tensor
 from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
 from tl_taskneurons.models.positions import Positions, check_positions, named
 from tl_taskneurons.neurons.ablation import check_ablation
+from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
 from tl_taskneurons.tasks.task import Task, Tasks
@@ -81,13 +83,15 @@ class Condition:
 
 
 def conditions(
-    sets: Mapping[str, NeuronSet], *, controls: int = 5, match: Literal["layer", "total"] = "layer"
+    sets: Sets, *, controls: int = 5, match: Literal["layer", "total"] = "layer"
 ) -> list[Condition]:
     """List the plain model, each task's neurons silenced, and random controls for each.
 
     Raises:
         ValueError: for a set without neurons.
     """
+    sets = named_sets(sets)
+    require_number("controls", controls, whole=True, least=0)
     result = [Condition("", "none", -1, None)]
     for name, neurons in sets.items():
         if not len(neurons):
@@ -105,7 +109,7 @@ def conditions(
 
 def evaluate_condition(
     model: Any,
-    tasks: Iterable[Task],
+    tasks: Task | Iterable[Task],
     condition: Condition,
     **options: Unpack[DeactivationOptions],
 ) -> pd.DataFrame:
@@ -166,8 +170,8 @@ def evaluate_condition(
 
 def deactivation_items(
     model: Any,
-    tasks: Iterable[Task],
-    sets: Mapping[str, NeuronSet],
+    tasks: Task | Iterable[Task],
+    sets: Sets,
     *,
     controls: int = 5,
     match: Literal["layer", "total"] = "layer",

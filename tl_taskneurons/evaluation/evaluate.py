@@ -14,10 +14,11 @@ from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.metrics import find_metric
-from tl_taskneurons.runtime.options import settled
+from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
-from tl_taskneurons.tasks.task import Task, Tasks
+from tl_taskneurons.tasks.task import OneTask, Task, Tasks, one_task
 
 
 class EvaluateOptions(DataOptions, total=False):
@@ -53,6 +54,10 @@ class Evaluation(Data):
     share_prefix: bool = False
     metric: str | Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("max_new_tokens", self.max_new_tokens, whole=True, least=1)
+
 
 def evaluate(
     model: Any,
@@ -75,7 +80,9 @@ def evaluate(
         over items, ``loss`` the mean cross-entropy of the answer in nats per token.
     """
     settled("evaluate", Evaluation, options)
-    listed = Tasks([tasks] if isinstance(tasks, Task) else tasks)
+    listed = Tasks(tasks)
+    if not listed:
+        raise InputError("There are no tasks to evaluate; give at least one.")
     frames = [
         evaluate_items(model, task, **options)
         for task in Progress("evaluate", shown=progress).over(listed)
@@ -84,7 +91,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def evaluate_items(model: Any, task: Task, **options: Unpack[EvaluateOptions]) -> pd.DataFrame:
+def evaluate_items(model: Any, task: OneTask, **options: Unpack[EvaluateOptions]) -> pd.DataFrame:
     """Score a model on each example of a task.
 
     The metric is the task's: ``accuracy`` picks the label of highest log-probability (the sum over
@@ -110,8 +117,8 @@ def evaluate_items(model: Any, task: Task, **options: Unpack[EvaluateOptions]) -
     """
     settings = settled("evaluate_items", Evaluation, options)
     metric = None if settings.metric is None else find_metric(settings.metric)
+    model_view, task = view(model), one_task(task)
     name = task.metric if metric is None else metric.name
-    model_view = view(model)
     # Generated answers need room in the context as well.
     generates = metric is None and (settings.generation or task.metric == "rougeL")
     inputs = read_inputs(

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item, Prompt, encode
 from tl_taskneurons.tasks.task import Task
@@ -38,6 +39,10 @@ class Data:
     prompt: Prompt = Prompt()
     limit: int | None = None
     token_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        require_number("limit", self.limit, whole=True, least=1)
+        require_number("token_budget", self.token_budget, whole=True, least=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,26 +16,26 @@ from torch import Tensor
 from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs, require_fitting
 from tl_taskneurons.models.positions import named
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import METHODS, Method, find_ablation
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import PerLayer, require_scores, score_batches
-from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ItemOptions, ScoreOptions, ScoreSettings
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
 from tl_taskneurons.tasks.prompts import Item
-from tl_taskneurons.tasks.task import Task, Tasks
+from tl_taskneurons.tasks.task import OneTask, Task, Tasks, one_task
 
 
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
 def score_neurons(
     model: Any,
-    task: Task,
+    task: OneTask,
     method: str = "grad_act",
     *,
-    neurons: NeuronSet | None = None,
+    neurons: Neurons | None = None,
     progress: bool = False,
     **options: Unpack[ScoreOptions],
 ) -> NeuronScores:
@@ -62,7 +62,7 @@ def score_neurons(
             of another model, or a layer that isn't there.
         TypeError: for an unknown option.
     """
-    record = METHODS.find(method)
+    record, task = METHODS.find(method), one_task(task)
     settings = settled("score_neurons", ScoreSettings, options)
     if (neurons is not None) != record.neurons:
         raise InputError(
@@ -70,6 +70,7 @@ def score_neurons(
             "the other methods score all neurons."
         )
     model_view = view(model)
+    chosen = None if neurons is None else neuron_set(model_view, neurons)
     if settings.layers is not None and (record.neurons or not record.data):
         raise InputError(
             f"layers={list(settings.layers)} with method {method!r}: only "
@@ -82,7 +83,7 @@ def score_neurons(
     items = _prepared(inputs.items, settings)
     examples = torch.zeros(len(items), *model_view.shape) if settings.per_example else None
     values = score_batches(
-        model_view, list(inputs.batches(items)), method, neurons=neurons, settings=settings,
+        model_view, list(inputs.batches(items)), method, neurons=chosen, settings=settings,
         progress=Progress(f"{method} {task.name}", shown=progress), examples=examples,
     )  # fmt: skip
     info = _info(model_view, task, inputs, settings, record)
@@ -204,6 +205,11 @@ def score_items(
     _require_item_method(method)
     settings = settled("score_items", ScoreSettings, options, known=ItemOptions.__annotations__)
     for i, item in enumerate(items):
+        if not isinstance(item, Item):
+            raise InputTypeError(
+                f"Item {i} is {str(item)[:60]!r} ({type(item).__name__}); give "
+                "Item(index, prompt ids, answer ids, end ids), or score a task with score_neurons."
+            )
         if not item.prompt or not item.answer:
             raise InputError(
                 f"Item {i} has {len(item.prompt)} prompt and {len(item.answer)} answer tokens; it "
@@ -225,7 +231,7 @@ def _require_item_method(method: str) -> None:
 @torch.inference_mode(False)
 def score_tasks(
     model: Any,
-    tasks: Iterable[Task],
+    tasks: Task | Iterable[Task],
     method: str = "grad_act",
     *,
     progress: bool = False,
@@ -295,7 +301,7 @@ def _content(item: Item) -> Item:
 
 
 @torch.inference_mode(False)
-def activation_mean(model: Any, task: Task, **options: Unpack[DataOptions]) -> PerLayer:
+def activation_mean(model: Any, task: OneTask, **options: Unpack[DataOptions]) -> PerLayer:
     """Return each neuron's mean activation over all tokens of a task's examples.
 
     For mean ablation: pass it to ``tl_taskneurons.mean_ablate``.
@@ -305,6 +311,6 @@ def activation_mean(model: Any, task: Task, **options: Unpack[DataOptions]) -> P
         task: the task.
         **options: ``split="train"``, ``prompt``, ``limit`` and ``token_budget``; see ``Data``.
     """
-    model_view = view(model)
+    model_view, task = view(model), one_task(task)
     inputs = read_inputs(model_view, task, settled("activation_mean", Data, options))
     return score_batches(model_view, list(inputs.batches()), "activation_mean")

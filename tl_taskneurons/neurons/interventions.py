@@ -4,6 +4,7 @@ Every intervention is a context manager. They nest, and on leaving, also by an e
 model is as it was, bit by bit.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,12 +19,14 @@ from tl_taskneurons.models.forward import changed_weights, is_undisturbed, prepa
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.inputs import changing_items
 from tl_taskneurons.models.positions import Positions, check_positions, chosen, current_places
-from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model, view
+from tl_taskneurons.models.view import ModelView, pinned_fingerprint, view
 from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants, counterfactuals
+from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import Ablation, find_ablation
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.batches import Batch
 
@@ -37,7 +40,7 @@ class HookNeverFiredWarning(UserWarning):
 
 def deactivate(
     model: Any,
-    neurons: NeuronSet,
+    neurons: Neurons,
     *,
     how: How = "hooks",
     ablation: str | Tensor = "zero",
@@ -48,7 +51,7 @@ def deactivate(
 
     Args:
         model: a HookedTransformer or TransformerBridge.
-        neurons: which neurons.
+        neurons: which neurons, a set or ``(layer, neuron)`` pairs.
         how: ``"hooks"`` zeroes the activations; ``"weights"`` zeroes the rows of the output
             matrices and puts them back afterwards. Both give exactly the same outputs; weights
             also work where hooks are bypassed, such as ``model.original_model(...)``.
@@ -87,10 +90,11 @@ def deactivate(
 
 @contextmanager
 def _counterfactual(
-    model: Any, neurons: NeuronSet, ablation: Ablation, positions: Positions, seed: int
+    model: Any, neurons: Neurons, ablation: Ablation, positions: Positions, seed: int
 ) -> Iterator[None]:
     """Give neurons the activations of each example's counterfactual prompt."""
-    model_view = _checked(model, neurons)
+    model_view = view(model)
+    neurons = neuron_set(model_view, neurons)
     known: list[tuple[Tensor, Replacement]] = []
 
     def look(batch: Batch) -> None:
@@ -117,7 +121,7 @@ def _counterfactual(
 @contextmanager
 def scale(
     model: Any,
-    neurons: NeuronSet,
+    neurons: Neurons,
     factor: float,
     *,
     how: How = "hooks",
@@ -127,7 +131,7 @@ def scale(
 
     Args:
         model: a HookedTransformer or TransformerBridge.
-        neurons: which neurons.
+        neurons: which neurons, a set or ``(layer, neuron)`` pairs.
         factor: 0 silences, 1 changes nothing, 2 doubles.
         how: by ``"hooks"`` on the activations or by ``"weights"``, the output rows.
         positions: where, by hooks; see ``deactivate``.
@@ -136,9 +140,11 @@ def scale(
         ValueError: for neurons of another model, an unknown ``how`` or a factor that is not
             finite.
     """
-    if not torch.tensor(factor).isfinite():
+    require_number("factor", factor)
+    if not math.isfinite(factor):
         raise InputError(f"factor is {factor}; it must be a finite number.")
-    model_view = _checked(model, neurons)
+    model_view = view(model)
+    neurons = neuron_set(model_view, neurons)
     if how == "hooks":
 
         def change(_layer: int, activation: Tensor, index: Tensor) -> Tensor:
@@ -160,7 +166,7 @@ def scale(
 @contextmanager
 def mean_ablate(
     model: Any,
-    neurons: NeuronSet,
+    neurons: Neurons,
     means: Float[Tensor, "layer d_mlp"],
     *,
     positions: Positions = "all",
@@ -172,14 +178,15 @@ def mean_ablate(
 
     Args:
         model: a HookedTransformer or TransformerBridge.
-        neurons: which neurons.
+        neurons: which neurons, a set or ``(layer, neuron)`` pairs.
         means: the constants, e.g. from ``activation_mean``.
         positions: where; see ``deactivate``.
 
     Raises:
         ValueError: for neurons of another model, or means of another shape or not finite.
     """
-    model_view = _checked(model, neurons)
+    model_view = view(model)
+    neurons = neuron_set(model_view, neurons)
     constant = constants(model_view, means)
 
     def change(layer: int, activation: Tensor, index: Tensor) -> Tensor:
@@ -192,13 +199,13 @@ def mean_ablate(
 
 @contextmanager
 def patch(
-    model: Any, neurons: NeuronSet, source: ActivationCache | Mapping[str, Tensor]
+    model: Any, neurons: Neurons, source: ActivationCache | Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Give neurons the activations they had in another run.
 
     Args:
         model: a HookedTransformer or TransformerBridge.
-        neurons: which neurons.
+        neurons: which neurons, a set or ``(layer, neuron)`` pairs.
         source: activations ``[batch, pos, d_mlp]`` by hook name, such as the cache of
             ``model.run_with_cache(tokens)``; batch and positions must be those of the run that
             is patched.
@@ -207,7 +214,8 @@ def patch(
         ValueError: for neurons of another model, a layer missing in ``source``, or (when the
             model runs) activations of another shape.
     """
-    model_view = _checked(model, neurons)
+    model_view = view(model)
+    neurons = neuron_set(model_view, neurons)
     for layer in neurons.layers():
         if model_view.layers[layer].hook not in source:
             raise InputError(
@@ -228,12 +236,6 @@ def patch(
 
     with _hooked(model_view, neurons, change):
         yield
-
-
-def _checked(model: Any, neurons: NeuronSet) -> ModelView:
-    model_view = view(model)
-    require_same_model(repr(neurons), neurons.fingerprint, model_view)
-    return model_view
 
 
 @contextmanager

@@ -191,11 +191,11 @@ def find_ablation(name: str) -> Ablation:
 # are left; a selection takes all tasks' scores and a fraction, and returns all tasks' sets.
 CONTRASTS: Registry[Callable[..., Any]] = Registry("contrast")
 SELECTIONS: Registry[Callable[..., Any]] = Registry("selection")
-_SCORES, _SELECTION = _HERE + "scores:", _HERE + "selection:"
+_AGAINST, _SELECTION = _HERE + "contrasts:", _HERE + "selection:"
 for _contrast in (
-    Choice("exclude", "own score; 0 in the top of any other task", _SCORES + "excluding"),
-    Choice("difference", "own share of scores minus the others' highest", _SCORES + "difference"),
-    Choice("rank", "own rank minus the others' highest", _SCORES + "rank_difference"),
+    Choice("exclude", "own score; 0 in the top of any other task", _AGAINST + "excluding"),
+    Choice("difference", "own share of scores minus the others' highest", _AGAINST + "difference"),
+    Choice("rank", "own rank minus the others' highest", _AGAINST + "rank_difference"),
 ):
     CONTRASTS.add(_contrast)
 for _selection in (

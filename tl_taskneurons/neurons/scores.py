@@ -1,8 +1,9 @@
 """Scores of a model's MLP neurons for a task, and how sets are selected from them."""
 
 import math
+import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.methods import CONTRASTS, METHODS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 # Of signed scores: neurons that the task is worse without, better without, or both.
@@ -57,23 +59,40 @@ class NeuronScores:
             f"model {self.fingerprint})"
         )
 
+    def __getitem__(self, neuron: tuple[int, int]) -> float:
+        """Return the score of a neuron, ``scores[layer, j]``."""
+        n_layers, d_mlp = self.values.shape
+        try:
+            layer, j = map(operator.index, neuron)
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(
+                f"scores[{neuron!r}] is no neuron; write scores[layer, neuron], and scores.values "
+                "for all of them."
+            ) from error
+        if not (0 <= layer < n_layers and 0 <= j < d_mlp):
+            raise InputError(
+                f"No neuron ({layer}, {j}) among the scores, which have {n_layers} layers of "
+                f"{d_mlp} neurons; count from 0."
+            )
+        return float(self.values[layer, j])
+
     def top(
         self,
+        n: int | None = None,
         *,
         fraction: float | None = None,
-        n: int | None = None,
         threshold: float | None = None,
         per_layer: bool = False,
         sign: Side | None = None,
     ) -> NeuronSet:
         """Select the neurons with the highest scores (paper, section 2; there 10%).
 
-        Give exactly one of ``fraction``, ``n`` and ``threshold``. Ties go to the lower layer, then
+        Give exactly one of ``n``, ``fraction`` and ``threshold``. Ties go to the lower layer, then
         to the lower index. A fraction is rounded to the nearest whole number of neurons.
 
         Args:
-            fraction: share of the neurons, in (0, 1].
             n: number of neurons.
+            fraction: share of the neurons, in (0, 1].
             threshold: take every neuron whose score is at least this.
             per_layer: apply ``fraction`` or ``n`` to each layer instead of all layers together.
             sign: of signed scores, which neurons count: see ``side``; by default ``"both"``. With
@@ -90,6 +109,9 @@ class NeuronScores:
             raise InputError(
                 f"Give exactly one of fraction ({fraction}), n ({n}) and threshold ({threshold})."
             )
+        require_number("fraction", fraction)
+        require_number("n", n, whole=True)
+        require_number("threshold", threshold)
         if sign is not None or self.info.get("signed"):
             side = self.side(sign or "both")
             chosen = side.top(fraction=fraction, n=n, threshold=threshold, per_layer=per_layer)
@@ -233,6 +255,12 @@ class NeuronScores:
                 method.
         """
         rivals = [others] if isinstance(others, NeuronScores) else list(others)
+        for rival in rivals:
+            if not isinstance(rival, NeuronScores):
+                raise InputTypeError(
+                    f"Contrasting {self.name!r} needs scores of others, got {str(rival)[:60]!r} "
+                    f"({type(rival).__name__}); give NeuronScores, e.g. list(scores.values())."
+                )
         if not rivals:
             raise InputError(f"Contrasting {self.name!r} needs the scores of at least one other.")
         for rival in rivals:
@@ -290,37 +318,6 @@ class NeuronScores:
         )
 
 
-def excluding(own: NeuronScores, rivals: Sequence[NeuronScores], fraction: float) -> Tensor:
-    """Keep a task's scores, with 0 in the top fraction of any other task."""
-    taken = torch.stack([rival.top(fraction=fraction).mask for rival in rivals]).any(0)
-    return own.values.masked_fill(taken, 0.0)
-
-
-def difference(
-    own: NeuronScores,
-    rivals: Sequence[NeuronScores],
-    fraction: float,  # noqa: ARG001 (every contrast takes it)
-) -> Tensor:
-    """Subtract the highest of the others' shares from a task's; 0 where that is negative."""
-    return _above(own, rivals, _shares)
-
-
-def rank_difference(
-    own: NeuronScores,
-    rivals: Sequence[NeuronScores],
-    fraction: float,  # noqa: ARG001 (every contrast takes it)
-) -> Tensor:
-    """Subtract the highest of the others' ranks from a task's; 0 where that is negative."""
-    return _above(own, rivals, _ranks)
-
-
-def _above(
-    own: NeuronScores, rivals: Sequence[NeuronScores], scale: Callable[[Tensor], Tensor]
-) -> Tensor:
-    highest = torch.stack([scale(rival.values) for rival in rivals]).amax(0)
-    return (scale(own.values) - highest).clamp_min(0.0)
-
-
 def _count(fraction: float | None, n: int | None, pool: int) -> int:
     if fraction is not None:
         if not 0 < fraction <= 1:
@@ -330,15 +327,3 @@ def _count(fraction: float | None, n: int | None, pool: int) -> int:
     if not 0 <= n <= pool:
         raise InputError(f"n is {n}; there are {pool} neurons to choose from.")
     return n
-
-
-def _shares(values: Tensor) -> Tensor:
-    total = values.sum()
-    return values / total if total > 0 else values
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Share of neurons that score lower; equal scores have equal ranks."""
-    flat = values.flatten()
-    below = torch.searchsorted(flat.sort().values, flat)
-    return (below / flat.numel()).reshape(values.shape).to(torch.float32)

@@ -6,19 +6,21 @@ from functools import partial
 
 import pandas as pd
 
+from tl_taskneurons.neurons.given import Scores, Sets, named_scores, named_sets
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet, exclusive
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.options import require_number
 
 
 def select(
-    scores: Mapping[str, NeuronScores], selection: str = "plain", fraction: float = 0.10
+    scores: Scores, selection: str = "plain", fraction: float = 0.10
 ) -> dict[str, NeuronSet]:
     """Choose each task's neurons.
 
     Args:
-        scores: the tasks' scores by name.
+        scores: the tasks' scores by name, or in a list.
         selection: one of ``SELECTIONS``; all but ``"plain"`` are contrastive and need two tasks.
         fraction: share of all neurons, in (0, 1].
 
@@ -26,7 +28,10 @@ def select(
         ValueError: for an unknown selection, a fraction outside (0, 1], a contrast with one task
             only, or a task that is left without neurons.
     """
-    chosen_by = SELECTIONS.find(selection)
+    chosen_by, scores = SELECTIONS.find(selection), named_scores(scores)
+    if not scores:
+        raise InputError("There are no scores to select by; give those of a task at least.")
+    require_number("fraction", fraction)
     if selection != "plain" and len(scores) < 2:
         raise InputError(
             f"Selection {selection!r} contrasts tasks with each other, but there is only "
@@ -63,7 +68,7 @@ by_difference = partial(_by_contrast, how="difference")
 by_rank = partial(_by_contrast, how="rank")
 
 
-def layer_table(scores: Mapping[str, NeuronScores], sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
+def layer_table(scores: Scores, sets: Sets) -> pd.DataFrame:
     """Count the neurons of each task's set in each layer; ``plots`` draws the table.
 
     Args:
@@ -74,8 +79,13 @@ def layer_table(scores: Mapping[str, NeuronScores], sets: Mapping[str, NeuronSet
         One row per task and layer: ``task, layer, n_neurons, share`` (of the set's neurons) and
         ``score_share`` (of the sum of the task's scores over all neurons).
     """
+    scores, sets = named_scores(scores), named_sets(sets)
+    if not sets:
+        raise InputError("There are no sets to count; give those of a task at least.")
     tables = []
     for name, neurons in sets.items():
+        if name not in scores:
+            raise InputError(f"The set {name!r} has no scores{did_you_mean(name, list(scores))}")
         counts = pd.Series(neurons.per_layer)
         sums = scores[name].values.double().sum(1)
         tables.append(

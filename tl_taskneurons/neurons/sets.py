@@ -1,8 +1,9 @@
 """Sets of neurons: set algebra, random controls, files; and what scores and sets have in common."""
 
 import hashlib
+import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.runtime.options import require_seed
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 HEADER = ("fingerprint", "name", "info")
@@ -43,7 +45,8 @@ class OfModel(Protocol):
 class NeuronSet:
     """A set of neurons of one model.
 
-    Supports ``|``, ``&``, ``-``, ``^`` and ``~``, ``len``, ``==``, and ``(layer, j) in neurons``.
+    Supports ``|``, ``&``, ``-``, ``^`` and ``~``, ``len``, ``==``, ``(layer, j) in neurons``, and
+    ``for layer, j in neurons``.
 
     Attributes:
         mask: True at the neurons of the set.
@@ -63,10 +66,11 @@ class NeuronSet:
 
         Raises:
             ValueError: for a pair outside the model; the message names it.
+            TypeError: for what is no pair of whole numbers.
         """
         model_view = view(model)
         mask = torch.zeros(model_view.shape, dtype=torch.bool)
-        for layer, j in pairs:
+        for layer, j in _pairs(pairs):
             if not (0 <= layer < model_view.n_layers and 0 <= j < model_view.d_mlp):
                 raise InputError(
                     f"No neuron ({layer}, {j}) in {model_view.name}, which has "
@@ -87,6 +91,9 @@ class NeuronSet:
 
     def __len__(self) -> int:
         return int(self.mask.sum())
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(layer, j) for layer, j in self.mask.nonzero().tolist()])
 
     def __contains__(self, neuron: tuple[int, int]) -> bool:
         layer, j = neuron
@@ -169,6 +176,7 @@ class NeuronSet:
         Raises:
             ValueError: when too few neurons are left to draw from, or for an unknown ``match``.
         """
+        require_seed(seed)
         free = torch.ones_like(self.mask)
         if exclude is not None:
             require_same_origin(self, exclude)
@@ -214,7 +222,10 @@ class NeuronSet:
         self, other: "NeuronSet", operation: Callable[[Tensor, Tensor], Tensor], sign: str
     ) -> "NeuronSet":
         if not isinstance(other, NeuronSet):
-            raise InputTypeError(f"Expected a NeuronSet, got {type(other).__name__}.")
+            raise InputTypeError(
+                f"Expected a NeuronSet, got {type(other).__name__}; make one of (layer, neuron) "
+                "pairs with NeuronSet.from_pairs(model, pairs)."
+            )
         require_same_origin(self, other)
         mask = operation(self.mask, other.mask)
         return NeuronSet(mask, self.fingerprint, f"({self.name} {sign} {other.name})")
@@ -279,6 +290,24 @@ def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:
             f"({model_view.fingerprint}): its shape is {model_view.shape}."
         )
     return model_view.fingerprint
+
+
+def _pairs(pairs: Any) -> Iterator[tuple[int, int]]:
+    """Yield pairs of whole numbers; raise TypeError naming what is none."""
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        raise InputTypeError(
+            f"Expected a NeuronSet or (layer, neuron) pairs, got {str(pairs)[:60]!r} "
+            f"({type(pairs).__name__}); give e.g. [(3, 10)] or scores.top(100)."
+        )
+    for pair in pairs:
+        try:
+            layer, j = map(operator.index, pair)
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(
+                f"{str(pair)[:60]!r} is no (layer, neuron) pair of whole numbers; give pairs, e.g. "
+                "[(3, 10)]."
+            ) from error
+        yield layer, j
 
 
 def _require_room(count: int, room: int, where: str) -> None:

@@ -11,6 +11,7 @@ from tl_taskneurons.models.positions import Positions, check_positions, named
 from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.metrics import Metric, find_metric
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_seed
 
 
 class ItemOptions(TypedDict, total=False):
@@ -62,6 +63,8 @@ class ScoreSettings(Data):
     per_example: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        require_seed(self.seed)
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; integrated gradients needs at least 1.")
         find_metric(self.metric)

@@ -9,71 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
+from tl_taskneurons.tasks.example import Example
 
 if TYPE_CHECKING:
     from tl_taskneurons.tasks.wording import Prompt
 
 METRICS = ("accuracy", "rougeL", "exact_match", "loss")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One item of a task.
-
-    Attributes:
-        input: the content alone, without the instruction.
-        target: the text to produce; for classification one of the task's labels.
-        label: the label of a classification example, else None.
-        references: accepted answers of a generation example beside the target.
-        wrong: answers that the example's target is compared with, e.g. by the metric
-            ``"logit_diff"``; for classification, empty means all other labels.
-        counterfactual: another input, e.g. with the other name or number, whose activations can
-            take the place of this one's (``ablation="counterfactual"``).
-    """
-
-    input: str
-    target: str
-    label: str | None = None
-    references: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
-    counterfactual: str | None = None
-
-    def __post_init__(self) -> None:
-        for field in ("input", "target"):
-            _require_text(field, getattr(self, field))
-        for field in ("label", "counterfactual"):
-            if getattr(self, field) is not None:
-                _require_text(field, getattr(self, field))
-        for field in ("references", "wrong"):
-            texts = getattr(self, field)
-            if not isinstance(texts, list | tuple):
-                raise InputTypeError(
-                    f"An example's {field} are {texts!r}; give a tuple of strings."
-                )
-            for text in texts:
-                _require_text(field, text)
-            object.__setattr__(self, field, tuple(texts))
-
-    @property
-    def accepted(self) -> tuple[str, ...]:
-        """Every accepted answer: the references, and the target whether or not they repeat it."""
-        repeated = self.target in self.references
-        return self.references if repeated else (self.target, *self.references)
-
-
-def _require_text(field: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise InputTypeError(
-            f"An example's {field} is {value!r} ({type(value).__name__}); it must be a string."
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"An example's {field} holds half a character ({value[error.start]!r} at position "
-            f"{error.start} of {value[:80]!r}), a lone surrogate that no tokenizer can read; read "
-            "its source as UTF-8, or delete it."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -266,9 +207,12 @@ class Tasks(tuple[Task, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, tasks: Iterable[Task] = ()) -> "Tasks":
-        """Collect tasks; two tasks of one name raise ValueError."""
-        self = super().__new__(cls, tuple(tasks))
+    def __new__(cls, tasks: Task | Iterable[Task] = ()) -> "Tasks":
+        """Collect tasks, or one; two tasks of one name raise ValueError."""
+        given: Any = (
+            tasks if isinstance(tasks, Iterable) and not isinstance(tasks, str) else [tasks]
+        )
+        self = super().__new__(cls, tuple(given))
         for task in self:
             if not isinstance(task, Task):
                 raise InputTypeError(
@@ -320,7 +264,10 @@ class Tasks(tuple[Task, ...]):
         return super().__getitem__(key)
 
 
-def one_task(task: "Task | Sequence[Task]") -> Task:
+OneTask = Task | Sequence[Task]
+
+
+def one_task(task: OneTask) -> Task:
     """Return a task, also where it stands alone among ``Tasks``.
 
     Raises:
@@ -330,10 +277,12 @@ def one_task(task: "Task | Sequence[Task]") -> Task:
         return task
     if isinstance(task, Sequence) and not isinstance(task, str) and len(task) == 1:
         return one_task(task[0])
-    names = f" of {len(task)}: {', '.join(task.names[:5])}" if isinstance(task, Tasks) else ""
+    got = f"{type(task).__name__} ({str(task)[:60]!r})"
+    if isinstance(task, Tasks):
+        got = f"Tasks of {len(task)}: {', '.join(task.names[:5])}"
     raise InputTypeError(
-        f"Expected one task, got {type(task).__name__}{names}; give one of them, as tasks[0] or "
-        "tasks['NAME']."
+        f"Expected one task, got {got}; give one of them, as tasks[0] or tasks['NAME'] of what "
+        "load_tasks returns."
     )
 
 

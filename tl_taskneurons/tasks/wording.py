@@ -6,6 +6,7 @@ from string import Formatter
 from typing import Any
 
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import check_types
 from tl_taskneurons.tasks.task import Example, Task
 
 _PLAIN = "Input: {input}\nOutput:"
@@ -46,6 +47,7 @@ class Prompt:
     end: str = "\n"
 
     def __post_init__(self) -> None:
+        check_types(Prompt, vars(self))
         if self.shots < 0:
             raise InputError(f"shots is {self.shots}; it must be 0 or more.")
         if self.end and not self.end.strip(" "):

@@ -10,8 +10,9 @@ from typing import Any, Literal, Unpack
 
 import torch
 
-from tl_taskneurons.models.view import ModelView, require_same_model, view
+from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -31,7 +32,7 @@ from tl_taskneurons.training.settings import Training
 def finetune_random(
     model: Any,
     tasks: Task | Sequence[Task],
-    neurons: NeuronSet,
+    neurons: Neurons,
     training: Training = Training(),
     *,
     match: Literal["layer", "total"] = "layer",
@@ -50,13 +51,14 @@ def finetune_random(
         seed: of the draw.
         **options: as for ``finetune``.
     """
-    return finetune(model, tasks, neurons.random_like(seed, match=match), training, **options)
+    control = neuron_set(view(model), neurons).random_like(seed, match=match)
+    return finetune(model, tasks, control, training, **options)
 
 
 def finetune_top(
     model: Any,
     tasks: Task | Sequence[Task],
-    neurons: NeuronSet,
+    neurons: Neurons,
     training: Training = Training(),
     *,
     method: str = "grad_act",
@@ -79,7 +81,14 @@ def finetune_top(
     """
     chosen = [tasks] if isinstance(tasks, Task) else list(tasks)
     prompt = settled("finetune_top", Run, options).prompt
-    top = top_by(model, chosen, len(neurons), method, prompt=prompt, limit=score_limit)
+    top = top_by(
+        model,
+        chosen,
+        len(neuron_set(view(model), neurons)),
+        method,
+        prompt=prompt,
+        limit=score_limit,
+    )
     return finetune(model, chosen, top, training, **options)
 
 
@@ -102,7 +111,7 @@ def top_by(
 def finetune_all(
     model: Any,
     tasks: Task | Sequence[Task],
-    neurons: NeuronSet | None = None,
+    neurons: Neurons | None = None,
     training: Training = Training(),
     **options: Unpack[RunOptions],
 ) -> WeightDelta:
@@ -122,7 +131,7 @@ def finetune_all(
 def finetune_lora(
     model: Any,
     tasks: Task | Sequence[Task],
-    neurons: NeuronSet | None = None,
+    neurons: Neurons | None = None,
     training: Training = Training(),
     *,
     rank: int = 16,
@@ -164,8 +173,8 @@ TRAINERS: dict[str, Callable[..., Delta]] = {
 }
 
 
-def _checked(model: Any, neurons: NeuronSet | None) -> ModelView:
+def _checked(model: Any, neurons: Neurons | None) -> ModelView:
     model_view = view(model)
     if neurons is not None:
-        require_same_model(repr(neurons), neurons.fingerprint, model_view)
+        neuron_set(model_view, neurons)
     return model_view

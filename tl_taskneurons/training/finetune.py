@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_taskneurons.models.view import require_same_model, view
-from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta
@@ -22,7 +22,7 @@ from tl_taskneurons.training.settings import Training
 def finetune(
     model: Any,
     tasks: Task | Sequence[Task],
-    neurons: NeuronSet,
+    neurons: Neurons,
     training: Training = Training(),
     *,
     keep: bool = False,
@@ -40,7 +40,7 @@ def finetune(
     Args:
         model: a HookedTransformer or TransformerBridge with raw (unfolded) weights.
         tasks: what to train on; several tasks are mixed.
-        neurons: which neurons.
+        neurons: which neurons, a set or ``(layer, neuron)`` pairs.
         training: learning rate, steps and so on.
         keep: leave the trained weights in the model. By default the model is as it was, and
             ``delta.applied(model)`` brings them back for a while.
@@ -60,7 +60,7 @@ def finetune(
         TypeError: for an unknown option, with the nearest ones.
     """
     run, model_view = settled("finetune", Run, options), view(model)
-    require_same_model(repr(neurons), neurons.fingerprint, model_view)
+    neurons = neuron_set(model_view, neurons)
     if update_scale is None:
         trainee = NeuronTrainee(model_view, neurons)
     else:

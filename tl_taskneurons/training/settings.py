@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import check_types
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Training:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
+        check_types(Training, vars(self))
         for name in ("lr", "epochs", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
