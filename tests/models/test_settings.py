@@ -88,6 +88,17 @@ def test_a_default_device_does_not_disturb_fingerprints_and_checks():
         assert tn.check_model(model)
 
 
+def test_a_default_device_does_not_disturb_what_is_drawn_at_random():
+    model, task = helpers.tiny_lens("llama"), tn.load_tasks("mini", ["mini_food"], limit=4)[0]
+    expected = tn.score_neurons(model, task, "random")
+    neurons = expected.top(fraction=0.05)
+    with NoGuessing():
+        found = tn.score_neurons(model, task, "random")
+        control = neurons.random_like(3)
+    assert found.values.equal(expected.values)
+    assert control.mask.equal(neurons.random_like(3).mask)
+
+
 def test_a_compiled_model_is_refused_or_the_same():
     model = helpers.tiny_lens("llama")
     neurons = tn.NeuronSet.from_pairs(model, [(0, 3)])

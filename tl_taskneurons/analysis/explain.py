@@ -161,8 +161,8 @@ class _Watch:
         sums = relevances.sum(1).abs()
         highest = sums
         if self.by == "activation":
-            places = torch.arange(activations.shape[1])
-            own = places >= torch.tensor([self.own[i] for i in batch.index])[:, None]
+            places = torch.arange(activations.shape[1], device="cpu")
+            own = places >= torch.tensor([self.own[i] for i in batch.index], device="cpu")[:, None]
             counted = (own & batch.attention_mask).unsqueeze(-1)
             highest = (activations.abs() * counted).amax(1)
         for column, j in enumerate(self.columns[layer].tolist()):

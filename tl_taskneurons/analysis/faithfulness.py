@@ -95,7 +95,9 @@ def faithfulness(
     scores = score_neurons(model, task, method, progress=progress, **settings)
     top = scores.top(n=n_top)
     generator = torch.Generator().manual_seed(asked.seed)
-    lottery = torch.rand(model_view.shape, generator=generator).masked_fill(top.mask, -1.0)
+    lottery = torch.rand(
+        model_view.shape, generator=generator, dtype=torch.float32, device="cpu"
+    ).masked_fill(top.mask, -1.0)
     drawn = NeuronScores(lottery, scores.fingerprint).top(n=n_random)
     sample = (top | drawn).rename(f"sample for {task.name}")
     exact = score_neurons(model, task, "exact", neurons=sample, progress=progress, **settings)
@@ -132,7 +134,7 @@ def _silence_sets(
             pairs = zip(batches, references, strict=True)
             return float(torch.cat([measured(metric, model_view, *each) for each in pairs]).mean())
 
-    predicted = torch.full(model_view.shape, float("nan"))
+    predicted = torch.full(model_view.shape, float("nan"), dtype=torch.float32, device="cpu")
     if metric.gradient and not metric.reference:
         signed = replace(settings, signed=True)
         predicted = score_batches(model_view, batches, "grad_act", settings=signed)

@@ -120,8 +120,8 @@ def planted_model(
     prompt = f"{first.instruction}\nInput: {(first.train + first.test)[0].input}\nOutput:"
     write_attention(model, axes, len(tokenizer(prompt)["input_ids"]))
 
-    places = torch.randperm(n_layers * d_mlp, generator=generator)[:wanted].tolist()
-    truth = {name: torch.zeros(n_layers, d_mlp, dtype=torch.bool) for name in names}
+    places = torch.randperm(n_layers * d_mlp, generator=generator, device="cpu")[:wanted].tolist()
+    truth = {name: torch.zeros(n_layers, d_mlp, dtype=torch.bool, device="cpu") for name in names}
     for i in range(shared):
         plant(
             model, axes, divmod(places.pop(), d_mlp), range(len(names)), i, neurons_per_task, truth
@@ -129,7 +129,7 @@ def planted_model(
     for t in range(len(names)):
         for i in range(shared, neurons_per_task):
             plant(model, axes, divmod(places.pop(), d_mlp), [t], i, neurons_per_task, truth)
-    loud = torch.zeros(n_layers, d_mlp, dtype=torch.bool)
+    loud = torch.zeros(n_layers, d_mlp, dtype=torch.bool, device="cpu")
     for pair in range(distractors // 2):
         for sign in (1.0, -1.0):
             layer, j = divmod(places.pop(), d_mlp)
@@ -138,7 +138,9 @@ def planted_model(
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2 and noise:
-                bump = torch.randn(parameter.shape, generator=generator)
+                bump = torch.randn(
+                    parameter.shape, generator=generator, dtype=torch.float32, device="cpu"
+                )
                 parameter.add_(bump, alpha=noise / d_model**0.5)
     return Planted(model.eval(), tokenizer, made_tasks, truth, loud)
 

@@ -46,7 +46,9 @@ class Directions:
 
 def directions(n_tasks: int, d_model: int, generator: torch.Generator) -> Directions:
     """Draw the directions of a model from a random orthogonal matrix."""
-    random_basis = torch.randn(d_model, d_model, generator=generator, dtype=torch.float64)
+    random_basis = torch.randn(
+        d_model, d_model, generator=generator, dtype=torch.float64, device="cpu"
+    )
     random_basis[:, 0] = 1.0  # the first column takes the mean, which a LayerNorm removes
     rows = torch.linalg.qr(random_basis).Q.T[1:].float()
     base, meaning, meaning_seen, answer, done = rows[:5]
@@ -85,7 +87,7 @@ def empty_model(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-    return model.float()
+    return model.float().cpu()
 
 
 def _normed(length: float, d_model: int) -> float:
@@ -124,10 +126,10 @@ def write_attention(model: Any, axes: Directions, length: int) -> None:
     block = _blocks(model)[0]
     if isinstance(model, LlamaForCausalLM):
         block.self_attn.v_proj.weight.data += value
-        block.self_attn.o_proj.weight.data += torch.eye(d_model)
+        block.self_attn.o_proj.weight.data += torch.eye(d_model, dtype=torch.float32, device="cpu")
     else:
         block.attention.query_key_value.weight.data[2 * d_model :] += value
-        block.attention.dense.weight.data += torch.eye(d_model)
+        block.attention.dense.weight.data += torch.eye(d_model, dtype=torch.float32, device="cpu")
 
 
 def _blocks(model: Any) -> Any:

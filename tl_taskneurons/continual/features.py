@@ -58,7 +58,7 @@ def input_features(
     model_view = view(model)
     data = settled("input_features", Data, {"limit": SAMPLES, **options})
     inputs = read_inputs(model_view, task, data)
-    rows: list[Tensor] = [torch.empty(0)] * len(inputs.items)
+    rows: list[Tensor] = [torch.empty(0, dtype=torch.float32, device="cpu")] * len(inputs.items)
     kwargs = {"use_cache": False} if model_view.is_bridge else {}
     found: list[Tensor] = []
 
@@ -112,7 +112,9 @@ def distances(
     d, n = features.shape[1], sum(each.n for each in statistics)
     pooled = torch.stack([each.scatter for each in statistics]).sum(0) / max(1, n - len(known))
     share = d / (d + n)
-    identity = torch.eye(d) * pooled.diagonal().mean().clamp_min(1e-12)
+    identity = torch.eye(d, dtype=torch.float32, device="cpu") * pooled.diagonal().mean().clamp_min(
+        1e-12
+    )
     precision = torch.linalg.inv((1 - share) * pooled + share * identity)
     away = features[:, None] - torch.stack([each.mean for each in statistics])
     return torch.einsum("ntd,de,nte->nt", away, precision, away)

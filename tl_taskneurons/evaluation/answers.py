@@ -126,7 +126,7 @@ def _teacher_forced(
         per_row = chosen.split(counts)
         row_losses = torch.stack([-values.mean() for values in per_row])
         run.require_finite(row_losses, batch, items)
-        starts = torch.tensor([0, *counts[:-1]]).cumsum(0).to(log_probs.device)
+        starts = torch.tensor([0, *counts[:-1]], device="cpu").cumsum(0).to(log_probs.device)
         first = log_probs[starts][:, list(first_ids)].tolist()
         for row, i in enumerate(batch.index):
             losses[i], sums[i] = float(row_losses[row]), float(per_row[row].sum())
@@ -194,7 +194,7 @@ def _match(run: Answering, split: str) -> Answers:
         nll = logits.logsumexp(-1) - logits.gather(1, tokens[:, None])[:, 0]
         counts = batch.answer_mask.sum(1).tolist()
         rows = zip(greedy.split(counts), tokens.split(counts), nll.split(counts), strict=True)
-        row_losses = torch.zeros(len(counts))
+        row_losses = torch.zeros(len(counts), dtype=torch.float32, device="cpu")
         for row, (chosen, wanted, cost) in enumerate(rows):
             i = batch.index[row]
             n = len(items[i].answer)

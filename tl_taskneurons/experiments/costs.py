@@ -210,7 +210,10 @@ class Job:
         return self._training_step(model_view)
 
     def _training_step(self, model_view: ModelView) -> Callable[[], object]:
-        values = torch.rand(model_view.shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        values = torch.rand(
+            model_view.shape, generator=generator, device="cpu", dtype=torch.float32
+        )
         scores = NeuronScores(values, model_view.fingerprint, "plan", "random")
         neurons = scores.top(fraction=self._fraction, per_layer=True)
         settings = Training(lr=1e-5, batch_size=len(self._items))

@@ -80,10 +80,10 @@ def _generate_batch(
     max_new_tokens: int,
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
-    tokens = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask = torch.zeros((len(prompts), width), dtype=torch.bool)
+    tokens = torch.zeros((len(prompts), width), dtype=torch.long, device="cpu")
+    mask = torch.zeros((len(prompts), width), dtype=torch.bool, device="cpu")
     for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        tokens[row, width - len(prompt) :] = torch.tensor(list(prompt), device="cpu")
         mask[row, width - len(prompt) :] = True
     tokens, mask = tokens.to(model_view.device), mask.to(model_view.device)
     cache = KVCache(model_view, len(prompts))

@@ -118,7 +118,7 @@ def _sliced(positions: slice, places: Places) -> Bool[Tensor, "batch pos"]:
     else:
         lengths = places.length.tolist()
     most = max(lengths)
-    wanted = torch.zeros(len(lengths), most, dtype=torch.bool)
+    wanted = torch.zeros(len(lengths), most, dtype=torch.bool, device="cpu")
     for row, length in enumerate(lengths):
         wanted[row, list(range(length))[positions]] = True
     found = wanted.to(places.index.device).gather(1, places.index.clamp(0, most - 1))
@@ -156,5 +156,5 @@ def current_places(positions: Positions, tokens: Int[Tensor, "batch pos"]) -> Pl
         )
     none = torch.zeros_like(tokens, dtype=torch.bool)
     index = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    length = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+    length = torch.full((len(tokens),), tokens.shape[1], device=tokens.device, dtype=torch.long)
     return Places(tokens, ~none, none, none, index, length)

@@ -81,7 +81,11 @@ def score_neurons(
         return _score_weights(model_view, task, record, settings)
     inputs = read_inputs(model_view, task, settings, contrast=_contrasted(settings))
     items = _prepared(inputs.items, settings)
-    examples = torch.zeros(len(items), *model_view.shape) if settings.per_example else None
+    examples = (
+        torch.zeros(len(items), *model_view.shape, dtype=torch.float32, device="cpu")
+        if settings.per_example
+        else None
+    )
     values = score_batches(
         model_view, list(inputs.batches(items)), method, neurons=chosen, settings=settings,
         progress=Progress(f"{method} {task.name}", shown=progress), examples=examples,
@@ -277,7 +281,7 @@ def score_tasks(
         for item in items:
             places.setdefault(_content(item), len(places))
     # How often each task has each example.
-    owners = torch.zeros(len(listed), len(places))
+    owners = torch.zeros(len(listed), len(places), dtype=torch.float32, device="cpu")
     for row, items in enumerate(prepared):
         for item in items:
             owners[row, places[_content(item)]] += 1

@@ -196,7 +196,8 @@ def weight_norms(
 
 def lottery(model_view: ModelView, settings: ScoreSettings) -> Float[Tensor, "layer d_mlp"]:
     """Return uniform random numbers."""
-    return torch.rand(model_view.shape, generator=torch.Generator().manual_seed(settings.seed))
+    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    return torch.rand(model_view.shape, generator=generator, device="cpu", dtype=torch.float32)
 
 
 def backward(

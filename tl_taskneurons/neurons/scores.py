@@ -210,7 +210,7 @@ class NeuronScores:
         generator = torch.Generator().manual_seed(seed)
         shares = []
         for _ in range(n_splits):
-            order = torch.randperm(len(examples), generator=generator)
+            order = torch.randperm(len(examples), generator=generator, device="cpu")
             halves = [examples[rows].mean(0) for rows in order.tensor_split(2)]
             if self.method in METHODS and METHODS.find(self.method).size_last:
                 halves = [half.abs() for half in halves]

@@ -19,7 +19,7 @@ from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import Team, current_team
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory
 
-ONE = torch.ones(1)
+ONE = torch.ones(1, dtype=torch.float32, device="cpu")
 PerLayer = Float[Tensor, "layer d_mlp"]
 _HIDDEN = {ACTIVATION_MEAN.name: ACTIVATION_MEAN}
 
@@ -188,7 +188,7 @@ def _count(
             for batch in batches
         ]
         return float(sum(int(row.sum()) for row in rows))
-    sizes = torch.zeros(owners.shape[1], dtype=torch.float32)
+    sizes = torch.zeros(owners.shape[1], dtype=torch.float32, device="cpu")
     for batch in batches:
         sizes[list(batch.index)] = _tokens(batch, settings).sum(1).float() if by_token else 1.0
     return (owners @ sizes)[:, None, None]

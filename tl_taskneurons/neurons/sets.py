@@ -69,7 +69,7 @@ class NeuronSet:
             TypeError: for what is no pair of whole numbers.
         """
         model_view = view(model)
-        mask = torch.zeros(model_view.shape, dtype=torch.bool)
+        mask = torch.zeros(model_view.shape, dtype=torch.bool, device="cpu")
         for layer, j in _pairs(pairs):
             if not (0 <= layer < model_view.n_layers and 0 <= j < model_view.d_mlp):
                 raise InputError(
@@ -183,7 +183,7 @@ class NeuronSet:
             free = ~exclude.mask
         generator = torch.Generator().manual_seed(seed)
         # A random order of all neurons, drawn once: the first free ones of it are the control.
-        order = torch.rand(self.mask.shape, generator=generator, dtype=torch.float64)
+        order = torch.rand(self.mask.shape, generator=generator, dtype=torch.float64, device="cpu")
         order[~free] = 2.0
         mask = torch.zeros_like(self.mask)
         if match == "layer":

@@ -109,7 +109,7 @@ class Team(Role):
             return loss
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         there = [float(p.grad is not None) for p in parameters]
-        tail = torch.tensor([*there, loss])
+        tail = torch.tensor([*there, loss], dtype=torch.float32, device="cpu")
         flat = torch.cat([part.detach().flatten().to(self.device) for part in (*parts, tail)])
         del parts
         dist.all_reduce(flat)
@@ -136,7 +136,7 @@ class Team(Role):
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
         dist.all_gather(lengths, length)
         counts = [int(n) for n in lengths]
-        own = torch.zeros(max(counts), dtype=torch.uint8)
+        own = torch.zeros(max(counts), dtype=torch.uint8, device="cpu")
         own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         own = own.to(self.device)
         padded = [torch.zeros_like(own) for _ in counts]

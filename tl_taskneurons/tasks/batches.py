@@ -75,12 +75,12 @@ def make_batches(
 def _pad(group: list[int], rows: list[tuple[int, ...]], items: Sequence[Item]) -> Batch:
     # Rows are filled with token 0; the masks make its value irrelevant.
     width = max(len(rows[i]) for i in group)
-    tokens = torch.zeros((len(group), width), dtype=torch.long)
-    attention = torch.zeros((len(group), width), dtype=torch.bool)
-    answer = torch.zeros((len(group), width), dtype=torch.bool)
+    tokens = torch.zeros((len(group), width), dtype=torch.long, device="cpu")
+    attention = torch.zeros((len(group), width), dtype=torch.bool, device="cpu")
+    answer = torch.zeros((len(group), width), dtype=torch.bool, device="cpu")
     for row, i in enumerate(group):
         n = len(rows[i])
-        tokens[row, :n] = torch.tensor(rows[i])
+        tokens[row, :n] = torch.tensor(rows[i], device="cpu")
         attention[row, :n] = True
         answer[row, len(items[i].prompt) : n] = True
     return Batch(tokens, attention, answer, tuple(group), tuple(items[i] for i in group))

@@ -227,7 +227,7 @@ def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) ->
         for i in range(0, len(own), batch_size):
             batch = one_batch(own[i : i + batch_size], model_view)
             total += _losses(model_view, batch).sum().item()
-    return float(team.total(torch.tensor(total, dtype=torch.float64))) / len(items)
+    return float(team.total(torch.tensor(total, dtype=torch.float64, device="cpu"))) / len(items)
 
 
 def _digest(

@@ -125,7 +125,7 @@ def name_of(neurons: NeuronSet) -> str:
 def random_scores(lab: Lab, key: Key) -> NeuronScores:
     """Scores in place of those that a plan of work can't know yet."""
     generator = torch.Generator().manual_seed(draw_seed(dict(key)))
-    values = torch.rand(lab.shape, generator=generator)
+    values = torch.rand(lab.shape, generator=generator, dtype=torch.float32, device="cpu")
     return NeuronScores(values, lab.fingerprint, "unknown", "random")
 
 

@@ -102,7 +102,7 @@ def draw_overlapping(target: NeuronSet, overlap: float, seed: int) -> NeuronSet:
     members = target.mask.flatten()
     for pool, count in ((members.nonzero(), inside), ((~members).nonzero(), outside)):
         places = pool.flatten()
-        mask[places[torch.randperm(len(places), generator=generator)[:count]]] = True
+        mask[places[torch.randperm(len(places), generator=generator, device="cpu")[:count]]] = True
     info = {"overlaps": target.name, "overlap": overlap, "seed": seed}
     return NeuronSet(
         mask.reshape(target.mask.shape), target.fingerprint, f"{overlap:.0%} of {target.name}", info

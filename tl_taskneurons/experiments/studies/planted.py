@@ -149,7 +149,7 @@ def _found(model: Any, task: Task, method: str, n: int, seed: int) -> torch.Tens
     neurons = None
     if method == "exact":
         model_view = view(model)
-        everything = torch.ones(model_view.shape, dtype=torch.bool)
+        everything = torch.ones(model_view.shape, dtype=torch.bool, device="cpu")
         neurons = NeuronSet(everything, model_view.fingerprint)
     return score_neurons(model, task, method, neurons=neurons, seed=seed).top(n=n).mask
 

@@ -33,7 +33,7 @@ def sides_of(base: ModelView, tuned: ModelView, *, partial: bool) -> tuple[Slice
             "embeddings, norms or output biases), which a NeuronDelta can't hold; partial=True "
             "takes the neurons' part."
         )
-    mask = torch.zeros(base.shape, dtype=torch.bool)
+    mask = torch.zeros(base.shape, dtype=torch.bool, device="cpu")
     for old, new in zip(base.layers, tuned.layers, strict=True):
         for name, part in old.parameters.items():
             one, other = part.oriented, new.parameters[name].oriented
@@ -76,7 +76,11 @@ def write_peft(change: Slices, model_view: ModelView, folder: str | os.PathLike[
         if biased:  # peft adds the bias of the up factor to the layer's own
             key = SliceName.parse(name)
             own = change.get(str(SliceName(key.layer, key.part.replace("W_", "b_"))))
-            bias = torch.zeros(tensors[f"{_PREFIX}{home}.lora_B.weight"].shape[0])
+            bias = torch.zeros(
+                tensors[f"{_PREFIX}{home}.lora_B.weight"].shape[0],
+                dtype=torch.float32,
+                device="cpu",
+            )
             if own is not None:
                 bias[index] = own
             tensors[f"{_PREFIX}{home}.lora_B.bias"] = bias
@@ -108,12 +112,12 @@ def _factors(
     n = len(index)
     dense = value.mT.contiguous()
     if SliceName.parse(name).part == "W_out":
-        down = torch.zeros(n, d_mlp)
-        down[torch.arange(n), index] = 1.0
+        down = torch.zeros(n, d_mlp, dtype=torch.float32, device="cpu")
+        down[torch.arange(n, device="cpu"), index] = 1.0
         up = dense
     else:
-        up = torch.zeros(d_mlp, n)
-        up[index, torch.arange(n)] = 1.0
+        up = torch.zeros(d_mlp, n, dtype=torch.float32, device="cpu")
+        up[index, torch.arange(n, device="cpu")] = 1.0
         down = dense
     return {f"{_PREFIX}{home}.lora_A.weight": down, f"{_PREFIX}{home}.lora_B.weight": up}
 

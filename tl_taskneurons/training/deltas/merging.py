@@ -49,7 +49,7 @@ def write_merged(
 @torch.no_grad()
 def _require_same(plain: Any, bridge: Any, source: str | os.PathLike[str]) -> None:
     """Refuse when the bridge ran on copies that the Hugging Face model doesn't see."""
-    ids = torch.arange(min(12, int(plain.config.vocab_size)))[None]
+    ids = torch.arange(min(12, int(plain.config.vocab_size)), device="cpu")[None]
     logits = [plain.eval()(ids).logits, bridge(ids)]
     one, other = (each[0].float().log_softmax(-1) for each in logits)
     gap = float((one - other).abs().max())

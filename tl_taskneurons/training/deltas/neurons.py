@@ -80,7 +80,7 @@ class NeuronDelta(Delta):
         Raises:
             ValueError: for a factor that is not finite.
         """
-        if not torch.tensor(factor).isfinite():
+        if not torch.tensor(factor, device="cpu").isfinite():
             raise InputError(f"factor is {factor}; it must be a finite number.")
         trained = self.base.map(lambda value: value.float().clone())
         trained.add_(self.change(), factor)
@@ -134,7 +134,7 @@ class NeuronDelta(Delta):
         """
         tensors, header = load_tensors(path, "NeuronDelta", _HEADER)
         sides: dict[str, dict[str, Tensor]] = {"base": {}, "trained": {}}
-        mask = tensors.pop("mask", torch.zeros(0, 0))
+        mask = tensors.pop("mask", torch.zeros(0, 0, dtype=torch.float32, device="cpu"))
         for name, value in tensors.items():
             side, _, rest = name.partition("/")
             if side not in sides:
