@@ -147,6 +147,15 @@ def test_bars_have_the_table_heights_and_intervals(table: pd.DataFrame):
     assert clipped(figure) == []
 
 
+def test_intervals_beyond_all_scores_are_drawn_as_far_as_scores_go(table: pd.DataFrame):
+    wide = table.assign(random=0.5, random_low=-3.9, random_high=4.9)
+    figure = plots.deactivation_bars(wide)
+    figure.draw_without_rendering()  # a warning, which is an error, where no room is left
+    lines: Any = figure.axes[0].collections[1]
+    np.testing.assert_allclose(np.array(lines.get_segments())[:, :, 1], [[0, 100]] * len(wide))
+    assert clipped(figure) == []
+
+
 def test_the_demo_figure_puts_both_selections_on_one_scale(
     layers: pd.DataFrame, matrix: pd.DataFrame
 ):

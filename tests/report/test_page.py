@@ -17,11 +17,12 @@ from tl_taskneurons.analysis.explain import explain_neuron
 from tl_taskneurons.cli import app as cli
 from tl_taskneurons.cli import study as runs
 from tl_taskneurons.report import page
+from tl_taskneurons.report.folder import read_folder
 from tl_taskneurons.report.fragments import rounded, table_html
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.view import choose
 from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.table_files import read_json, write_json, write_table
+from tl_taskneurons.runtime.table_files import read_json, write_csv, write_json, write_table
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Example, Task, Tasks
 
@@ -327,6 +328,15 @@ def test_an_unfinished_run_gives_a_page_that_says_what_is_missing(finished: Path
     assert "run.json is missing or damaged" in read.text
     assert "run.json doesn't say which model" in read.text
     assert "neurons" in read.tables
+
+
+def test_a_csv_file_that_is_not_as_it_was_written_is_named(tmp_path: Path):
+    write_csv(tmp_path / "own.csv", pd.DataFrame({"task": ["upper"], "score": [0.75]}))
+    assert set(read_folder(tmp_path).tables) == {"own"}
+    (tmp_path / "own.csv").write_text("task,score\nupper,0.95\n")
+    found = read_folder(tmp_path)
+    assert found.tables == {}
+    assert len(found.damaged) == 1 and "own.csv is damaged or was changed" in found.damaged[0]
 
 
 def test_other_commands_folders_give_a_page_too(tmp_path: Path):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
-from tl_taskneurons.runtime.table_files import read_json, read_table
+from tl_taskneurons.runtime.table_files import read_csv, read_json, read_table
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
         run = {}
     tables = {
         file.stem: table
-        for pattern, read in (("*.parquet", read_table), ("*.csv", _read_csv))
+        for pattern, read in (("*.parquet", read_table), ("*.csv", read_csv))
         for file in _own(folder, pattern, damaged)
         if (table := attempt(read, file, damaged)) is not None
     }
@@ -139,14 +139,10 @@ def _unfinished(
     return tuple(reasons)
 
 
-def _read_csv(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file)
-
-
 def attempt(read: Callable[[Path], T], file: Path, damaged: list[str]) -> T | None:
     """Read a file and return it; note what is wrong with it and go on where that fails."""
     try:
         return read(file)
-    except (OSError, ValueError) as error:  # what pandas raises for a bad CSV is a ValueError
+    except (OSError, ValueError) as error:
         damaged.append(f"{file.name}: {error}")
         return None

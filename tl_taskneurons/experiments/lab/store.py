@@ -8,15 +8,14 @@ Several processes may work in one store: who computes something holds a lock on 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from filelock import FileLock, Timeout
-
 from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.runtime.locks import locked
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import read_table, write_json, write_table
@@ -163,24 +162,9 @@ class Store:
                 unit.run()
             return mine
 
-    @contextmanager
-    def locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock; gives False where another process has it and ``wait`` is off.
-
-        The system lets go of the lock when the process ends, however it ends.
-        """
-        file = self.folder / "locks" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+    def locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
+        """Hold a lock; gives False where another process has it and ``wait`` is off."""
+        return locked(self.folder / "locks" / name, wait=wait)
 
 
 class DryStore(Store):
