@@ -123,17 +123,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.layers is not None:
         config = costs.with_layers(config, given.layers)
     items = items_of(config, given.examples, given.tokens)
-    sizes = {
-        "token_budget": given.token_budget, "batch_size": given.batch_size, "steps": 1,
-        "fraction": FRACTION,
-    }  # fmt: skip
+    load = costs.Load(given.token_budget, given.batch_size, steps=1, fraction=FRACTION)
     planned = costs.plan(
-        config, items, dtype=given.dtype, device=given.device, repeats=given.repeats, **sizes
+        config, items, load, dtype=given.dtype, device=given.device, repeats=given.repeats
     )
     device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = costs.random_model(config, given.dtype, device)
     model_view = view(model)
-    jobs = {name: costs.Job(name, items, **sizes) for name in costs.JOBS}
+    jobs = {name: costs.Job(name, items, load) for name in costs.JOBS}
     found = measured(model_view, jobs, given.repeats)
     speed = peak_speed(model_view.device)
     rows = {}

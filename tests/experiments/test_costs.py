@@ -5,7 +5,7 @@ from helpers import HAS_HOOKED, VOCAB, save_tiny, tiny_hf, tiny_lens
 
 from tl_taskneurons.cli import app as cli
 from tl_taskneurons.experiments import costs
-from tl_taskneurons.experiments.costs import JOBS, Cost, frame, n_weights, plan, with_layers
+from tl_taskneurons.experiments.costs import JOBS, Cost, Load, frame, n_weights, plan, with_layers
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.runtime.memory import peak_of_tensors
@@ -26,7 +26,7 @@ def items(n: int = 12, length: int = 20) -> list[Item]:
 def test_the_memory_of_detection_is_that_of_the_whole_model(name, kind):
     layers = {"num_hidden_layers": 8} if name == "llama" else {"n_layer": 8}
     config = tiny_hf(name, **layers).config
-    found = {c.job: c for c in plan(config, items(), token_budget=128, kind=kind, repeats=1)}
+    found = {c.job: c for c in plan(config, items(), Load(token_budget=128), kind=kind, repeats=1)}
     model_view = view(tiny_lens(name, kind, **layers))
     batch = next(iter(make_batches(items(), token_budget=128)))
     score_batches(model_view, [batch], "grad_act")
@@ -37,7 +37,7 @@ def test_the_memory_of_detection_is_that_of_the_whole_model(name, kind):
 
 def test_every_job_is_counted_once():
     config = tiny_hf("llama").config
-    found = plan(config, items(12, 20), token_budget=44, batch_size=4, steps=7, repeats=1)
+    found = plan(config, items(12, 20), Load(44, batch_size=4, steps=7), repeats=1)
     assert [cost.job for cost in found] == list(JOBS)
     evaluation, detection, training = found
     assert (evaluation.n_batches, detection.n_batches, training.n_batches) == (6, 6, 7)
@@ -99,12 +99,16 @@ def test_no_examples_are_an_error():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"steps": 0}, "steps is 0"),
         ({"token_budget": 0}, "token_budget is 0"),
-        ({"dtype": "bf16"}, "unsupported dtype 'bf16'"),
     ],
 )
 def test_bad_sizes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        plan(tiny_hf("llama").config, items(), **options)
+        plan(tiny_hf("llama").config, items(), Load(**options))
+
+
+def test_an_unknown_dtype_is_named():
+    with pytest.raises(ValueError, match="unsupported dtype 'bf16'"):
+        plan(tiny_hf("llama").config, items(), dtype="bf16")
 
 
 def test_the_command_says_what_a_task_costs(tmp_path, capsys):

@@ -34,6 +34,7 @@ from tl_taskneurons.builtin.planting import (
     write_embedding,
 )  # fmt: skip
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Example, Task
 
 _THINGS = words("morning garden river window street kitchen valley harbour meadow market")
@@ -59,10 +60,29 @@ class Planted:
     distractors: Tensor
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large a planted model and its tasks are.
+
+    Attributes:
+        n_layers: Layers of the model.
+        d_mlp: Neurons of a layer.
+        distractors: Loud and useless neurons, an even number; half of the pairs fire always, the
+            others on one task's cue.
+        n_train: Training items of a task.
+        n_test: Test items of a task.
+    """
+
+    n_layers: int = 4
+    d_mlp: int = 128
+    distractors: int = 32
+    n_train: int = 64
+    n_test: int = 64
+
+
 def planted_model(
     tasks: int | Sequence[str] = 4, neurons_per_task: int = 16, overlap: float = 0.0,
-    noise: float = 0.0, gated: bool = True, seed: int = 0, *, n_layers: int = 4, d_mlp: int = 128,
-    distractors: int = 32, n_train: int = 64, n_test: int = 64,
+    noise: float = 0.0, gated: bool = True, seed: int = 0, **sizes: int,
 ) -> Planted:  # fmt: skip
     """Write a model by hand in which known neurons carry known tasks.
 
@@ -76,12 +96,7 @@ def planted_model(
         gated: Llama with a gated SiLU MLP, or GPT-NeoX with a plain ReLU MLP, in which each
             neuron answers to one label only.
         seed: Of places, directions, noise and items.
-        n_layers: Layers of the model.
-        d_mlp: Neurons of a layer.
-        distractors: Loud and useless neurons, an even number; half of the pairs fire always, the
-            others on one task's cue.
-        n_train: Training items of a task.
-        n_test: Test items of a task.
+        **sizes: ``n_layers``, ``d_mlp``, ``distractors``, ``n_train``, ``n_test``; see ``Sizes``.
 
     Returns:
         The model, its tokenizer, the tasks and the truth. It answers zero-shot prompts only:
@@ -90,6 +105,8 @@ def planted_model(
     Raises:
         ValueError: If more neurons are asked for than there are, or an argument is out of range.
     """
+    chosen = settled("planted_model", Sizes, sizes)
+    n_layers, d_mlp, distractors = chosen.n_layers, chosen.d_mlp, chosen.distractors
     names = _task_names(tasks)
     least = 1 if gated else 2
     if neurons_per_task < least:
@@ -109,7 +126,7 @@ def planted_model(
             f"{n_layers * d_mlp} ({n_layers} layers of {d_mlp}); ask for fewer or raise "
             "n_layers or d_mlp"
         )
-    made_tasks = _tasks(names, n_train, n_test, seed)
+    made_tasks = _tasks(names, chosen.n_train, chosen.n_test, seed)
     tokenizer = _tokenizer(made_tasks)
     generator = torch.Generator().manual_seed(seed)
     d_model = 16 * -(-max(64, 2 * len(names) + 8 + NULLS) // 16)

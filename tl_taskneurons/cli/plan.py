@@ -45,6 +45,7 @@ class Planned(Source):
 def plan(job: Annotated[Planned, Flat]) -> None:
     """Predict the memory and time of detection, evaluation and training."""
     tasks = load_tasks(job.data, job.tasks)
+    from tl_taskneurons.experiments.costs import Load
     from tl_taskneurons.experiments.costs import plan as costs_of
     from tl_taskneurons.loading.huggingface import find_source, read_config
 
@@ -55,11 +56,10 @@ def plan(job: Annotated[Planned, Flat]) -> None:
         encoded = encode(
             task, tokenizer, split="train", prompt=prompt, limit=job.limit, max_length=n_ctx
         )
+        load = Load(job.token_budget, job.batch_size, job.steps, job.fraction)
         costs = costs_of(
-            config, encoded.items, token_budget=job.token_budget, steps=job.steps,
-            batch_size=job.batch_size, fraction=job.fraction, dtype=job.dtype, device=job.device,
-            kind=job.kind,
-        )  # fmt: skip
+            config, encoded.items, load, dtype=job.dtype, device=job.device, kind=job.kind
+        )
         title = f"{job.model}, {job.dtype}: {task.name}, {len(encoded.items)} examples"
         headings = ("job", "batches", "tokens", "tokens/s", "time", "weights", "peak", "memory")
         rows = [

@@ -8,7 +8,7 @@ the cost of a layer and that of the rest (embedding, logits, loss).
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -32,6 +32,32 @@ JOBS = ("evaluation", "detection", "training")
 # From two layers on each further one adds the same. The sizes should not be close: the line through
 # them goes on to the whole model, and an error in their difference grows on the way.
 _SIZES = (2, 6)
+
+
+@dataclass(frozen=True)
+class Load:
+    """How large batches are and how much is trained.
+
+    Attributes:
+        token_budget: the most tokens in a batch of detection and evaluation; None suits the
+            device, as in ``score_neurons``.
+        batch_size: examples in an update.
+        steps: updates of the chosen neurons.
+        fraction: share of the neurons that are trained, as many in each layer.
+
+    Raises:
+        ValueError: when a number is below 1.
+    """
+
+    token_budget: int | None = None
+    batch_size: int = 8
+    steps: int = 100
+    fraction: float = 0.10
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -63,11 +89,8 @@ class Cost:
 def plan(
     config: Any,
     items: Sequence[Item],
+    load: Load = Load(),
     *,
-    token_budget: int | None = None,
-    batch_size: int = 8,
-    steps: int = 100,
-    fraction: float = 0.10,
     dtype: str = "float32",
     device: str | None = None,
     kind: str = "bridge",
@@ -81,11 +104,7 @@ def plan(
     Args:
         config: the model's Hugging Face config.
         items: the tokenised examples of the task.
-        token_budget: the most tokens in a batch of detection and evaluation; None suits the
-            device, as in ``score_neurons``.
-        batch_size: examples in an update.
-        steps: updates of the chosen neurons.
-        fraction: share of the neurons that are trained, as many in each layer.
+        load: how large batches are and how much is trained.
         dtype: of the weights.
         device: where it will run; by default the first GPU, else the CPU.
         kind: the class of the model, see ``load_model``.
@@ -100,14 +119,13 @@ def plan(
     """
     if not items:
         raise InputError("There are no examples to plan for; give the task's items.")
-    for name, number in (("batch_size", batch_size), ("steps", steps), ("repeats", repeats)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; give 1 or more.")
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}; give 1 or more.")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    budget = token_budget_for(where, token_budget)
+    load = replace(load, token_budget=token_budget_for(where, load.token_budget))
     n_layers = int(config.num_hidden_layers)
     sizes = sorted({min(size, n_layers) for size in _SIZES})
-    runs = {job: Job(job, items, budget, batch_size, steps, fraction) for job in JOBS}
+    runs = {job: Job(job, items, load) for job in JOBS}
     views = [view(random_model(with_layers(config, size), dtype, where, kind)) for size in sizes]
     measured = {job: run.measure(views, repeats) for job, run in runs.items()}
     del views
@@ -165,18 +183,16 @@ class Job:
         largest: tokens of the largest piece.
     """
 
-    def __init__(
-        self, name: str, items: Sequence[Item], token_budget: int, batch_size: int, steps: int,
-        fraction: float,
-    ) -> None:  # fmt: skip
-        self._name, self._fraction = name, fraction
+    def __init__(self, name: str, items: Sequence[Item], load: Load) -> None:
+        self._name, self._fraction = name, load.fraction
         if name == "training":
-            longest = sorted(items, key=_length, reverse=True)[:batch_size]
-            self._items, self.n_batches = longest, steps
+            longest = sorted(items, key=_length, reverse=True)[: load.batch_size]
+            self._items, self.n_batches = longest, load.steps
             self.largest = len(longest) * _length(longest[0])
-            self.n_tokens = round(steps * _mean_tokens(items, len(longest)))
+            self.n_tokens = round(load.steps * _mean_tokens(items, len(longest)))
             return
-        batches = list(make_batches(items, token_budget=token_budget))
+        assert load.token_budget is not None
+        batches = list(make_batches(items, token_budget=load.token_budget))
         self._batch = max(batches, key=lambda batch: batch.tokens.numel())
         self.largest = self._batch.tokens.numel()
         self.n_tokens = sum(batch.tokens.numel() for batch in batches)

@@ -60,7 +60,7 @@ def share_curves(
     parts = list(groups(percent, [panel]))
     figure, drawn = panels([f"trained: {name}" for name, _ in parts])
     for axes, (_, part) in zip(drawn, parts, strict=True):
-        draw_lines(axes, part, "line", "fraction", "score", styles, factor=100.0, dodge=0.6)
+        draw_lines(axes, part, ("line", "fraction", "score"), styles, factor=100.0, dodge=0.6)
         _share_axis(axes, table["fraction"])
     label_axes(figure, drawn, "trained neurons (% of all)", f"{metric_names(table)} (%)")
     common_legend(figure, drawn, list(styles))
@@ -94,7 +94,7 @@ def overlap_curves(overlaps: pd.DataFrame) -> Figure:
         chance = percent.groupby("fraction")["expected_iou"].mean()
         axes.plot(100 * np.asarray(chance.index), chance, ":", color=GREY, label="chance, mean")
     else:
-        draw_lines(axes, percent, "pair", "fraction", "iou", styles, factor=100.0)
+        draw_lines(axes, percent, ("pair", "fraction", "iou"), styles, factor=100.0)
         for k, (name, style) in enumerate(styles.items()):
             rows = percent[percent["pair"] == name].sort_values("fraction")
             axes.plot(
@@ -131,7 +131,7 @@ def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
     parts = list(groups(percent, split))
     figure, drawn = panels([name for name, _ in parts])
     for axes, (_, part) in zip(drawn, parts, strict=True):
-        draw_lines(axes, part, "line", "overlap", "score", styles, factor=100.0, dodge=0.8)
+        draw_lines(axes, part, ("line", "overlap", "score"), styles, factor=100.0, dodge=0.8)
         _share_axis(axes, table["overlap"])
     label_axes(
         figure, drawn, "trained neurons that are the test task's (%)", f"{metric_names(table)} (%)"
@@ -157,7 +157,7 @@ def forgetting_curves(table: pd.DataFrame) -> Figure:
     styles = numbered(table["method"])
     figure, drawn = panels([""])
     (axes,) = drawn
-    draw_lines(axes, percent, "method", "stage", "fg", styles, dodge=0.5 / len(styles))
+    draw_lines(axes, percent, ("method", "stage", "fg"), styles, dodge=0.5 / len(styles))
     axes.axhline(100, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_xticks(sorted(table["stage"].unique()))
     label_axes(figure, drawn, "tasks learned so far", "score kept (% of learned alone)")

@@ -35,7 +35,7 @@ def gap_curves(table: pd.DataFrame) -> Figure:
     styles = numbered(named["line"])
     for axes, (_, part) in zip(drawn, parts, strict=True):
         axes.axhline(0, color=GREY, linewidth=0.8)
-        draw_lines(axes, part, "line", "updates", "gap", styles, bands=True)
+        draw_lines(axes, part, ("line", "updates", "gap"), styles, bands=True)
         axes.set_xscale("log", base=2)
     label_axes(figure, drawn, "updates", "loss gap (nats per token)")
     common_legend(figure, drawn, list(styles))

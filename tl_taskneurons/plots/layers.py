@@ -107,7 +107,7 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
         if len(styles) > CROWD:
             draw_crowd(axes, part, "pair", "layer", "similarity", what="pairs")
         else:
-            draw_lines(axes, part, "pair", "layer", "similarity", styles, bands=True)
+            draw_lines(axes, part, ("pair", "layer", "similarity"), styles, bands=True)
         axes.axhline(0, color=INK, linewidth=0.6)
         _layer_ticks(axes)
     label_axes(figure, drawn, "layer", "cosine similarity")

@@ -24,9 +24,7 @@ def numbered(names: pd.Series) -> dict[str, Style]:
 def draw_lines(
     axes: Axes,
     frame: pd.DataFrame,
-    by: str,
-    x: str,
-    y: str,
+    columns: tuple[str, str, str],
     styles: Mapping[str, Style],
     *,
     factor: float = 1.0,
@@ -37,15 +35,14 @@ def draw_lines(
 
     Args:
         axes: where.
-        frame: the rows; those whose value of ``by`` has no style are left out.
-        by: the column that names the lines.
-        x: the column to the right.
-        y: the column upwards.
+        frame: the rows; those whose line has no style are left out.
+        columns: the column that names the lines, the one to the right, and the one upwards.
         styles: the lines by name; all panels of a figure share them.
         factor: what x is multiplied by; 100 for shares.
         bands: draw intervals as bands, for lines of many points, and not as bars.
         dodge: how far apart the bars of two lines stand, in units of x after ``factor``.
     """
+    by, x, y = columns
     for k, (name, style) in enumerate(styles.items()):
         rows = frame[frame[by].astype(str) == name].sort_values(x)
         if rows.empty:

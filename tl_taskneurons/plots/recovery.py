@@ -36,7 +36,7 @@ def recovery_curves(table: pd.DataFrame) -> Figure:
     for k, axes in enumerate(drawn):
         kind, sweep = kinds[k // 2], list(parts)[k % 2]
         part = parts[sweep]
-        draw_lines(axes, part[part["mlp"] == kind], "method", sweep, "precision", styles)
+        draw_lines(axes, part[part["mlp"] == kind], ("method", sweep, "precision"), styles)
         values = sorted(part[sweep].unique())
         if sweep == "noise" and len(values) > 2:
             axes.set_xscale("symlog", linthresh=values[1])
