@@ -1,6 +1,8 @@
 """The public names and where they live, for type checkers and for the package itself."""
 
 from . import plots as plots
+from .analysis.curves import AblationCurves as AblationCurves
+from .analysis.curves import ablation_curves as ablation_curves
 from .analysis.explain import explain_neuron as explain_neuron
 from .analysis.explain import explain_neurons as explain_neurons
 from .analysis.explanation import NeuronExplanation as NeuronExplanation
