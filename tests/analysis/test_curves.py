@@ -145,7 +145,7 @@ def test_others_that_lose_nothing_are_told(tokenizer):
     scores = tn.score_neurons(model, task)
 
     def first(logits, item):  # the same whatever is silenced, for the other task alone
-        return logits[0, 0] * (0.0 if item.answer[0] < 97 else 1.0)
+        return logits[0, 0] * (0.0 if item.answer[-1] < 97 else 1.0)
 
     with pytest.warns(NothingToLoseWarning, match="'capitals' has the value 0"):
         found = tn.ablation_curves(
