@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import helpers
 import micro
@@ -45,7 +46,7 @@ def test_curves_are_those_of_brute_force(kind, tokenizer):
     found = tn.ablation_curves(model, task, scores, others=[OTHER], fractions=SHARES, metric="loss")
     items = read_inputs(model, task, Data(split="test")).items
     others = read_inputs(model, OTHER, Data(split="test")).items
-    table = found.table.set_index(["curve", "n_neurons"])
+    rows: Any = {(row.curve, row.n_neurons): row for row in found.table.itertuples()}
     assert sorted(set(found.table["n_neurons"])) == [0, 2, 24, 96]
     everything, nothing = torch.ones(2, 48, dtype=torch.bool), torch.zeros(2, 48, dtype=torch.bool)
     m_all, m_none = hf_loss(hf, items, nothing), hf_loss(hf, items, everything)
@@ -53,17 +54,17 @@ def test_curves_are_those_of_brute_force(kind, tokenizer):
     for count in (0, 2, 24, 96):
         top = nothing.clone().view(-1).index_fill(0, order[:count], True).view(2, 48)
         necessity, sufficiency = hf_loss(hf, items, top), hf_loss(hf, items, ~top)
-        row = table.loc[("necessity", count)]
-        assert row["value"] == pytest.approx(necessity, abs=2e-5)
-        assert row["change"] == pytest.approx(necessity - m_all, abs=4e-5)
-        assert row["fraction"] == count / 96
-        row = table.loc[("sufficiency", count)]
-        assert row["value"] == pytest.approx(sufficiency, abs=2e-5)
+        row = rows["necessity", count]
+        assert row.value == pytest.approx(necessity, abs=2e-5)
+        assert row.change == pytest.approx(necessity - m_all, abs=4e-5)
+        assert row.fraction == count / 96
+        row = rows["sufficiency", count]
+        assert row.value == pytest.approx(sufficiency, abs=2e-5)
         wanted = (sufficiency - m_none) / (m_all - m_none)
-        assert row["faithfulness"] == pytest.approx(wanted, abs=1e-3)
-        row = table.loc[("harm", count)]
-        assert row["value"] == pytest.approx(hf_loss(hf, others, top), abs=2e-5)
-        assert row["task"] == "capitals"
+        assert row.faithfulness == pytest.approx(wanted, abs=1e-3)
+        row = rows["harm", count]
+        assert row.value == pytest.approx(hf_loss(hf, others, top), abs=2e-5)
+        assert row.task == "capitals"
     assert micro.unchanged(model, micro.snapshot(model))
 
 
@@ -112,7 +113,8 @@ def test_rankings_by_name_and_by_sets(tokenizer):
     )  # fmt: skip
     parts = [found.table[found.table["ranking"] == name] for name in ("scores", "sets")]
     columns = ["curve", "n_neurons", "value", "faithfulness"]
-    np.testing.assert_equal(*(part[columns].to_numpy() for part in parts))
+    one, two = (part[columns].to_numpy() for part in parts)
+    np.testing.assert_equal(one, two)
     assert set(found.table["metric"]) == {"log_prob"}
     assert len(found.areas) == 2 and "cpr_neurons" in str(found)
     figure = found.plot()
@@ -137,7 +139,7 @@ def test_bad_input(tokenizer):
             model, task, [scores.top(n=3), scores.top(n=3).random_like(0)], metric="loss"
         )
     with pytest.raises(TypeError, match="no option 'metrik'"):
-        tn.ablation_curves(model, task, scores, metrik="loss")
+        tn.ablation_curves(model, task, scores, metrik="loss")  # pyright: ignore[reportCallIssue]
 
 
 def test_others_that_lose_nothing_are_told(tokenizer):

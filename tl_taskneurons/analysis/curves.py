@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from tl_taskneurons.analysis.areas import areas_of
-from tl_taskneurons.evaluation.deactivation import Silencing
+from tl_taskneurons.evaluation.deactivation import Silencing, silencing_of
 from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
 from tl_taskneurons.models.positions import Positions
 from tl_taskneurons.models.view import view
@@ -103,8 +103,8 @@ def ablation_curves(
             ``evaluate_items`` and ``deactivate`` refuse.
         TypeError: for an unknown option or something that is no ranking.
     """
-    own = {key: options.pop(key) for key in Silencing.__annotations__ if key in options}  # type: ignore[misc]
-    meter = Meter(model, Silencing(**own), options)
+    silencing, rest = silencing_of(options)
+    meter = Meter(model, silencing, rest)
     rivals = Tasks(others)
     if task.name in rivals.names:
         raise InputError(f"Task {task.name!r} is among the others, whose harm is measured.")

@@ -133,7 +133,7 @@ def evaluate_condition(
     Raises:
         ValueError: for an unknown ablation, or ``"mean"`` without means.
     """
-    silencing, rest = _silencing(options)
+    silencing, rest = silencing_of(options)
     limit, others = rest.pop("limit", None), rest.pop("limit_others", None)
     others = limit if others is None else others
     listed = Tasks(tasks)
@@ -192,7 +192,7 @@ def deactivation_items(
         progress: show a progress bar.
         **options: those of ``evaluate_condition``.
     """
-    _silencing(options)
+    silencing_of(options)
     listed = Tasks(tasks)
     frames = [
         evaluate_condition(model, listed, condition, **options)
@@ -203,7 +203,7 @@ def deactivation_items(
     return pd.concat(frames, ignore_index=True)
 
 
-def _silencing(options: Mapping[str, Any]) -> tuple[Silencing, dict[str, Any]]:
-    """Take what says how to silence out of the options."""
+def silencing_of(options: Mapping[str, Any]) -> tuple[Silencing, dict[str, Any]]:
+    """Part options into what says how to silence, and the rest."""
     own = {key: value for key, value in options.items() if key in Silencing.__annotations__}
     return Silencing(**own), {key: value for key, value in options.items() if key not in own}
