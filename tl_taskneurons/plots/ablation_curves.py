@@ -49,8 +49,8 @@ def ablation_curves(
         figure, drawn = panels([_PANELS[name] for name in wanted])
     elif curve in wanted:
         wanted, drawn = [curve], [ax]
-        found = ax.get_figure(root=True)
-        assert isinstance(found, Figure)
+        found = ax.figure
+        assert isinstance(found, Figure)  # axes of a subfigure have none of their own
         figure = found
     else:
         raise InputError(f"curve is {curve!r}; the table has {wanted}.")
