@@ -57,7 +57,7 @@ def ablation_curves(
     styles = numbered(means["ranking"])
     for axes, name in zip(drawn, wanted, strict=True):
         part = means[means["curve"] == name]
-        draw_lines(axes, part, "ranking", "fraction", "faithfulness", styles, factor=100.0)
+        draw_lines(axes, part, ("ranking", "fraction", "faithfulness"), styles, factor=100.0)
         axes.set_xscale("log")
         axes.axhline(100, color=GREY, linewidth=0.8, linestyle="--")
         axes.axhline(0, color=GREY, linewidth=0.8)
