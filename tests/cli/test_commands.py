@@ -157,3 +157,13 @@ def test_a_plugins_methods_are_in_the_help(tmp_path: Path):
     )
     done = python(code, tmp_path)
     assert done.returncode == 0 and "mine: my own scores" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["2.5", "1e3", "nan"])
+@pytest.mark.parametrize("option", ["--limit", "--seed", "--shots"])
+def test_fractions_of_whole_numbers_are_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+):
+    words = ["detect", "--model", "mini-llama", "--tasks", "mini_food", "--out", "runs/x"]
+    assert main([*words, option, value]) == 2
+    assert f"{option} is '{value}'; it must be a whole number" in capsys.readouterr().err

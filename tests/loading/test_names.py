@@ -25,7 +25,7 @@ def test_folders_and_files_pass_and_empty_folders_do_not(tmp_path: Path):
     ("name", "message"),
     [
         ("smollm2-135", "unknown model 'smollm2-135'; nearest known names: smollm2-135m"),
-        ("mini-lama", "the mini models are mini-llama"),
+        ("mini-lama", "did you mean 'mini-llama'"),
         ("gtp2", "gpt2"),
         ("./nowhere", "no file or folder './nowhere'"),
         ("a/b/c", "no file or folder 'a/b/c'"),

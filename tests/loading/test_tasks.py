@@ -327,7 +327,7 @@ def test_bad_arguments_are_refused(tmp_path: Path):
             load_tasks(path, test_fraction=bad)
     with pytest.raises(ValueError, match="limit is 0"):
         load_tasks(path, limit=0)
-    with pytest.raises(ValueError, match="names is empty"):
+    with pytest.raises(ValueError, match="names of tasks is empty"):
         load_tasks(path, [])
     with pytest.raises(ValueError, match="holds one task, but names has 2"):
         load_tasks(path, ["a", "b"])

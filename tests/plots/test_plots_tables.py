@@ -118,3 +118,16 @@ def test_a_table_of_sets_that_cannot_be_drawn_is_refused():
         plots.upset_plot(members[members["task"] == "task_0"])
     with pytest.raises(ValueError, match="largest is 0"):
         plots.upset_plot(members, largest=0)
+
+
+def test_scores_are_drawn_as_shares_of_their_sum():
+    class Some:
+        name = "sst2"
+
+        def to_frame(self) -> pd.DataFrame:
+            return pd.DataFrame({"layer": [1, 0, 1], "neuron": [0, 0, 1], "score": [2.0, 1.0, 1.0]})
+
+    (image,) = plots.score_heatmap(Some()).axes[0].images
+    assert np.asarray(image.get_array()).tolist() == [[25.0, 75.0]]
+    (image,) = plots.score_heatmap({"a": Some(), "b": Some()}).axes[0].images
+    assert np.asarray(image.get_array()).tolist() == [[25.0, 75.0]] * 2

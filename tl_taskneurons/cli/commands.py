@@ -1,9 +1,10 @@
 """The commands by name, what their help looks like, and what all of them take."""
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.help import DefaultFormatter
 from rich.text import Text
 
@@ -46,12 +47,31 @@ def _default(value: Any) -> str | None:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def _whole(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse fractions where whole numbers are needed; they would be rounded without a word."""
+    for argument in arguments:
+        if int not in _inner(argument.hint):
+            continue
+        for token in argument.tokens:
+            if not re.fullmatch(r"[+-]?\d+", token.value.strip()):
+                raise InputError(
+                    f"{argument.name} is {token.value!r}; it must be a whole number "
+                    "(see tl-taskneurons COMMAND --help)."
+                )
+
+
+def _inner(hint: Any) -> list[Any]:
+    """The types of which an annotation is made."""
+    inside = get_args(hint)
+    return [kind for part in inside for kind in _inner(part)] if inside else [hint]
+
+
 app = App(
     name="tl-taskneurons",
     help="Find the MLP neurons of a language model that carry a task, silence and train them.",
     version=__version__, help_format="plaintext", help_epilogue=_FOR_ALL, help_formatter=_Help(),
     default_parameter=Parameter(negative=(), show_default=_default, allow_repeating=True),
-    result_action="return_value", suppress_keyboard_interrupt=False,
+    result_action="return_value", suppress_keyboard_interrupt=False, config=_whole,
 )  # fmt: skip
 for module in (detection, training, continual, reproduce, plan):
     for command, example in module.COMMANDS.items():
@@ -78,6 +98,8 @@ def launch(
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     for given in bound.arguments.values():
         if isinstance(given, Source):
+            if not given.model and command is not detection.info:
+                raise InputError("model is empty; give a name, a Hugging Face id or a folder.")
             check_sources(given.data, given.tasks, *filter(None, [given.model]))
     device = device_of(bound.arguments.values())
     with sharing(device, shares=command in _SHARED):

@@ -18,6 +18,7 @@ from tl_taskneurons.cli.options import (
     several,
     usual_shots,
 )  # fmt: skip
+from tl_taskneurons.cli.settings import require_at_least
 from tl_taskneurons.continual.methods import METHODS
 from tl_taskneurons.continual.orders import ORDERS
 from tl_taskneurons.continual.orders import order as tasks_of_order
@@ -93,6 +94,9 @@ class InARow(Source):
         for name in self.methods:
             METHODS.find(name)
         require_seed(self.seed)
+        require_at_least(self, shots=0, limit=1, test_limit=1, score_limit=1)
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is {self.fraction}; it must be in (0, 1].")
 
     @property
     def row(self) -> tuple[str, ...]:

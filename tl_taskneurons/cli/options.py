@@ -145,7 +145,9 @@ def check_writable(folder: Path) -> None:
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(f"{there} is a file, so nothing can be written to {folder}.")
+        raise NotADirectoryError(
+            f"{there} is a file, so nothing can be written to {folder}; give a folder."
+        )
     try:
         TemporaryFile(dir=there).close()
     except OSError as error:

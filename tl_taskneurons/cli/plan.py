@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from tl_taskneurons.cli.options import Flat, Names, Source, duration, usual_shots
+from tl_taskneurons.cli.settings import require_at_least
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.console import console, table
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.prompts import Prompt, encode
 
 _EXAMPLE = """\
@@ -40,6 +42,12 @@ class Planned(Source):
     steps: int = 100
     batch_size: int = 8
     token_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, before any model is built."""
+        require_at_least(self, shots=0, limit=1, steps=1, batch_size=1, token_budget=1)
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction is {self.fraction}; it must be in (0, 1].")
 
 
 def plan(job: Annotated[Planned, Flat]) -> None:

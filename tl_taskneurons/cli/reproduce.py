@@ -20,10 +20,12 @@ from tl_taskneurons.cli.options import (
     duration,
     several,
 )  # fmt: skip
+from tl_taskneurons.continual.methods import METHODS
+from tl_taskneurons.continual.orders import order
 from tl_taskneurons.experiments.lab.presets import PRESETS, find_preset, overridden, subject_of
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
-from tl_taskneurons.runtime.options import require_seed
+from tl_taskneurons.runtime.options import require_number, require_seed
 
 if TYPE_CHECKING:
     from tl_taskneurons.experiments import claims
@@ -159,6 +161,19 @@ class Sizes:
         """Refuse what could not work, before any model is loaded."""
         for seed in self.seeds or ():
             require_seed(seed)
+        for name, value in asdict(self).items():
+            if isinstance(value, int):
+                require_number(name, value, least=0 if name == "shots" else 1)
+        for share in self.shares or ():
+            if not 0 < share <= 1:
+                raise InputError(f"shares has {share}; a share must be in (0, 1], e.g. 0.1.")
+        for rate in (*(self.rates or ()), *(self.row_rates or ())):
+            if not 0 < rate < math.inf:
+                raise InputError(f"rates has {rate}; a rate must be a positive number.")
+        for name in self.methods or ():
+            METHODS.find(name)
+        for name in self.orders or ():
+            order(name)
 
     def changes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the sizes of the plan and those of the tasks in a row."""

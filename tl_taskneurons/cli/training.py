@@ -20,7 +20,7 @@ from tl_taskneurons.cli.options import (
     offer,
     usual_shots,
 )  # fmt: skip
-from tl_taskneurons.cli.settings import SCORED, check_method
+from tl_taskneurons.cli.settings import SCORED, check_method, require_at_least
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console, table
@@ -104,6 +104,7 @@ class Chosen(Source):
         SELECTIONS.find(self.selection)
         if not 0 < self.fraction <= 1:
             raise InputError(f"fraction is {self.fraction}; it must be in (0, 1].")
+        require_at_least(self, shots=0, limit=1, test_limit=1)
 
 
 @dataclass(frozen=True, kw_only=True)

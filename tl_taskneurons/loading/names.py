@@ -52,7 +52,9 @@ def own_names() -> tuple[str, ...]:
 def advice(name: str) -> str:
     """Say what could have been meant by a name that nobody knows."""
     if name.lower().startswith("mini-"):
-        return f"the mini models are {', '.join(mini_model_names())}"
+        mini = mini_model_names()
+        near = difflib.get_close_matches(name.lower(), mini, n=1, cutoff=0.0)
+        return f"did you mean {near[0]!r}? The mini models are {', '.join(mini)}"
     known = [*own_names(), *sorted(_lens_names())]
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5) or [SMOLLM2]
     return (

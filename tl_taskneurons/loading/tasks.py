@@ -89,7 +89,7 @@ def load_tasks(
     how, options = _how(test_fraction, seed, columns), _known(given)
     wanted = (names,) if isinstance(names, str) else None if names is None else tuple(names)
     if wanted == ():
-        raise InputError("names is empty; give at least one task name, or None for all.")
+        raise InputError("names of tasks is empty; give at least one, or None for all.")
     if isinstance(source, str | os.PathLike):
         tasks = _at(source, wanted, options, how, limit)
     elif _are_paths(source):

@@ -17,7 +17,7 @@ from tl_taskneurons.plots.look import (
     plain_look,
     title,
 )
-from tl_taskneurons.plots.tables import reach, require
+from tl_taskneurons.plots.tables import reach, require, require_table
 from tl_taskneurons.runtime.errors import InputError
 
 # Dark enough apart in grey print: original, random, task (after Okabe and Ito).
@@ -41,6 +41,7 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
         ValueError: for a missing column, an empty table, a task twice, or a task judged by loss
             alone.
     """
+    require_table(table, ["task"], _BARS)
     if "original" in table.columns and table["original"].isna().any():
         raise InputError(
             "A task here has no score but its loss; draw deactivation_heatmap instead."

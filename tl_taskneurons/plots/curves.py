@@ -17,7 +17,7 @@ from tl_taskneurons.plots.look import (
     spaced,
     title,
 )
-from tl_taskneurons.plots.tables import groups, require
+from tl_taskneurons.plots.tables import groups, require, require_table
 from tl_taskneurons.runtime.errors import InputError
 
 KINDS = ("in-domain", "out-of-domain")
@@ -123,6 +123,7 @@ def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, or NaN.
     """
+    require_table(table, ["fraction", "overlap", "score"])
     split = [name for name in ("train_group", "test_group") if name in table.columns]
     require(table, [*split, "fraction", "overlap"], ["score"], also=["low", "high"])
     labels = table["fraction"].map(lambda share: f"{100 * share:g}% of neurons trained")

@@ -1,5 +1,8 @@
 """What lies in which layer: neurons and scores of tasks, similarity of tasks."""
 
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,8 +25,8 @@ from tl_taskneurons.plots.look import (
     spaced,
     title,
 )
-from tl_taskneurons.plots.tables import grid, groups, require
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.plots.tables import grid, groups, require, require_table
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 LAYER_LABELS = {"share": "% of the task's neurons", "score_share": "% of the task's total score"}
 _PARTS = {
@@ -34,18 +37,35 @@ _CURVE = ("similarity", "low", "high")
 _BAR = "#7a6bb0"
 
 
-def score_heatmap(layers: pd.DataFrame, *, column: str = "share") -> Figure:
+@runtime_checkable
+class Scores(Protocol):
+    """What ``NeuronScores`` are to a figure."""
+
+    name: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ``layer, neuron, score``."""
+        ...
+
+
+def score_heatmap(
+    layers: pd.DataFrame | Mapping[str, Scores] | Scores, *, column: str | None = None
+) -> Figure:
     """Draw where each task's neurons lie: tasks x layers.
 
     Args:
-        layers: rows with ``task, layer`` and the column (shares of 1), of one selection.
+        layers: from ``layer_table``: rows with ``task, layer`` and the column (shares of 1), of
+            one selection; or scores, one task's or several by name.
         column: ``"share"``, of the task's selected neurons, or ``"score_share"``, of the task's
-            total score.
+            total score; by default the former for a table, and the latter for scores.
 
     Raises:
         ValueError: for an unknown column, a missing one, an empty table, two rows for one cell,
             or NaN.
     """
+    if not isinstance(layers, pd.DataFrame):
+        layers, column = _score_shares(layers), column or "score_share"
+    column = column or "share"
     check_layers(layers, column)
     figure = new_figure(WIDTH, 1.5 + 0.42 * layers["task"].nunique())
     axes = figure.subplots()
@@ -53,6 +73,23 @@ def score_heatmap(layers: pd.DataFrame, *, column: str = "share") -> Figure:
     what = "each task's score lies" if column == "score_share" else "each task's neurons lie"
     title(figure, f"Where {what}", described(layers))
     return figure
+
+
+def _score_shares(scores: Mapping[str, Scores] | Scores) -> pd.DataFrame:
+    """Return each layer's share of the tasks' total scores."""
+    named = scores if isinstance(scores, Mapping) else {getattr(scores, "name", ""): scores}
+    tables = []
+    for name, own in named.items():
+        frame = own.to_frame() if hasattr(own, "to_frame") else pd.DataFrame()
+        if "score" not in frame.columns:
+            raise InputTypeError(
+                f"Expected scores, or the table that layer_table makes, got {str(own)[:60]!r} "
+                f"({type(own).__name__}); give NeuronScores or layer_table(scores, sets)."
+            )
+        sums = frame.groupby("layer")["score"].sum()
+        shares = (sums / max(sums.sum(), 1e-300)).to_numpy()
+        tables.append(pd.DataFrame({"task": name, "layer": sums.index, "score_share": shares}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def neurons_by_layer(layers: pd.DataFrame) -> Figure:
@@ -90,6 +127,7 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
         ValueError: for a missing column, an empty table, two rows for one cell, a layer that is no
             number, or nothing but NaN.
     """
+    require_table(table, ["layer", "task_x", "task_y"], _CURVE)
     split = [name for name in ("reading", "part") if name in table.columns]
     require(table, [*split, "task_x", "task_y", "layer"], [], also=["layer", *_CURVE])
     if table["similarity"].isna().all():

@@ -20,7 +20,7 @@ from tl_taskneurons.plots.look import (
     signed,
     title,
 )
-from tl_taskneurons.plots.tables import grid, require
+from tl_taskneurons.plots.tables import grid, require, require_table
 from tl_taskneurons.runtime.errors import InputError
 
 _ROW_LABELS = {"silenced": "neurons silenced", "trained": "neurons trained"}
@@ -108,6 +108,7 @@ def check_changes(matrix: pd.DataFrame, rows: str, column: str) -> None:
     """Refuse a matrix of changes that cannot be drawn."""
     if column not in ("loss_change", "change"):
         raise InputError(f"column is {column!r}; use 'loss_change' or 'change'.")
+    require_table(matrix, [rows, "task", column])
     if column == "change" and column in matrix.columns and matrix[column].isna().any():
         task = matrix[matrix[column].isna()]["task"].iloc[0]
         raise InputError(f"Task {task!r} has no score but its loss; use column='loss_change'.")

@@ -8,7 +8,7 @@ from matplotlib.markers import MarkerStyle
 
 from tl_taskneurons.plots.lines import common_legend
 from tl_taskneurons.plots.look import GREY, label_axes, line_style, panels, title
-from tl_taskneurons.plots.tables import groups, require
+from tl_taskneurons.plots.tables import groups, require, require_table
 from tl_taskneurons.runtime.errors import InputError
 
 _SAMPLES = {
@@ -33,6 +33,7 @@ def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
         ValueError: for a missing column, an empty table, a neuron twice, an effect that is NaN or
             below 0, or an unknown sample.
     """
+    require_table(neurons, ["layer", "neuron", "sample", "score", "exact"])
     split = [name for name in ("method", "task") if name in neurons.columns]
     require(neurons, [*split, "layer", "neuron", "sample"], ["score", "exact"])
     unknown = sorted(set(neurons["sample"]) - set(_SAMPLES))
@@ -69,6 +70,7 @@ def faithfulness_sets(sets: pd.DataFrame) -> Figure:
     Raises:
         ValueError: for a missing column, an empty table, two rows for one share, or NaN.
     """
+    require_table(sets, ["fraction"], _SETS)
     split = [name for name in ("method", "task") if name in sets.columns]
     require(sets, [*split, "fraction"], list(_SETS))
     parts = list(groups(sets, split, joint=", "))

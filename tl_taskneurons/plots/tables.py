@@ -1,12 +1,12 @@
 """What a table must be before it is drawn: columns, one row per cell, numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 
 def require(
@@ -21,9 +21,11 @@ def require(
         also: further columns of numbers that may be NaN, as an interval of one seed is.
 
     Raises:
+        TypeError: for what is no table.
         ValueError: for missing columns, no rows, two rows for one cell, a value that is no
             finite number.
     """
+    require_table(frame, keys, values)
     needed = dict.fromkeys([*keys, *values, *also])
     missing = [name for name in needed if name not in frame.columns]
     if missing:
@@ -48,6 +50,26 @@ def require(
                 f"The column {name!r} is {row[name]}{where} ({bad.sum()} of {len(frame)} rows are "
                 "not finite); drop these rows or fill them."
             )
+
+
+def require_table(frame: object, *columns: Iterable[str]) -> None:
+    """Refuse what is no table.
+
+    Args:
+        frame: what was given.
+        columns: those that a table would need, for the message.
+
+    Raises:
+        TypeError: naming what was given.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        text = repr(frame)
+        needed = ", ".join(dict.fromkeys(name for some in columns for name in some))
+        raise InputTypeError(
+            f"Expected a table (pandas.DataFrame{' with ' + needed if needed else ''}), got "
+            f"{text[:60]} ({type(frame).__name__}); the function's description names the one that "
+            "makes its table, and read_table reads those of a run."
+        )
 
 
 def grid(frame: pd.DataFrame, rows: str, columns: str, values: str) -> pd.DataFrame:
