@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import helpers
+import pandas as pd
 import pytest
 
 from tl_taskneurons.cli import app as cli
-from tl_taskneurons.runtime.table_files import read_table
+from tl_taskneurons.runtime.table_files import read_json, read_table
 
 SMALL = ["--steps", "2", "--batch-size", "4"]
 
@@ -57,6 +58,32 @@ def test_the_command_writes_tables_and_the_curves(
     # W-NCFT has the same pieces: two tasks in a row, and the second alone.
     assert len(list((tmp_path / "pieces").glob("*/piece.json"))) == 3
     assert cli.main(words) == 0
+
+
+def test_methods_of_several_calls_add_up_and_other_folders_are_refused(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "row"
+    row = command(base, data, out, "--tasks", "size,parity")
+    assert cli.main([*row, "--method", "w-ncft"]) == 0
+    first = read_table(out / "scores.parquet")
+    assert cli.main([*row, "--method", "ncft", "--lr", "1e-3"]) == 0
+    assert read_table(out / "summary.parquet")["method"].tolist() == ["ncft", "w-ncft"]
+    both = read_table(out / "scores.parquet")
+    kept = both[both["method"] == "w-ncft"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first)
+    assert read_json(out / "run.json")["kind"] == "continual"
+    # A table that is lost or damaged is made anew from the rows.
+    (out / "stages.parquet").unlink()
+    assert cli.main([*row, "--method", "ncft", "--lr", "1e-3"]) == 0
+    assert read_table(out / "stages.parquet")["method"].nunique() == 2
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert cli.main(["continual", "--tasks", "parity,size", *row[1:-2], "--method", "ncft"]) == 2
+    error = capsys.readouterr().err
+    assert "order: ['size', 'parity'] there, ['parity', 'size'] now" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

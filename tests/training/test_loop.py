@@ -16,6 +16,7 @@ import torch
 from tl_taskneurons import score_neurons
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime import tensor_files as files
+from tl_taskneurons.runtime.errors import FileError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.prompts import Item, Prompt
 from tl_taskneurons.tasks.task import Example, Task
@@ -382,9 +383,24 @@ def test_the_checkpoint_of_another_run_is_refused(
         task = helpers.toy_task(13)
     else:
         model = helpers.both_classes(helpers.tiny_hf("llama"), tokenizer, torch.bfloat16)["bridge"]
-    with pytest.raises(ValueError, match="checkpoint of another training"):
+    named = {"settings": "lr: 0.001 there, 0.0001 now", "neurons": "trained: ",
+             "examples": "n_examples: 12 there, 13 now",
+             "dtype": "dtype: 'torch.float32' there, 'torch.bfloat16' now"}  # fmt: skip
+    with pytest.raises(ValueError, match="checkpoint of another training") as caught:
         finetune(model, task, neurons, training, checkpoint=file)
+    assert named[what] in str(caught.value)
     assert file.read_bytes() == before
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_before_any_update(
+    model: Any, neurons: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a file").write_text("in the way")
+    monkeypatch.setattr(training_loop, "update", lambda *_: pytest.fail("trained"))
+    with pytest.raises(FileError, match="a file"):
+        finetune(
+            model, helpers.toy_task(4), neurons, checkpoint=tmp_path / "a file" / "run.safetensors"
+        )
 
 
 def test_a_damaged_checkpoint_and_an_interrupted_save(

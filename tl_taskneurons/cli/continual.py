@@ -1,6 +1,6 @@
 """The command ``continual``: tasks in a row, by one or several methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +31,7 @@ from tl_taskneurons.training.settings import Training
 
 if TYPE_CHECKING:
     from tl_taskneurons.continual import SequenceResult
+    from tl_taskneurons.runtime.run_folder import RunFolder
 
 _EXAMPLE = """\
 examples:
@@ -44,9 +45,11 @@ examples:
 Trains the tasks one after another and tests all of them after each. The folder gets \
 summary.parquet (CL, FG, transfer), stages.parquet, scores.parquet (every task after every stage), \
 forgetting.png, and what each stage learned under pieces/. Call the same command again to go on \
-where it was stopped; a method with another --lr can be added to the folder by another call.
+where it was stopped; other methods, also with another --lr, can be added to the folder by another \
+call, and the tables then have them all.
 """
 _USUAL = Training()
+_TABLES = ("summary", "stages", "scores", "alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,22 +121,33 @@ def continual(settings: Annotated[InARow, Flat]) -> None:
     out = settings.out
     check_writable(out)
     from tl_taskneurons.continual import find_method, run_sequence
+    from tl_taskneurons.models.view import view
+    from tl_taskneurons.runtime.run_folder import RunFolder
+    from tl_taskneurons.tasks.task import tasks_digest
 
     for name in settings.methods:
         find_method(name, settings.fraction, settings.score_limit)
     tasks = load_tasks(settings.data, settings.row)
-    model = settings.load()
     prompt = Prompt(shots=usual_shots(settings.model, settings.shots), seed=settings.seed)
-    results = [
-        run_sequence(
-            model, tasks, name, training, fraction=settings.fraction,
-            score_limit=settings.score_limit, seed=settings.seed, prompt=prompt,
-            limit=settings.limit, test_limit=settings.test_limit, folder=out / "rows" / name,
-            store=out / "pieces", progress=True,
-        )
-        for name in settings.methods
-    ]  # fmt: skip
-    _write(results, out)
+    arguments = {
+        "model": settings.model, "data": settings.data, "order": list(settings.row),
+        "dtype": settings.dtype, "shots": prompt.shots, "limit": settings.limit,
+        "test_limit": settings.test_limit, "seed": settings.seed,
+    }  # fmt: skip
+    with RunFolder.open(out, arguments, kind="continual") as run:
+        model = settings.load()
+        run.confirm(fingerprint=view(model).fingerprint, tasks_digest=tasks_digest(tasks))
+        results = [
+            run_sequence(
+                model, tasks, name, training, fraction=settings.fraction,
+                score_limit=settings.score_limit, seed=settings.seed, prompt=prompt,
+                limit=settings.limit, test_limit=settings.test_limit,
+                folder=run.file("rows", name), store=run.file("pieces"), progress=True,
+            )
+            for name in settings.methods
+        ]  # fmt: skip
+        _publish(results, run)
+        run.finish()
     screen = console()
     for result in results:
         title = f"{result.method}: score of each task (rows) after each stage (columns)"
@@ -147,24 +161,37 @@ def continual(settings: Annotated[InARow, Flat]) -> None:
 COMMANDS = {continual: _EXAMPLE}
 
 
-def _write(results: "Sequence[SequenceResult]", out: Path) -> None:
+def _publish(results: "Sequence[SequenceResult]", run: "RunFolder") -> None:
+    """Keep each method's tables with its row, and publish those of all methods together."""
     import pandas as pd
 
     from tl_taskneurons.plots import forgetting_curves, save
-    from tl_taskneurons.runtime.table_files import stamp, write_table
+    from tl_taskneurons.runtime.roles import current_role
+    from tl_taskneurons.runtime.table_files import read_table, stamp, write_table
 
+    for result in results:
+        for name in _TABLES:
+            frame = stamp(getattr(result, name), method=result.method)
+            write_table(run.file("rows", result.method, f"{name}.parquet"), frame)
+    if not current_role().leads:
+        return
+    rows = {path.name: path for path in run.file("rows").iterdir()}
+    done = [rows[method] for method in METHODS if method in rows]
     tables = {
         name: pd.concat(
-            [stamp(getattr(result, name), method=result.method) for result in results],
+            [read_table(path) for row in done if (path := row / f"{name}.parquet").exists()],
             ignore_index=True,
         )
-        for name in ("summary", "stages", "scores", "alone")
+        for name in _TABLES
     }
-    for name, frame in tables.items():
-        write_table(out / f"{name}.parquet", frame)
+    files: dict[str, Callable[[Path], None]] = {
+        f"{name}.parquet": lambda path, frame=frame: write_table(path, frame)
+        for name, frame in tables.items()
+    }
     curves = tables["stages"].dropna(subset="fg").assign(low=float("nan"), high=float("nan"))
     if len(curves):
-        save(forgetting_curves(curves), out / "forgetting.png")
+        files["forgetting.png"] = lambda path: save(forgetting_curves(curves), path)
+    run.publish(files)
 
 
 def _summary_table(results: "Sequence[SequenceResult]") -> Table:

@@ -6,6 +6,7 @@ layer's output after the final norm). Answers take no part, so that test inputs 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -13,8 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
 
@@ -66,20 +69,18 @@ def input_features(
         found.append(args[0])
         return (args[0][:, :1], *args[1:])  # no logits are needed
 
-    handle = model_view.model.unembed.register_forward_pre_hook(keep)
-    try:
-        with frozen(model_view.model):
-            for batch in inputs.batches():
-                batch = batch.to(model_view.device)
-                mask = batch.attention_mask & ~batch.answer_mask
-                found.clear()
-                model_view.model(batch.tokens, attention_mask=batch.attention_mask.long(), **kwargs)
-                hidden = found[0].float() * mask.unsqueeze(-1).to(found[0].device)
-                means = hidden.sum(1) / mask.sum(1, keepdim=True).to(hidden.device)
-                for row, i in enumerate(batch.index):
-                    rows[i] = means[row].cpu()
-    finally:
-        handle.remove()
+    unembed = model_view.model.unembed
+    with Undo() as undo, frozen(model_view.model):
+        add_hook(undo, unembed, partial(unembed.register_forward_pre_hook, keep))
+        for batch in inputs.batches():
+            batch = batch.to(model_view.device)
+            mask = batch.attention_mask & ~batch.answer_mask
+            found.clear()
+            model_view.model(batch.tokens, attention_mask=batch.attention_mask.long(), **kwargs)
+            hidden = found[0].float() * mask.unsqueeze(-1).to(found[0].device)
+            means = hidden.sum(1) / mask.sum(1, keepdim=True).to(hidden.device)
+            for row, i in enumerate(batch.index):
+                rows[i] = means[row].cpu()
     return torch.stack(rows)
 
 

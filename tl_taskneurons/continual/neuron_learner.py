@@ -14,6 +14,7 @@ from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_sa
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta
@@ -164,12 +165,10 @@ def mixed(
     result = base.map(torch.zeros_like if reading == "literal" else torch.clone)
     for delta, weight in zip(deltas, weights, strict=True):
         result.add_(_added(delta, base, reading), weight)
-    with pinned_fingerprint(model_view):
+    with pinned_fingerprint(model_view), Undo() as undo:
+        undo.add(write_slices, model_view, union, before)
         write_slices(model_view, union, result)
-        try:
-            yield
-        finally:
-            write_slices(model_view, union, before)
+        yield
 
 
 def _added(delta: NeuronDelta, base: Slices, reading: Reading) -> Slices:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import StateError
 
 
@@ -37,16 +38,19 @@ def gradient_checkpointing(model: Any) -> Iterator[None]:
         )
     # Some models have a forward of their own in a block already, which is put back.
     before = [(block, vars(block).get("forward")) for block in _blocks(model_view)]
-    for block, _ in before:
-        block.forward = partial(_run, block.forward)
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         for block, forward in before:
             if forward is None:
-                del block.forward
+                vars(block).pop("forward", None)
             else:
                 block.forward = forward
+
+    with Undo() as undo:
+        undo.add(put_back)
+        for block, _ in before:
+            block.forward = partial(_run, block.forward)
+        yield
 
 
 def recomputes(model_view: ModelView) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.training.deltas import WeightDelta
 
 _BIAS = re.compile(r"\._?b_")  # _b_K and _b_V where queries share keys
@@ -47,9 +48,9 @@ class AllWeights:
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """While open, a backward pass leaves every weight's gradient in ``.grad``."""
-        for weight in self._changed():
-            weight.requires_grad_(True)
-        try:
+        with Undo() as undo:
+            undo.add(self._require_grad, False)
+            self._require_grad(True)
             yield
             if self._mirror is not None and self._mirror.grad is not None:
                 assert self._embedding is not None
@@ -61,9 +62,10 @@ class AllWeights:
                     gradient = weight.grad.float()
                     master.grad = gradient if master.grad is None else master.grad + gradient
                     weight.grad = None
-        finally:
-            for weight in self._changed():
-                weight.requires_grad_(False)
+
+    def _require_grad(self, flag: bool) -> None:
+        for weight in self._changed():
+            weight.requires_grad_(flag)
 
     @torch.no_grad()
     def write(self) -> None:
@@ -94,17 +96,20 @@ class AllWeights:
         weights = self._changed()
         gradients = [weight.grad for weight in weights]
         self._before = [weight.detach().clone() for weight in weights]
-        try:
+        before = self._before
+
+        @torch.no_grad()
+        def put_back() -> None:
+            for weight, value, gradient in zip(weights, before, gradients, strict=True):
+                weight.copy_(value)
+                weight.grad = gradient
+            self._before = []
+
+        with Undo() as undo:
+            undo.add(put_back)
             for weight in weights:
                 weight.grad = None
             yield
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(weights, self._before, strict=True):
-                    weight.copy_(value)
-            for weight, gradient in zip(weights, gradients, strict=True):
-                weight.grad = gradient
-            self._before = []
 
     def delta(self, name: str, info: Mapping[str, Any], history: pd.DataFrame) -> WeightDelta:
         """Return the weights that training has changed, in float32."""

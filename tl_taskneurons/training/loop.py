@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.forward import answer_losses, frozen
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.atomic import require_writable
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.sharing import current_team
@@ -91,24 +92,26 @@ def fit(
     Raises:
         ValueError: for a loss or gradient that is not finite (naming step and examples; the last
             checkpoint stays), fewer than two examples with ``validation``, or a checkpoint of
-            another run.
+            another run (each setting that differs is named).
+        FileError: before any work, when nothing can be written where the checkpoint is to be.
     """
     train, held_out = split(items, training)
     per_step = min(training.batch_size * training.accumulate, len(train))
     steps = training.steps or max(1, math.ceil(training.epochs * len(train) / per_step))
     every = training.evaluate_every or math.ceil(len(train) / per_step)
     optimiser = adamw(trainee.parameters, training)
-    digest = _digest(key, training, steps, items, model_view)
-    state = TrainingState(
-        trainee.parameters, optimiser, digest, Path(checkpoint) if checkpoint is not None else None
-    )
+    about = _about(key, training, steps, items, model_view)
+    path = None if checkpoint is None else Path(checkpoint)
+    state = TrainingState(trainee.parameters, optimiser, about, path)
     team = current_team()
     with team.together():
+        if path is not None:
+            require_writable(path.parent)
         state.resume()
     team.require_same(
         "fit",
         lambda: {
-            "model": model_view.fingerprint, "training": digest,
+            "model": model_view.fingerprint, "training": json.dumps(about),
             "the checkpoint's step": state.step,
         },
     )  # fmt: skip
@@ -230,14 +233,17 @@ def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) ->
     return float(team.total(torch.tensor(total, dtype=torch.float64, device="cpu"))) / len(items)
 
 
-def _digest(
+def _about(
     key: str, training: Training, steps: int, items: Sequence[Item], model_view: ModelView
-) -> str:
-    """A hash of all that decides the result."""
-    settings = {**asdict(training), "steps": steps, "checkpoint_every": 0, "key": key}
-    model = [str(model_view.dtype), model_view.is_bridge]
-    content = json.dumps([settings, model, [(i.prompt, i.answer, i.end) for i in items]])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+) -> dict[str, Any]:
+    """All that decides the result; how often checkpoints are written doesn't."""
+    examples = json.dumps([(i.prompt, i.answer, i.end) for i in items])
+    settings = {name: v for name, v in asdict(training).items() if name != "checkpoint_every"}
+    return {
+        **settings, "steps": steps, "trained": key, "dtype": str(model_view.dtype),
+        "kind": "bridge" if model_view.is_bridge else "hooked", "n_examples": len(items),
+        "examples": hashlib.sha256(examples.encode()).hexdigest()[:16],
+    }  # fmt: skip
 
 
 def loss_texts(history: pd.DataFrame) -> Iterator[str]:

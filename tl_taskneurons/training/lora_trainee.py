@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
 from tl_taskneurons.training.deltas import LoraDelta
 from tl_taskneurons.training.slices import SliceName
@@ -85,7 +86,17 @@ class LoraWeights:
             fan_in_fan_out=transposed,
         )  # fmt: skip
         device = self._view.device
-        try:
+
+        def put_back() -> None:
+            if hasattr(hf, "peft_config"):
+                del hf.peft_config
+            for key, name in names.items():
+                parent, _, child = name.rpartition(".")
+                setattr(hf.get_submodule(parent), child, plain[key])
+            self.parameters, self._layers = [], {}
+
+        with Undo() as undo:
+            undo.add(put_back)
             # peft freezes the other weights and leaves them so.
             with frozen(self._view.model):
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -101,24 +112,15 @@ class LoraWeights:
                 if self._start is not None:
                     self.start_from(self._start.factors)
                 yield
-        finally:
-            if hasattr(hf, "peft_config"):
-                del hf.peft_config
-            for key, name in names.items():
-                parent, _, child = name.rpartition(".")
-                setattr(hf.get_submodule(parent), child, plain[key])
-            self.parameters, self._layers = [], {}
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """While open, a backward pass leaves the adapters' gradients in ``.grad``."""
-        for weight in self.parameters:
-            weight.requires_grad_(True)
-        try:
-            yield
-        finally:
+        with Undo() as undo:
             for weight in self.parameters:
-                weight.requires_grad_(False)
+                undo.add(weight.requires_grad_, False)
+                weight.requires_grad_(True)
+            yield
 
     def write(self) -> None:
         """Do nothing: the adapters are part of the model while it trains."""

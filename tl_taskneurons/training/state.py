@@ -1,7 +1,8 @@
 """What a training run must remember to go on where it stopped, in memory and in a file."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 
 _KIND = "TrainingCheckpoint"
 Row = dict[str, float | int]
-_HEADER = ("digest", "step", "rows", "lowest", "stale")
+_HEADER = ("about", "step", "rows", "lowest", "stale")
 
 
 class TrainingState:
@@ -22,7 +23,8 @@ class TrainingState:
     Args:
         parameters: what is trained.
         optimiser: of these parameters.
-        digest: a hash of all that decides the result; a checkpoint with another is refused.
+        about: all that decides the result, JSON values by name; a checkpoint with others is
+            refused.
         path: the checkpoint's file; None keeps the state in memory alone.
 
     Attributes:
@@ -35,11 +37,11 @@ class TrainingState:
         self,
         parameters: Sequence[Tensor],
         optimiser: torch.optim.Optimizer,
-        digest: str,
+        about: Mapping[str, Any],
         path: Path | None,
     ) -> None:
         self._parameters, self._optimiser = parameters, optimiser
-        self._digest, self._path = digest, path
+        self._about, self._path = about, path
         self.step = 0
         self.rows: list[Row] = []
         self.stale = 0
@@ -73,7 +75,7 @@ class TrainingState:
         for i, values in self._optimiser.state_dict()["state"].items():
             tensors |= {f"{kind}/{i}": value for kind, value in values.items()}
         header = {
-            "digest": self._digest, "step": self.step, "rows": _to_json(self.rows),
+            "about": dict(self._about), "step": self.step, "rows": _to_json(self.rows),
             "lowest": None if math.isinf(self._lowest) else self._lowest, "stale": self.stale,
         }  # fmt: skip
         save_tensors(self._path, _KIND, tensors, header)
@@ -89,12 +91,7 @@ class TrainingState:
         if self._path is None or not self._path.exists():
             return
         tensors, header = load_tensors(self._path, _KIND, _HEADER)
-        if header["digest"] != self._digest:
-            raise InputError(
-                f"{self._path} is the checkpoint of another training ({header['digest']}, this is "
-                f"{self._digest}): model, neurons, examples or settings differ. Give another file "
-                "or remove it."
-            )
+        self._require_same(header["about"])
         self.step = self._saved_step = header["step"]
         self.stale = header["stale"]
         self._lowest = math.inf if header["lowest"] is None else header["lowest"]
@@ -113,6 +110,20 @@ class TrainingState:
         self._best = [best[i] for i in sorted(best)]
         state = self._optimiser.state_dict()
         self._optimiser.load_state_dict({**state, "state": moments})
+
+    def _require_same(self, stored: Mapping[str, Any]) -> None:
+        # As JSON, which has lists for tuples.
+        there, now = (json.loads(json.dumps(dict(each))) for each in (stored, self._about))
+        differing = [
+            f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+            for name in sorted({*there, *now})
+            if there.get(name) != now.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"{self._path} is the checkpoint of another training ({'; '.join(differing)}). "
+                "Give another file or remove it, or train as there."
+            )
 
 
 def _to_json(rows: Sequence[Row]) -> list[dict[str, float | int | None]]:
