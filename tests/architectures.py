@@ -15,7 +15,13 @@ from torch import nn
 
 import tl_taskneurons as tn
 from tl_taskneurons.models.agreement import all_gaps, probe_rows, reference
+from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.layers import neuron_axis
+from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.training.loop import update
+from tl_taskneurons.training.neuron_trainee import NeuronTrainee
+from tl_taskneurons.training.slices import SliceName, read_slices
 
 PAGE = Path(__file__).parents[1] / "docs" / "supported_models.md"
 LIMIT = 1e-4
@@ -112,6 +118,7 @@ class Audit:
         loss: an evaluated answer's loss, in nats.
         scores: scores of neurons, as a part of the highest.
         silenced: log-probabilities with neurons silenced, in nats.
+        trained: weights of neurons after an update, as a part of the longest move.
     """
 
     plain: float
@@ -120,6 +127,7 @@ class Audit:
     loss: float
     scores: float
     silenced: float
+    trained: float
 
 
 def audit(name: str, kind: str = "bridge") -> Audit:
@@ -149,7 +157,40 @@ def audit(name: str, kind: str = "bridge") -> Audit:
         gaps.plain, max(gaps.left, gaps.right), gaps.cached, abs(loss - scored.item()),
         ((ours.abs() - scores.abs()).abs().max() / scores.abs().max()).item(),
         (silenced - reference(off, rows)[0]).abs().max().item(),
+        _training_error(hf, found, item, neurons),
     )  # fmt: skip
+
+
+def _training_error(hf: Any, found: ModelView, item: Item, neurons: tn.NeuronSet) -> float:
+    """An update's distance from the one of Hugging Face's full gradients, which ``hf`` holds.
+
+    By gradient descent: AdamW's first step is the sign of the gradient, whatever its size.
+    """
+    trainee = NeuronTrainee(found, neurons)
+    start = read_slices(found, neurons)
+    optimiser = torch.optim.SGD(trainee.parameters)
+    with frozen(found.model), trainee.attached():
+        update(found, trainee, optimiser, [item], tn.Training(clip=None), rate=1.0)
+        end = read_slices(found, neurons)
+    worst, longest = 0.0, 0.0
+    for name, before in start.items():
+        layer, part = SliceName.parse(name)
+        whole = _gradient(hf, found.layers[layer].parameters[part].oriented)
+        wanted = -whole.index_select(neuron_axis(part), neurons.layers()[layer])
+        worst = max(worst, (end[name] - before - wanted).abs().max().item())
+        longest = max(longest, wanted.abs().max().item())
+    return worst / longest
+
+
+def _gradient(hf: Any, values: torch.Tensor) -> torch.Tensor:
+    """The gradient of the parameter, or of the half of a fused one, that holds some values."""
+    for weight in hf.parameters():
+        for cut in (slice(None), slice(len(weight) // 2), slice(len(weight) // 2, None)):
+            for turned in (False, True):
+                piece = weight[cut].T if turned and weight.ndim == 2 else weight[cut]
+                if torch.equal(piece, values):
+                    return weight.grad[cut].T if turned and weight.ndim == 2 else weight.grad[cut]
+    raise ValueError("no parameter of the Hugging Face model has these values")
 
 
 def _down_projection(hf: Any, w_out: torch.Tensor) -> tuple[str, int]:
@@ -195,7 +236,8 @@ def page() -> str:
         "Decoder-only models with plain or gated MLPs. Each architecture here is built by a test,",
         "in every class that TransformerLens has for it, and compared with plain PyTorch on the",
         "Hugging Face model: log-probabilities (alone, padded, with a key-value cache, beyond",
-        f"sliding windows), losses, scores and silenced neurons differ by at most {LIMIT:g}.",
+        f"sliding windows), losses, scores, silenced neurons and a training step differ by at most",
+        f"{LIMIT:g}.",
         "",
         "| Architecture | TransformerBridge | HookedTransformer (3.9) | remark |",
         "|---|---|---|---|",
