@@ -188,6 +188,32 @@ def own_bridge(hf: Any) -> Any:
     return build_bridge_from_module(hf, type(hf).__name__, hf_config=hf.config, tokenizer=None)
 
 
+@pytest.mark.parametrize(
+    ("broken", "cause"),
+    [
+        ("loading.checks.reference", "can't be run .RuntimeError: no room"),
+        ("loading.small_copies._small_config", "can't be made small .RuntimeError: no room"),
+    ],
+)
+def test_what_could_not_be_checked_is_told(
+    monkeypatch: pytest.MonkeyPatch, broken: str, cause: str
+):
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no room")
+
+    hf, rows = helpers.tiny_hf("llama"), probe_rows(264, lengths=(16,))
+    model, expected = helpers.tiny_lens("llama"), reference(hf, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tl_taskneurons.{broken}", fail)
+        patch.setattr(checks, "_remembered", {})
+        patch.setattr(checks, "_recall", lambda key: None)
+        with pytest.warns(UserWarning, match=f"16 tokens only, not beyond a sliding.*{cause}"):
+            checks.check_loaded(model, hf, rows, expected, "bridge")
+    assert "checked but for windows, padding and cache" in repr(tn.view(model))
+    assert tn.check_model(model, hf).cached < 1e-4
+    assert "checked but" not in repr(tn.view(model))
+
+
 def test_a_model_of_ones_own_is_checked_on_demand():
     hf = helpers.tiny_hf("gpt2")
     model = own_bridge(copy.deepcopy(hf))

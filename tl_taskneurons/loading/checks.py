@@ -9,6 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from tl_taskneurons.loading.build import as_bridge, as_hooked
 from tl_taskneurons.loading.huggingface import Source, brief, cache_folder
-from tl_taskneurons.loading.small_copies import small_copy
+from tl_taskneurons.loading.small_copies import NoSmallCopyError, small_copy
 from tl_taskneurons.models.agreement import (
     Gaps,
     all_gaps,
@@ -30,7 +31,7 @@ from tl_taskneurons.models.agreement import (
 )
 from tl_taskneurons.models.forward import as_loaded
 from tl_taskneurons.models.kvcache import distrust_cache
-from tl_taskneurons.models.view import mark_checked, view
+from tl_taskneurons.models.view import ModelView, mark_checked, view
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.errors import InputError
 
@@ -41,7 +42,7 @@ _HALF_NATS = 0.25
 _PACKAGES = ("transformer-lens", "transformers", "torch")
 _FORM = 1  # of what is remembered
 
-_remembered: dict[str, Gaps | None] = {}
+_remembered: dict[str, Gaps] = {}
 
 
 @as_loaded()
@@ -68,13 +69,19 @@ def check_model(model: Any, hf: Any = None) -> Gaps:
     if hf is not None:
         rows = probe_rows(hf.config.vocab_size)
         gaps, told = all_gaps(found, rows, reference(hf, rows)), "its Hugging Face model"
-    elif found.is_bridge and (small := _structure(found.model.original_model, "bridge")):
-        gaps, told = small, "a small model of its configuration"
     else:
-        gaps, told = own_gaps(found), "its own plain runs"
+        gaps, told = _without_original(found)
     _judge(found.model, found.name, gaps, told, AGREEMENT_NATS.get(found.dtype, _HALF_NATS))
     mark_checked(found.model)
     return gaps
+
+
+def _without_original(found: ModelView) -> tuple[Gaps, str]:
+    if found.is_bridge:
+        with suppress(NoSmallCopyError):
+            small = _structure(found.model.original_model, "bridge")
+            return small, "a small model of its configuration"
+    return own_gaps(found), "its own plain runs"
 
 
 @as_loaded()
@@ -121,9 +128,18 @@ def check_loaded(
         view(model)
     except (ValueError, TypeError):
         return  # refused by name when it is used
-    gaps = _structure(hf, kind)
-    if gaps is not None:
-        _judge(model, name, gaps, "a small model of its configuration", 1e-2, kind)
+    try:
+        gaps = _structure(hf, kind)
+    except NoSmallCopyError as error:
+        warnings.warn(
+            f"{name} ({type(hf).__name__}) was compared with Hugging Face on 16 tokens only, not "
+            f"beyond a sliding window, in padded batches or with a key-value cache: {error}. "
+            "check_model(model, hf) compares them on the model itself.",
+            stacklevel=4,
+        )
+        mark_checked(model, but="windows, padding and cache")
+        return
+    _judge(model, name, gaps, "a small model of its configuration", 1e-2, kind)
     mark_checked(model)
 
 
@@ -157,23 +173,26 @@ def _refusal(name: str, architecture: str, kind: str, found: float, where: str) 
     )
 
 
-def _structure(hf: Any, kind: str) -> Gaps | None:
-    """The gaps of a small model of the same configuration; None where none can be built."""
+def _structure(hf: Any, kind: str) -> Gaps:
+    """The gaps of a small model of the same configuration.
+
+    Raises:
+        NoSmallCopyError: none can be built and run.
+    """
     small = small_copy(hf)
-    if small is None:
-        return None
     made = [type(small).__name__, kind, _FORM, *map(version, _PACKAGES)]
     text = json.dumps([made, small.config.to_dict()], sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     if key not in _remembered:
-        _remembered[key] = _recall(key)
-        if _remembered[key] is None:
-            _remembered[key] = _measure(small, kind)
-            _remember(key, _remembered[key])
+        found = _recall(key)
+        if found is None:
+            found = _measure(small, kind)
+            _remember(key, found)
+        _remembered[key] = found
     return _remembered[key]
 
 
-def _measure(small: Any, kind: str) -> Gaps | None:
+def _measure(small: Any, kind: str) -> Gaps:
     rows = probe_rows(small.config.vocab_size, lengths=(14, 9))
     source = Source(type(small).__name__)
     cpu = torch.device("cpu")
@@ -184,8 +203,10 @@ def _measure(small: Any, kind: str) -> Gaps | None:
         else:
             model = as_bridge(small, None, source, cpu)
         return all_gaps(view(model.eval()), rows, expected)
-    except Exception:  # the small model is at fault, not the user's
-        return None
+    except Exception as error:  # the small model is at fault, not the user's
+        raise NoSmallCopyError(
+            f"a small model of its configuration can't be run ({brief(error)})"
+        ) from error
 
 
 def _recall(key: str) -> Gaps | None:
@@ -195,9 +216,7 @@ def _recall(key: str) -> Gaps | None:
         return None
 
 
-def _remember(key: str, gaps: Gaps | None) -> None:
-    if gaps is None:
-        return
+def _remember(key: str, gaps: Gaps) -> None:
     text = json.dumps(asdict(gaps))
     try:
         write_atomically(cache_folder() / "checks" / f"{key}.json", lambda p: p.write_text(text))

@@ -6,10 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from tl_taskneurons.loading.huggingface import brief
+
 _VOCAB, _WIDTH, _WINDOW = 256, 64, 8
 _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 _WINDOWS = ("sliding_window", "window_size", "attention_window_size")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
+
+
+class NoSmallCopyError(Exception):
+    """No small model of a configuration can be built and run; the message says why."""
 
 
 def small_copy(hf: Any) -> Any:
@@ -18,15 +24,18 @@ def small_copy(hf: Any) -> Any:
     Its norms are no ones and its biases no zeros, so that one that is lost shows.
 
     Returns:
-        The model in eval mode, or None where the configuration can't be made small.
+        The model in eval mode.
+
+    Raises:
+        NoSmallCopyError: the configuration can't be made small.
     """
     try:
         config = _small_config(hf.config)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = _class_of(hf)(config)
         model.float().set_attn_implementation("eager")
-    except Exception:  # configurations are as different as their authors
-        return None
+    except Exception as error:  # configurations are as different as their authors
+        raise NoSmallCopyError(f"its configuration can't be made small ({brief(error)})") from error
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for module in model.modules():

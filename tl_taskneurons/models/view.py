@@ -49,7 +49,9 @@ class ModelView:
         """One line; it says whether the model was compared with Hugging Face's."""
         kind = "TransformerBridge" if self.is_bridge else "HookedTransformer"
         model: Any = self.model
-        told = "checked" if model in _checked else "unchecked: see check_model"
+        told = "unchecked: see check_model"
+        if model in _checked:
+            told = f"checked but for {_checked[model]}" if _checked[model] else "checked"
         return (
             f"ModelView({self.name!r}, {kind}, {self.n_layers} x {self.d_mlp} "
             f"{'gated ' if self.gated else ''}neurons, {self.dtype} on {self.device}, {told})"
@@ -219,12 +221,17 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
         )
 
 
-_checked: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_checked: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 
 
-def mark_checked(model: nn.Module) -> None:
-    """Remember that a model was compared with what Hugging Face computes."""
-    _checked.add(model)
+def mark_checked(model: nn.Module, *, but: str = "") -> None:
+    """Remember that a model was compared with what Hugging Face computes.
+
+    Args:
+        model: which.
+        but: what was not compared.
+    """
+    _checked[model] = but
 
 
 _pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
