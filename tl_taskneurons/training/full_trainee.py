@@ -132,7 +132,11 @@ def _of_architecture(model_view: ModelView) -> Iterator[tuple[str, nn.Parameter]
     shared = Counter(_storage(weight).data_ptr() for weight in parameters.values())
     head = getattr(getattr(model_view.model, "unembed", None), "original_component", None)
     added = getattr(head, "bias", None)
+    cfg = model_view.model.cfg
+    no_positions = getattr(cfg, "positional_embedding_type", "") == "alibi"
     for name, weight in parameters.items():
+        if name == "pos_embed.W_pos" and no_positions:
+            continue  # a HookedTransformer leaves it empty, with whatever the memory held
         may_be_added = weight is added if model_view.is_bridge else _BIAS.search(name)
         if may_be_added and not bool(weight.detach().any()):
             continue
