@@ -32,6 +32,7 @@ import torch
 
 import tl_taskneurons
 from tl_taskneurons import NeuronSet, deactivate, load_model
+from tl_taskneurons.models.checkpointing import gradient_checkpointing
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.runtime.errors import FileError
 from tl_taskneurons.runtime.run_folder import RunFolder
@@ -64,13 +65,16 @@ class Injected(BaseException):
 
 
 def state(model: Any) -> list[Any]:
-    """What a context manager must give back: weights, flags, modes, hooks, handlers."""
+    """What a context manager must give back: weights, flags, modes, hooks, global state."""
     return [
         [float(p.detach().double().sum()) for p in model.parameters()],
         [p.requires_grad for p in model.parameters()],
         [m.training for m in model.modules()],
         [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
-        signal.getsignal(signal.SIGINT), torch.is_grad_enabled(), torch.initial_seed(),
+        ["forward" in vars(m) for m in model.modules()],
+        signal.getsignal(signal.SIGINT), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.get_rng_state().tolist(), random.getstate(), torch.get_default_dtype(),
+        torch.get_default_device(), torch.are_deterministic_algorithms_enabled(),
     ]  # fmt: skip
 
 
@@ -110,7 +114,7 @@ def injections(tries: int, draw: random.Random) -> dict[str, int]:
     neurons = NeuronSet.from_pairs(model, [(0, 1), (1, 2), (1, 7)])
     managers: list[Callable[[], AbstractContextManager[Any]]] = [
         partial(frozen, model), partial(deactivate, model, neurons),
-        partial(deactivate, model, neurons, how="weights"),
+        partial(deactivate, model, neurons, how="weights"), partial(gradient_checkpointing, model),
     ]  # fmt: skip
     before, left = state(model), 0
     for k in range(tries):
