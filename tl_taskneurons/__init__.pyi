@@ -8,6 +8,7 @@ from .analysis.explain import explain_neurons as explain_neurons
 from .analysis.explanation import NeuronExplanation as NeuronExplanation
 from .analysis.faithfulness import Faithfulness as Faithfulness
 from .analysis.faithfulness import faithfulness as faithfulness
+from .analysis.generations import compare_generations as compare_generations
 from .analysis.overlap import (
     group_overlap as group_overlap,
 )
@@ -20,6 +21,10 @@ from .analysis.overlap import (
 from .analysis.overlap import (
     overlap_matrix as overlap_matrix,
 )
+from .analysis.probe import Question as Question
+from .analysis.search import FoundNeurons as FoundNeurons
+from .analysis.search import Limits as Limits
+from .analysis.search import find_neurons as find_neurons
 from .analysis.similarity import (
     READINGS as READINGS,
 )

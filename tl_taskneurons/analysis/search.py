@@ -1,0 +1,270 @@
+"""The smallest set of neurons that carries a task and that other tasks can do without."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tl_taskneurons.analysis.probe import Probe, Question, Toll
+from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.progress import Progress
+from tl_taskneurons.tasks.task import Task, Tasks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# The search gives up after so many neurons in a row that each harmed the others too much alone.
+_PATIENCE = 8
+
+
+class GoalNotReachedWarning(UserWarning):
+    """The search ended before the goal; the message says how far it came."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search may stop, and what it must not do.
+
+    Attributes:
+        goal: share of the task's value above chance that silencing the set must take.
+        budget: the most neurons; None stands for 0.2% of all, but at least 32.
+        harm: the most that the other tasks may lose of their scores, the mean over them (of 1).
+        harm_each: the most that any one of them may lose (of 1).
+        text_harm: the most that the loss of plain text (a task of metric ``"loss"``) may rise, in
+            nats per token.
+        outside: neurons in another task's top share are no candidates: the shares to try, of 1.
+        checks: how many smaller sets are tried when the goal is reached.
+    """
+
+    goal: float = 0.9
+    budget: int | None = None
+    harm: float = 0.02
+    harm_each: float = 0.10
+    text_harm: float = 0.05
+    outside: tuple[float, ...] = (0.01, 0.03)
+    checks: int = 24
+
+    def __post_init__(self) -> None:
+        if not 0 < self.goal <= 1:
+            raise InputError(f"goal is {self.goal}; it is a share and must be in (0, 1].")
+        if self.budget is not None and self.budget < 1:
+            raise InputError(f"budget is {self.budget}; it must be at least 1 neuron.")
+        if min(self.harm, self.harm_each, self.text_harm, self.checks) < 0:
+            raise InputError(f"{self} has a limit below 0.")
+        if not self.outside or not all(0 < share < 1 for share in self.outside):
+            raise InputError(f"outside is {self.outside}; give at least one share in (0, 1).")
+
+    def allows(self, toll: Toll) -> bool:
+        """Whether the harm is within its bounds."""
+        return (
+            toll.harm <= self.harm
+            and toll.worst <= self.harm_each
+            and toll.text_harm <= self.text_harm
+        )
+
+    def size(self, n_all: int) -> int:
+        """The most neurons of a model with so many."""
+        return min(n_all, self.budget or max(32, round(0.002 * n_all)))
+
+
+@dataclass(frozen=True, eq=False)
+class FoundNeurons:
+    """What a search found.
+
+    Attributes:
+        neurons: the set.
+        reached: whether it reaches the goal on held-out training examples.
+        toll: what silencing it costs there.
+        curve: one row per set that was tried, in order: ``outside, step`` (``"grow"`` or
+            ``"prune"``), ``n_neurons, kept`` (False where it harmed too much, or, when pruning,
+            fell below the goal), and the fields of ``Toll``.
+    """
+
+    neurons: NeuronSet
+    reached: bool
+    toll: Toll
+    curve: pd.DataFrame = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.neurons)} neurons ({self.neurons.fraction:.3%}) take "
+            f"{self.toll.taken:.0%} of {self.neurons.name!r}; the others lose "
+            f"{100 * self.toll.harm:.1f} points on average and {100 * self.toll.worst:.1f} at most"
+        )
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """Draw what each set took and harmed; see ``plots.search_curve``."""
+        from tl_taskneurons.plots.search_curve import search_curve
+
+        return search_curve(self.curve, ax=ax)
+
+
+@torch.inference_mode(False)
+def find_neurons(
+    model: Any,
+    task: Task,
+    others: Task | Iterable[Task],
+    *,
+    limits: Limits = Limits(),
+    question: Question = Question(),
+    known: Mapping[str, NeuronScores] | None = None,
+    progress: bool = False,
+) -> FoundNeurons:
+    """Find few neurons whose silencing takes a task and spares others.
+
+    The set grows in rounds: the neurons' signed first-order effects are taken with the chosen
+    ones silenced, and of the neurons outside the other tasks' top share those that help the task
+    most are added, as many as there are already. A round that harms the others beyond the limits
+    is taken back and tried by halves; a neuron that does so alone is never chosen. When the goal
+    is reached the set is made smaller as long as it still reaches it. Everything is chosen on
+    training examples: effects on the first ``n_score``, goal and harm on the next ``n_held``. On
+    new examples a set loses a little of what it took there; see ``evaluate`` inside ``deactivate``.
+
+    Cost: a round is a scoring pass and an evaluation of all tasks; seven rounds reach 64 neurons.
+
+    Args:
+        model: a HookedTransformer or TransformerBridge with a tokenizer.
+        task: the task to take.
+        others: tasks that must not be harmed, and plain text (``Task.from_texts``). Leave siblings
+            out that share their neurons with the task, to ask about the family as one.
+        limits: goal, budget and the harm allowed.
+        question: metric, ablation, positions, prompt, and how many examples.
+        known: scores of others that are at hand, by task name, from ``score_tasks``.
+        progress: show a progress bar.
+
+    Warns:
+        GoalNotReachedWarning: when the goal isn't reached; the best set is returned.
+        UnableWarning: when the model can't do one of the others.
+
+    Raises:
+        ValueError: without others, for a task that the model can't do, the task among the others,
+            too few training examples, or what ``score_neurons`` refuses.
+    """
+    listed = Tasks([others] if isinstance(others, Task) else others)
+    if not listed:
+        raise InputError(
+            "There are no others, so nothing says what must not be harmed; give tasks, or plain "
+            "text: Task.from_texts(name, texts)."
+        )
+    if task.name in listed.names:
+        raise InputError(f"Task {task.name!r} is among the others, which must not be harmed.")
+    probe = Probe(model, task, listed, question)
+    rivals = probe.rivals(known)
+    bar = Progress(f"find {task.name}", shown=progress)
+    with bar:
+        runs = [
+            _Search(probe, limits, share, probe.mask(rivals, share)).run()
+            for share in bar.track(limits.outside)
+        ]
+    best = max(runs, key=lambda run: run.rank(limits.goal))
+    reached = best.toll.taken >= limits.goal
+    info = {
+        "task": task.name, "method": "find_neurons", "others": list(listed.names),
+        "outside": best.outside, **asdict(best.toll), "goal": limits.goal, "reached": reached,
+    }  # fmt: skip
+    neurons = NeuronSet(best.chosen, view(model).fingerprint, task.name, info)
+    curve = pd.concat([pd.DataFrame(run.rows) for run in runs], ignore_index=True)
+    found = FoundNeurons(neurons, reached, best.toll, curve)
+    if not reached:
+        warnings.warn(
+            f"The goal of {limits.goal:.0%} wasn't reached: {found}. Allow more neurons (budget) "
+            "or more harm, leave siblings out of the others, or try other shares (outside).",
+            GoalNotReachedWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+class _Search:
+    """One search outside one share of the others' top neurons."""
+
+    def __init__(self, probe: Probe, limits: Limits, outside: float, banned: Tensor) -> None:
+        self.probe, self.limits, self.outside = probe, limits, outside
+        self.banned = banned.clone()
+        self.chosen = torch.zeros_like(banned)
+        self.order: list[int] = []  # places of the chosen, in the order of their choice
+        self.toll = Toll(probe.plain, 0.0, 0.0, 0.0, "", 0.0)
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self) -> "_Search":
+        """Grow until the goal or a limit is reached, then make the set smaller."""
+        most = self.limits.size(self.chosen.numel())
+        refused = 0
+        while len(self.order) < most and self.toll.taken < self.limits.goal:
+            grown = self._round(most)
+            refused = 0 if grown else refused + 1
+            if grown is None or refused == _PATIENCE:
+                break
+        if self.toll.taken >= self.limits.goal:
+            self._prune()
+        return self
+
+    def rank(self, goal: float) -> tuple[float, ...]:
+        """What is better is larger: the goal, then few neurons, then little harm."""
+        if self.toll.taken >= goal:
+            return (1.0, -float(len(self.order)), -self.toll.harm)
+        return (0.0, self.toll.taken, -self.toll.harm)
+
+    def _round(self, most: int) -> bool | None:
+        """Add the most helpful candidates; False when they did harm, None when none is left."""
+        effects = self.probe.effects(self._set(self.order)).masked_fill(self.banned, 0.0)
+        flat = effects.masked_fill(self.chosen, 0.0).flatten()
+        size = min(max(1, len(self.order)), most - len(self.order), int((flat > 0).sum()))
+        if not size:
+            return None
+        ranked = flat.argsort(descending=True, stable=True).tolist()
+        new = ranked[:size]
+        while new:
+            trial = [*self.order, *new]
+            toll = self._try(trial, "grow")
+            if self.limits.allows(toll):
+                self._take(trial, toll)
+                return True
+            if len(new) == 1:
+                self.banned.view(-1)[new] = True
+            new = new[: len(new) // 2]
+        return False
+
+    def _prune(self) -> None:
+        """Leave out what isn't needed: large pieces first, the last chosen first."""
+        left = self.limits.checks
+        piece = len(self.order) // 2
+        while piece:
+            start = len(self.order)
+            while start > 0 and left:
+                start = max(0, start - piece)
+                trial = self.order[:start] + self.order[start + piece :]
+                if not trial:
+                    continue
+                left -= 1
+                toll = self._try(trial, "prune")
+                if toll.taken >= self.limits.goal and self.limits.allows(toll):
+                    self._take(trial, toll)
+            piece = piece // 2
+
+    def _try(self, places: list[int], step: str) -> Toll:
+        toll = self.probe.toll(self._set(places))
+        kept = self.limits.allows(toll) and (step == "grow" or toll.taken >= self.limits.goal)
+        self.rows.append(
+            {"outside": self.outside, "step": step, "n_neurons": len(places), "kept": kept,
+             **asdict(toll)}
+        )  # fmt: skip
+        return toll
+
+    def _take(self, places: list[int], toll: Toll) -> None:
+        self.order, self.toll = places, toll
+        self.chosen = self._set(places).mask
+
+    def _set(self, places: list[int]) -> NeuronSet:
+        mask = torch.zeros_like(self.banned)
+        mask.view(-1)[places] = True
+        return NeuronSet(mask, view(self.probe.model).fingerprint, "chosen so far")
