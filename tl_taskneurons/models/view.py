@@ -169,6 +169,11 @@ def view(model: Any) -> ModelView:
     kind = type(model).__name__
     if isinstance(model, ModelView):
         return model
+    if hasattr(model, "_orig_mod"):
+        raise InputTypeError(
+            "This model was wrapped by torch.compile, which hooks don't reach reliably; pass the "
+            "model that you compiled (model._orig_mod)."
+        )
     hooks = getattr(model, "hook_dict", None)  # a bridge collects it anew at every access
     if hooks is None or not hasattr(model, "cfg"):
         raise InputTypeError(
