@@ -16,7 +16,7 @@ from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreOptions, ScoreSettings
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.tasks.task import OneTask, Task, one_task
 
@@ -83,6 +83,8 @@ def faithfulness(
         raise InputError("faithfulness compares a method with 'exact'; choose another method.")
     for name, number in {"n_random": n_random, "n_top": n_top}.items():
         require_number(name, number, whole=True)
+    if not isinstance(fractions, Sequence) or isinstance(fractions, str):
+        raise InputTypeError(f"fractions is {fractions!r}; give a list, e.g. (0.01, 0.1).")
     model_view = view(model)
     n_all = model_view.n_layers * model_view.d_mlp
     if min(n_random, n_top) < 0 or not 10 <= n_random + n_top <= n_all:

@@ -12,7 +12,7 @@ from scipy import stats
 from tl_taskneurons.evaluation.statistics import holm
 from tl_taskneurons.neurons.given import Scores, Sets, named_scores, named_sets
 from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 
 _SMALLEST = 1e-300
 
@@ -128,8 +128,8 @@ def overlap_by_fraction(
             and ``NeuronScores.top`` do.
     """
     scores = named_scores(scores)
-    if isinstance(fractions, int | float):
-        fractions = (fractions,)
+    if isinstance(fractions, int | float | str):
+        raise InputTypeError(f"fractions is {fractions!r}; give a list, e.g. (0.1, 0.5).")
     if not fractions:
         raise InputError("fractions is empty; give at least one, e.g. (0.1, 0.3, 0.5, 0.7, 1.0).")
     if other is not None and groups is None:
@@ -215,10 +215,14 @@ def _without_ends(chances: np.ndarray) -> tuple[int, np.ndarray]:
 def _unions(
     sets: Mapping[str, NeuronSet], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, NeuronSet]:
+    if not isinstance(groups, Mapping):
+        raise InputTypeError(
+            f"groups is {groups!r} ({type(groups).__name__}); give a dict of groups to tasks."
+        )
     unions = {}
     for group, tasks in groups.items():
         if not tasks:
-            raise InputError(f"The group {group!r} has no tasks.")
+            raise InputError(f"The group {group!r} has no tasks; name at least one.")
         for task in tasks:
             if task not in sets:
                 hint = did_you_mean(task, list(sets))

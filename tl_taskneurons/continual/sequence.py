@@ -15,8 +15,8 @@ from tl_taskneurons.continual.method import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import StageStore
 from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import settled
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.runtime.options import require_number, require_seed, settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
@@ -143,6 +143,13 @@ def run_sequence(
         TypeError: for an unknown option, with the nearest ones.
     """
     given = settled("run_sequence", SequenceSettings, options)
+    require_seed(seed)
+    require_number("fraction", fraction)
+    require_number("score_limit", score_limit, whole=True, least=1)
+    if not isinstance(training, Training):
+        raise InputTypeError(f"training is {training!r}; give Training(lr=..., steps=...).")
+    if not isinstance(method, str | Method):
+        raise InputTypeError(f"method is {method!r}; give a name of the methods, or a Method.")
     model_view = view(model)
     chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
     sequence = _checked(tasks, given.limit, given.test_limit)

@@ -14,7 +14,7 @@ from tl_taskneurons.models.positions import Positions, check_positions, named
 from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.interventions import deactivate
-from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.progress import Progress
@@ -92,6 +92,8 @@ def conditions(
     """
     sets = named_sets(sets)
     require_number("controls", controls, whole=True, least=0)
+    for member in sets.values():
+        require_same_origin(next(iter(sets.values())), member)
     result = [Condition("", "none", -1, None)]
     for name, neurons in sets.items():
         if not len(neurons):
@@ -193,7 +195,10 @@ def deactivation_items(
         **options: those of ``evaluate_condition``.
     """
     silencing_of(options)
-    listed = Tasks(tasks)
+    listed, sets = Tasks(tasks), named_sets(sets)
+    if not listed or not sets:
+        what = "sets to silence" if listed else "tasks to evaluate"
+        raise InputError(f"There are no {what}; give at least one.")
     frames = [
         evaluate_condition(model, listed, condition, **options)
         for condition in Progress("deactivate", shown=progress).over(

@@ -20,7 +20,7 @@ from scipy import stats
 from scipy.optimize import root_scalar
 from scipy.special import stdtrit
 
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 LEVEL = 0.05  # of every test
 N_PERMUTATIONS = 10_000  # up to this number all permutations and sign flips are tried
@@ -265,8 +265,14 @@ def holm(p: ArrayLike) -> np.ndarray:
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
     """Raise ValueError when a table, called ``name`` in the message, lacks a column."""
+    if not isinstance(table, pd.DataFrame):
+        raise InputTypeError(
+            f"{name} is {str(table)[:60]!r} ({type(table).__name__}); give a table "
+            f"(pandas.DataFrame) with the columns {list(columns)}."
+        )
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(
-            f"{name} lacks the columns {missing}; it has {list(map(str, table.columns))}."
+            f"{name} lacks the columns {missing}; it has {list(map(str, table.columns))}. Give a "
+            "table that has them."
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import mean_interval, share_interval
+from tl_taskneurons.evaluation.statistics import mean_interval, require_columns, share_interval
 from tl_taskneurons.runtime.errors import InputError
 
 
@@ -117,6 +117,7 @@ def diagonal_wins(matrix: pd.DataFrame, column: str = "loss_change") -> dict[str
         matrix: from ``deactivation_matrix``.
         column: ``"loss_change"`` (largest wins) or ``"change"`` (lowest wins).
     """
+    require_columns(matrix, ("silenced", "task", column), "The table of deactivation_matrix")
     table = matrix.pivot(index="silenced", columns="task", values=column)
     table = table.loc[[name for name in table.index if name in table.columns]]
     table = table[list(table.index)]
@@ -129,6 +130,8 @@ def diagonal_wins(matrix: pd.DataFrame, column: str = "loss_change") -> dict[str
 
 
 def _original(items: pd.DataFrame) -> pd.DataFrame:
+    columns = ("kind", "silenced", "task", "item", "score", "loss")
+    require_columns(items, columns, "The table of deactivation_items")
     plain = items[items["kind"] == "none"]
     if plain.empty:
         raise InputError("The table has no rows of the plain model (kind 'none') to compare with.")

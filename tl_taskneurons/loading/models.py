@@ -83,6 +83,17 @@ def load_model(
         raise InputError(f"unknown kind {kind!r}; use one of {', '.join(map(repr, _KINDS))}")
     if kind == "hooked":
         hooked_class()  # before minutes of loading, not after
+    if not isinstance(name_or_path, str | os.PathLike | nn.Module):
+        raise InputTypeError(
+            f"expected a name, a path or a Hugging Face model, got {name_or_path!r}; give e.g. "
+            "'smollm2-135m'"
+        )
+    if tokenizer is not None and not hasattr(tokenizer, "save_pretrained"):
+        raise InputTypeError(
+            f"tokenizer is {tokenizer!r}; give a Hugging Face tokenizer, as "
+            "AutoTokenizer.from_pretrained returns"
+        )
+    _check_device(device)
     dtype = as_dtype(dtype)
     spread = device_map is not None or _is_spread(name_or_path)
     if spread:
@@ -148,6 +159,19 @@ def model_name(model: Any) -> str:
 def model_revision(model: Any) -> str:
     """Hub commit, GGUF key or checksum of a model from ``load_model``; empty without one."""
     return str(getattr(model, "source_revision", ""))
+
+
+def _check_device(device: Any) -> None:
+    """Raise ValueError for a device that isn't there, before anything is loaded."""
+    if device is None or str(device) == "cpu":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"device is {device!r}, which PyTorch {torch.__version__} can't use here "
+            f"({str(error).splitlines()[0][:80]}); use 'cpu', 'cuda' or 'cuda:1'"
+        ) from error
 
 
 def _is_spread(model: Any) -> bool:

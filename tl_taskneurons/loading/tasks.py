@@ -16,6 +16,7 @@ from tl_taskneurons.runtime.errors import (
     MissingFileError,
     did_you_mean,
 )
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.task import Task, Tasks
 
 
@@ -84,9 +85,12 @@ def load_tasks(
         TypeError: a field of the wrong type, likewise.
         ConnectionError: the hub cannot be reached.
     """
+    require_number("limit", limit, whole=True)
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give 1 or more, or None for every example.")
     how, options = _how(test_fraction, seed, columns), _known(given)
+    if not isinstance(names, str | Sequence | None):
+        raise InputTypeError(f"names is {names!r}; give a task's name or a list of them.")
     wanted = (names,) if isinstance(names, str) else None if names is None else tuple(names)
     if wanted == ():
         raise InputError("names of tasks is empty; give at least one, or None for all.")
@@ -129,10 +133,18 @@ def task_from_dicts(
         TypeError: a field of the wrong type; it names the row.
     """
     how = _how(test_fraction, seed, columns)
+    if not isinstance(name, str):
+        raise InputTypeError(f"A task's name is {name!r}; it must be a string.")
+    if not isinstance(rows, Iterable):
+        raise InputTypeError(f"rows is {rows!r}; give dicts like {{'input': ..., 'target': ...}}.")
     return table_tasks(list(rows), name, _known(given), how, None)[0]
 
 
 def _how(test_fraction: float, seed: int, columns: Mapping[str, str] | None) -> Split:
+    require_number("test_fraction", test_fraction)
+    require_number("seed", seed, whole=True)
+    if columns is not None and not isinstance(columns, Mapping):
+        raise InputTypeError(f"columns is {columns!r}; give a dict, e.g. {{'text': 'input'}}.")
     if not 0 < test_fraction < 1:
         raise InputError(f"test_fraction is {test_fraction}; it must lie between 0 and 1.")
     return Split(test_fraction, seed, columns)
@@ -180,7 +192,9 @@ def _at(
         hub = source == "hub" or source.startswith(("hub:", "hub+"))
         if hub or source in ("builtin", "mini"):
             if how.columns:
-                raise InputError(f"columns is for data of your own; {source!r} has its mappings.")
+                raise InputError(
+                    f"columns is for data of your own; {source!r} has mappings: leave it out."
+                )
             found = _hub(source, wanted, limit, how.seed) if hub else None
             if source == "builtin":
                 listed = wanted or relation_names()

@@ -208,6 +208,10 @@ def score_items(
     """
     _require_item_method(method)
     settings = settled("score_items", ScoreSettings, options, known=ItemOptions.__annotations__)
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise InputTypeError(
+            f"Expected a list of Items, got {items!r}; give Item(...) of token ids."
+        )
     for i, item in enumerate(items):
         if not isinstance(item, Item):
             raise InputTypeError(

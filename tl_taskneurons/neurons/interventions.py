@@ -25,7 +25,7 @@ from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import Ablation, find_ablation
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
-from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, StateError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.batches import Batch
@@ -141,7 +141,7 @@ def scale(
             finite.
     """
     require_number("factor", factor)
-    if not math.isfinite(factor):
+    if factor is None or not math.isfinite(factor):
         raise InputError(f"factor is {factor}; it must be a finite number.")
     model_view = view(model)
     neurons = neuron_set(model_view, neurons)
@@ -216,6 +216,11 @@ def patch(
     """
     model_view = view(model)
     neurons = neuron_set(model_view, neurons)
+    if not hasattr(source, "__getitem__"):
+        raise InputTypeError(
+            f"source is {source!r}; give the cache of model.run_with_cache(tokens), or a dict of "
+            "activations by hook name."
+        )
     for layer in neurons.layers():
         if model_view.layers[layer].hook not in source:
             raise InputError(

@@ -254,7 +254,9 @@ class NeuronScores:
             ValueError: without others, for an unknown ``how``, or for scores of another model or
                 method.
         """
-        rivals = [others] if isinstance(others, NeuronScores) else list(others)
+        several = isinstance(others, Iterable) and not isinstance(others, NeuronScores)
+        given: Any = others if several else [others]
+        rivals: list[Any] = list(given)
         for rival in rivals:
             if not isinstance(rival, NeuronScores):
                 raise InputTypeError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_seed
+from tl_taskneurons.runtime.options import require_number, require_seed
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 HEADER = ("fingerprint", "name", "info")
@@ -74,7 +74,7 @@ class NeuronSet:
             if not (0 <= layer < model_view.n_layers and 0 <= j < model_view.d_mlp):
                 raise InputError(
                     f"No neuron ({layer}, {j}) in {model_view.name}, which has "
-                    f"{model_view.n_layers} layers of {model_view.d_mlp} neurons."
+                    f"{model_view.n_layers} layers of {model_view.d_mlp} neurons; count from 0."
                 )
             mask[layer, j] = True
         return NeuronSet(mask, model_view.fingerprint, name)
@@ -179,6 +179,7 @@ class NeuronSet:
         require_seed(seed)
         free = torch.ones_like(self.mask)
         if exclude is not None:
+            _require_sets([exclude])
             require_same_origin(self, exclude)
             free = ~exclude.mask
         generator = torch.Generator().manual_seed(seed)
@@ -237,6 +238,7 @@ def exclusive(sets: Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
     Raises:
         ValueError: for fewer than two sets, or sets of different models.
     """
+    _require_sets(sets.values() if isinstance(sets, Mapping) else [sets])
     if len(sets) < 2:
         raise InputError(f"exclusive needs at least two sets; got {list(sets)}.")
     result = {}
@@ -256,7 +258,11 @@ def common(
     Raises:
         ValueError: without sets, sets of different models, or ``at_least`` out of range.
     """
-    members = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
+    listed = isinstance(sets, Sequence) and not isinstance(sets, str)
+    given: Any = sets.values() if isinstance(sets, Mapping) else sets if listed else [sets]
+    members: list[NeuronSet] = list(given)
+    _require_sets(members)
+    require_number("at_least", at_least, whole=True)
     if not members:
         raise InputError("common needs at least one set.")
     need = len(members) if at_least is None else at_least
@@ -290,6 +296,15 @@ def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:
             f"({model_view.fingerprint}): its shape is {model_view.shape}."
         )
     return model_view.fingerprint
+
+
+def _require_sets(members: Iterable[Any]) -> None:
+    for one in members:
+        if not isinstance(one, NeuronSet):
+            raise InputTypeError(
+                f"Expected NeuronSets, got {str(one)[:60]!r} ({type(one).__name__}); give a dict "
+                "of names to sets, e.g. from select(scores)."
+            )
 
 
 def _pairs(pairs: Any) -> Iterator[tuple[int, int]]:

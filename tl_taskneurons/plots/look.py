@@ -71,7 +71,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
-        raise InputError(f"{path} ends in {suffix!r}; figures are written as {list(_FORMATS)}.")
+        raise InputError(f"{path} ends in {suffix!r}; use one of {list(_FORMATS)}.")
     options = _FORMATS[suffix]
     # Laying out again, from what the last time gave, would move things by fractions of a point.
     figure.draw_without_rendering()

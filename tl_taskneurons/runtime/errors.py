@@ -49,6 +49,6 @@ class StateError(TaskNeuronsError, RuntimeError):
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return the end of an error message that names the nearest of the known names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
     return f"{hint} Known: {', '.join(known)}."

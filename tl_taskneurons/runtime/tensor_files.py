@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
-from tl_taskneurons.runtime.errors import InputError, MissingFileError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingFileError
 
 # One key only: safetensors writes several metadata keys in a random order.
 _KEY = "tl_taskneurons"
@@ -79,7 +79,11 @@ def load_tensors(
         FileError: when it can't be read.
         ValueError: for a file whose bytes have changed since, or that holds something else.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path is {path!r}; give the path of a file that {kind}.save wrote.")
     source = Path(path)
+    if source.is_dir():
+        raise InputError(f"{source} is a folder; give the file that {kind}.save(path) wrote.")
     if not source.exists():
         raise MissingFileError(f"No file {source}; {kind}.save(path) writes one.")
     sealed = require_intact(source, _REMEDY)
@@ -118,7 +122,7 @@ def stored_kind(path: str | os.PathLike[str]) -> str:
     """
     source = Path(path)
     if not source.is_file():
-        raise MissingFileError(f"No file {source}.")
+        raise MissingFileError(f"No file {source}; give one that save(path) wrote.")
     try:
         with safe_open(source, framework="pt") as file:
             found = json.loads((file.metadata() or {}).get(_KEY, "{}"))

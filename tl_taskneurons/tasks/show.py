@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tl_taskneurons.runtime.errors import InputTypeError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.prompts import Item, encode
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.tasks.wording import Prompt
@@ -10,6 +12,13 @@ from tl_taskneurons.tasks.wording import Prompt
 def shown(task: Task, model: Any, n: int, split: str, prompt: Prompt) -> str:
     """Write the first examples of a split as the model reads them; see ``Task.show``."""
     tokenizer = getattr(model, "tokenizer", model)
+    if not hasattr(tokenizer, "decode"):
+        raise InputTypeError(
+            f"Expected a model with a tokenizer, got {model!r}; load_model gives one."
+        )
+    if not isinstance(prompt, Prompt):
+        raise InputTypeError(f"prompt is {prompt!r}; give Prompt(shots=..., template=...).")
+    require_number("n", n, whole=True, least=1)
     n_ctx = getattr(getattr(model, "cfg", None), "n_ctx", None)
     items = encode(
         task, tokenizer, split=split, prompt=prompt, limit=n, max_length=n_ctx or None

@@ -48,6 +48,20 @@ class Task:
     family: str = ""
 
     def __post_init__(self) -> None:
+        for field in ("name", "instruction"):
+            value = getattr(self, field)
+            if not isinstance(value, str | None):
+                raise InputTypeError(f"A task's {field} is {value!r}; it must be a string.")
+        if isinstance(self.labels, str) or not isinstance(self.labels, Sequence):
+            raise InputTypeError(f"A task's labels are {self.labels!r}; give a tuple of strings.")
+        for examples in (self.train, self.test):
+            several = isinstance(examples, Sequence) and not isinstance(examples, str)
+            for example in examples if several else [examples]:
+                if not isinstance(example, Example):
+                    raise InputTypeError(
+                        f"A task's examples hold {example!r} ({type(example).__name__}); give "
+                        "Examples, or use task_from_dicts."
+                    )
         if not self.name:
             raise InputError("A task needs a name; got an empty string.")
         if not self.name.isprintable():
@@ -79,7 +93,7 @@ class Task:
                 if self.labels and example.target not in self.labels:
                     raise InputError(
                         f"Example {i} of the {split} split of task {self.name!r} has the unknown "
-                        f"label {example.target!r}; the labels are {self.labels}."
+                        f"label {example.target!r}; use one of the labels {self.labels}."
                     )
 
     def _strip_answers(self) -> None:

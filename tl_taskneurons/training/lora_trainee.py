@@ -1,5 +1,6 @@
 """LoRA adapters (``peft``) on the matrices of a bridge's Hugging Face model."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.training.deltas import LoraDelta
 from tl_taskneurons.training.slices import SliceName
 
@@ -48,8 +50,10 @@ class LoraWeights:
         start: LoraDelta | None = None,
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     ) -> None:
-        if rank < 1:
-            raise InputError(f"rank is {rank}; it must be at least 1.")
+        require_number("rank", rank, whole=True, least=1)
+        require_number("alpha", alpha)
+        if alpha is not None and not 0 < alpha < math.inf:
+            raise InputError(f"alpha is {alpha}; it must be a positive number.")
         if not model_view.is_bridge:
             raise InputTypeError(
                 f"{model_view.name} is a HookedTransformer, whose matrices are no modules that "

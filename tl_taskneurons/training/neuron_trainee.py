@@ -141,6 +141,16 @@ class ScaledNeuronTrainee(NeuronTrainee):
         update_scale: Float[Tensor, "layer d_mlp"],
     ) -> None:
         super().__init__(model_view, neurons)
+        if not isinstance(update_scale, Tensor) or tuple(update_scale.shape) != model_view.shape:
+            shape = tuple(getattr(update_scale, "shape", ())) or repr(update_scale)
+            raise InputError(
+                f"update_scale is {shape}; it must be a tensor of shape {model_view.shape}, a "
+                "factor for every neuron."
+            )
+        if not bool((update_scale >= 0).all() & update_scale.isfinite().all()):
+            raise InputError(
+                f"update_scale has {float(update_scale.min()):g}; factors must be from 0 to 1."
+            )
         chosen = neurons.layers()
         self._scale, self._start = update_scale, self.masters
         self._factors: dict[str, Tensor] = {}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import check_types
+from tl_taskneurons.runtime.options import check_types, require_seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check_types(Training, vars(self))
+        require_seed(self.seed)
         for name in ("lr", "epochs", "clip"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -69,8 +70,8 @@ class Training:
                 raise InputError(f"{name} is {value}; it is a share, from 0 to below 1.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas is {self.betas}; both must be from 0 to below 1.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas is {self.betas}; there must be two, each from 0 to below 1.")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise InputError(
                 f"schedule is {self.schedule!r}; use 'cosine', 'linear' or 'constant'."
