@@ -5,7 +5,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -18,6 +18,10 @@ from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, r
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Of signed scores: neurons that the task is worse without, better without, or both.
 Side = Literal["help", "hurt", "both"]
@@ -300,6 +304,12 @@ class NeuronScores:
             {"layer": (order // d_mlp).numpy(), "neuron": (order % d_mlp).numpy(),
              "score": flat[order].numpy()}
         )  # fmt: skip
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """Draw every neuron's score, layers by neurons; see ``plots.score_map``."""
+        from tl_taskneurons.plots.score_map import score_map
+
+        return score_map(self.to_frame(), name=self.name, ax=ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the scores to a safetensors file, atomically."""

@@ -5,6 +5,7 @@ In matrices of changes red means that a task is hurt. Colours tell apart for col
 and in grey print; every cell of a matrix carries its number, every line its marker.
 """
 
+from tl_taskneurons.plots.ablation_curves import ablation_curves
 from tl_taskneurons.plots.bars import deactivation_bars
 from tl_taskneurons.plots.curves import (
     controlled_overlap_curves,
@@ -19,9 +20,12 @@ from tl_taskneurons.plots.matrices import deactivation_heatmap, overlap_heatmap,
 from tl_taskneurons.plots.overview import demo_figure
 from tl_taskneurons.plots.recovery import recovery_curves
 from tl_taskneurons.plots.scatter import faithfulness_scatter, faithfulness_sets
+from tl_taskneurons.plots.score_map import score_map
+from tl_taskneurons.plots.search_curve import search_curve
 from tl_taskneurons.plots.sets import upset_plot
 
 __all__ = [
+    "ablation_curves",
     "controlled_overlap_curves",
     "deactivation_bars",
     "deactivation_heatmap",
@@ -37,6 +41,8 @@ __all__ = [
     "recovery_curves",
     "save",
     "score_heatmap",
+    "score_map",
+    "search_curve",
     "share_curves",
     "similarity_by_layer",
     "training_heatmap",
