@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
-from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingFileError
+from tl_taskneurons.runtime.errors import FileError, InputError, InputTypeError, MissingFileError
 
 # One key only: safetensors writes several metadata keys in a random order.
 _KEY = "tl_taskneurons"
@@ -83,7 +83,9 @@ def load_tensors(
         raise InputTypeError(f"path is {path!r}; give the path of a file that {kind}.save wrote.")
     source = Path(path)
     if source.is_dir():
-        raise InputError(f"{source} is a folder; give the file that {kind}.save(path) wrote.")
+        raise FileError(
+            f"{source} can't be read: Is a directory; give the file that {kind}.save(path) wrote."
+        )
     if not source.exists():
         raise MissingFileError(f"No file {source}; {kind}.save(path) writes one.")
     sealed = require_intact(source, _REMEDY)
