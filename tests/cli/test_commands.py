@@ -16,8 +16,8 @@ from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.training.settings import Training
 
 COMMANDS = (
-    "detect", "deactivate", "info", "report", "finetune", "apply", "merge", "continual",
-    "reproduce", "plan",
+    "detect", "deactivate", "find", "curves", "info", "report", "finetune", "apply", "merge",
+    "continual", "reproduce", "plan",
 )  # fmt: skip
 
 
