@@ -23,7 +23,8 @@ NeuronSet.load) and TASK_search.csv (every set that was tried).
 _CURVES_EXAMPLE = """\
 example:
   tl-taskneurons curves --model smollm2-135m \\
-      --tasks present_past,country_demonym --metric log_prob --limit 16 --out runs/curves
+      --tasks present_past,country_demonym --metric log_prob --limit 16 \\
+      --out runs/curves
 
 The top neurons of the first task are silenced, and all but these; the others say what that harms. \
 The folder gets TASK_curves.csv, TASK_areas.csv and TASK_curves.png.
