@@ -473,3 +473,9 @@ def test_generation_is_intervened_in_at_every_step(tokenizer: Any):
             model.generate(TOKENS[:1], max_new_tokens=3, do_sample=False, verbose=False)
         assert len(seen) == 3
         assert all(seen) is not isinstance(context, nullcontext)
+
+
+def test_silencing_nothing_is_told(tokenizer: Any):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    with pytest.warns(UserWarning, match="set to silence is empty"):
+        deactivate(model, NeuronSet.from_pairs(model, []))

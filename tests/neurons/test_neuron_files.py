@@ -82,7 +82,7 @@ def damaged(path: Path, how: str) -> None:
     ("how", "message"),
     [
         ("empty", "damaged or no safetensors file"),
-        ("cut", "damaged or no safetensors file"),
+        ("cut", "x.safetensors is damaged"),
         ("noise", "damaged or no safetensors file"),
         ("not json", "damaged or no safetensors file"),
         ("foreign", "holds no NeuronSet .*it holds nothing of ours"),
@@ -103,11 +103,12 @@ def test_damaged_and_foreign_files(how: str, message: str, tmp_path: Path):
 
 
 def test_missing_files(tmp_path: Path):
-    for path in (tmp_path / "none.safetensors", tmp_path):
+    path = tmp_path / "none.safetensors"
+    for load in (NeuronSet.load, NeuronScores.load):
         with pytest.raises(FileNotFoundError, match=f"No file {path}"):
-            NeuronSet.load(path)
-        with pytest.raises(FileNotFoundError, match=f"No file {path}"):
-            NeuronScores.load(path)
+            load(path)
+        with pytest.raises(ValueError, match=f"{tmp_path} is a folder; give the file"):
+            load(tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -155,3 +156,11 @@ def test_a_set_finds_its_model_again(tmp_path: Path):
         NeuronSet.load(tmp_path / "s").fingerprint == view(helpers.tiny_lens("llama")).fingerprint
     )
     assert same.nonzero().tolist() == [[0, 3], [1, 40]]
+
+
+@pytest.mark.parametrize("mask", [torch.ones(3), torch.ones(2, 3), torch.full((2, 3), 2).byte()])
+def test_a_set_whose_mask_is_none_is_refused(tmp_path: Path, mask: torch.Tensor):
+    header = {"fingerprint": "f", "name": "n", "info": {}}
+    files.save_tensor(tmp_path / "set.safetensors", "NeuronSet", mask, header)
+    with pytest.raises(ValueError, match=r"set.safetensors is damaged: its mask is"):
+        NeuronSet.load(tmp_path / "set.safetensors")

@@ -6,7 +6,7 @@ model is as it was, bit by bit.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -70,6 +70,8 @@ def deactivate(
     """
     check_positions(positions)
     check_ablation(ablation)
+    if isinstance(neurons, Sized) and not len(neurons):
+        warnings.warn("The set to silence is empty, so the model stays as it is.", stacklevel=2)
     if how == "weights" and not (
         isinstance(ablation, str) and (ablation, positions) == ("zero", "all")
     ):

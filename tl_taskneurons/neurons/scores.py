@@ -49,6 +49,13 @@ class NeuronScores:
     examples: Float[Tensor, "example layer d_mlp"] | None = None
 
     def __post_init__(self) -> None:
+        values = self.values
+        if not isinstance(values, Tensor) or values.ndim != 2 or not values.is_floating_point():
+            shape = tuple(getattr(values, "shape", ()))
+            found = f"{getattr(values, 'dtype', type(values).__name__)} {shape}"
+            raise InputTypeError(
+                f"The scores of {self.name!r} are {found}; give a float tensor [layer, d_mlp]."
+            )
         if not bool(self.values.isfinite().all()):
             layer, j = (~self.values.isfinite()).nonzero()[0].tolist()
             raise InputError(

@@ -60,6 +60,15 @@ class NeuronSet:
     name: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        mask = self.mask
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 2:
+            found = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+            raise InputTypeError(
+                f"The mask of {self.name!r} is {found}; give a bool tensor [layer, d_mlp], or make "
+                "the set with NeuronSet.from_pairs(model, [(layer, neuron), ...])."
+            )
+
     @staticmethod
     def from_pairs(model: Any, pairs: Iterable[tuple[int, int]], name: str = "") -> "NeuronSet":
         """Make a set of ``(layer, j)`` pairs.
@@ -217,6 +226,11 @@ class NeuronSet:
             ValueError: for a damaged file, or one that holds something else.
         """
         mask, header = load_tensor(path, "NeuronSet", HEADER)
+        if mask.ndim != 2 or mask.dtype != torch.uint8 or bool((mask > 1).any()):
+            raise InputError(
+                f"{path} is damaged: its mask is {mask.dtype} of shape {tuple(mask.shape)}, not "
+                "zeros and ones (uint8) by layer and neuron; delete it and write it again."
+            )
         return NeuronSet(mask.bool(), header["fingerprint"], header["name"], header["info"])
 
     def _combine(
