@@ -40,7 +40,7 @@ from tl_taskneurons.runtime.errors import InputError
 AGREEMENT_NATS = {torch.float32: 1e-2, torch.float64: 1e-2}
 _HALF_NATS = 0.25
 _PACKAGES = ("transformer-lens", "transformers", "torch")
-_FORM = 1  # of what is remembered
+_FORM = 2  # of what is remembered
 
 _remembered: dict[str, Gaps] = {}
 
@@ -179,14 +179,14 @@ def _structure(hf: Any, kind: str) -> Gaps:
     Raises:
         NoSmallCopyError: none can be built and run.
     """
-    small = small_copy(hf)
-    made = [type(small).__name__, kind, _FORM, *map(version, _PACKAGES)]
-    text = json.dumps([made, small.config.to_dict()], sort_keys=True, default=str)
+    facts = {name: value for name, value in hf.config.to_dict().items() if name != "_name_or_path"}
+    made = [type(hf).__name__, kind, _FORM, *map(version, _PACKAGES)]
+    text = json.dumps([made, facts], sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     if key not in _remembered:
         found = _recall(key)
         if found is None:
-            found = _measure(small, kind)
+            found = _measure(small_copy(hf), kind)
             _remember(key, found)
         _remembered[key] = found
     return _remembered[key]
