@@ -107,7 +107,7 @@ def test_missing_files(tmp_path: Path):
     for load in (NeuronSet.load, NeuronScores.load):
         with pytest.raises(FileNotFoundError, match=f"No file {path}"):
             load(path)
-        with pytest.raises(ValueError, match=f"{tmp_path} is a folder; give the file"):
+        with pytest.raises(OSError, match="Is a directory; give the file"):
             load(tmp_path)
 
 
