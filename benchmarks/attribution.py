@@ -126,7 +126,7 @@ def make_work(given: Namespace, names: Sequence[str]) -> Work:
 
 def make_items(work: Work, n: int) -> list[Item]:
     """Real examples of mixed lengths, from short to long."""
-    (task,) = tn.load_tasks("builtin", [TASK])
+    task = measure.real_task(work.view.model, TASK)
     items: list[Item] = []
     for k, shots in enumerate(SHOTS):
         count = len(range(k, n, len(SHOTS)))

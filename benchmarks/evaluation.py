@@ -24,7 +24,7 @@ MOST = 1.05
 
 def contenders(model: Any, limit: int) -> dict[str, Callable[[], object]]:
     """The functions that are compared, all on the same examples."""
-    (task,) = tn.load_tasks("builtin", [TASK])
+    task = measure.real_task(model, TASK)
     run = partial(tn.evaluate_items, model, task, limit=limit)
 
     def silenced(neurons: tn.NeuronSet) -> None:

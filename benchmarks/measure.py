@@ -30,6 +30,7 @@ import transformers  # noqa: F401 (imported once here, and not again in every fo
 from targets import Target
 from transformer_lens.model_bridge import sources  # noqa: F401
 
+import tl_taskneurons as tn
 from tl_taskneurons.runtime.run_record import provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,6 +65,13 @@ def apart(measure: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own, forked before this one has loaded a model."""
     with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=_start) as pool:
         return pool.submit(measure, *arguments).result()
+
+
+def real_task(model: Any, name: str) -> Any:
+    """Return a built-in task; for a mini model, which lacks its words, one of its own world."""
+    if tn.view(model).name.startswith("mini"):
+        return tn.load_tasks("mini", ["mini_scenes"])[0]
+    return tn.load_tasks("builtin", [name])[0]
 
 
 def _start() -> None:

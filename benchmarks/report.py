@@ -35,13 +35,16 @@ from tl_taskneurons.report.terminal import draw
 from tl_taskneurons.runtime.table_files import read_table
 
 TASKS = ("present_past", "city_country", "singular_plural")
+MINI_TASKS = ("mini_film", "mini_scenes", "mini_news")  # what a mini model has words for
 MOST_MB, MOST_SECONDS = 5.0, 2.0
 
 
 def make_run(model: str, folder: Path, limit: int) -> None:
     """Detect and deactivate on few examples, with every table and figure."""
+    mini = model.startswith("mini")
     settings = Settings(
-        model=model, tasks=TASKS, selections=("plain", "exclusive"), fraction=0.01, limit=limit,
+        model=model, tasks=MINI_TASKS if mini else TASKS, data="mini" if mini else "builtin",
+        selections=("plain", "exclusive"), fraction=0.01, limit=limit,
         test_limit=4, controls=2,
     )  # fmt: skip
     with open_study(settings, folder, deactivating=True, progress=True) as study:

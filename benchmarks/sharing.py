@@ -34,7 +34,7 @@ LEARNING_RATE = 1e-3
 
 def jobs_of(model: Any, n: int) -> dict[str, Callable[[], object]]:
     """What is timed: functions that share their examples inside ``share_work``."""
-    (task,) = tn.load_tasks("builtin", [TASK])
+    task = measure.real_task(model, TASK)
     neurons = tn.score_neurons(model, task, "random").top(fraction=0.10)
     training = tn.Training(lr=LEARNING_RATE, steps=1, batch_size=n)
     prompt = tn.Prompt(shots=2)

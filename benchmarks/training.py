@@ -113,7 +113,7 @@ def make_trainee(name: str, model_view: ModelView, stack: ExitStack) -> Trainee:
 @lru_cache
 def top_neurons(model: Any, fraction: float) -> tn.NeuronSet:
     """A real task's neurons."""
-    (task,) = tn.load_tasks("builtin", [SCORED_TASK])
+    task = measure.real_task(model, SCORED_TASK)
     return tn.score_neurons(model, task, limit=16).top(fraction=fraction)
 
 

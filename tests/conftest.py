@@ -21,6 +21,7 @@ jaxtyping.install_import_hook("tl_taskneurons", "beartype.beartype")
 
 import importlib.util
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ import torch
 import transformers
 
 torch.set_num_threads(1)
+# A shell that started the tests in the background has them ignore Ctrl-C; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a test can need, whether it is here, and why some machines lack it. No other skip is used.
 NEEDS = {

@@ -149,9 +149,9 @@ def failures(model: Any, tokenizer: Any, rank: int, folder: Path) -> dict[str, s
     broken = {
         "score": lambda: tn.score_neurons(model, odd),
         "evaluate": lambda: tn.evaluate_items(model, odd),
-        "train": lambda: tn.finetune(model, odd, some, tn.Training(steps=1)),
+        "train": lambda: tn.finetune(model, odd, some.rebind(model), tn.Training(steps=1)),
         "hold out": lambda: tn.finetune(
-            model, odd, some, tn.Training(steps=1, batch_size=1, validation=0.7)
+            model, odd, some.rebind(model), tn.Training(steps=1, batch_size=1, validation=0.7)
         ),
     }
     with weights_of_extra_broken(model):

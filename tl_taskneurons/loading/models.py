@@ -166,7 +166,7 @@ def _check_device(device: Any) -> None:
     if device is None or str(device) == "cpu":
         return
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(
             f"device is {device!r}, which PyTorch {torch.__version__} can't use here "
