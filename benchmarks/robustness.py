@@ -73,7 +73,9 @@ def state(model: Any) -> list[Any]:
         [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
         ["forward" in vars(m) for m in model.modules()],
         signal.getsignal(signal.SIGINT), torch.is_grad_enabled(), torch.get_num_threads(),
-        torch.get_rng_state().tolist(), random.getstate(), torch.get_default_dtype(),
+        # beartype, in the tests, draws by it which items of a list it checks.
+        torch.get_rng_state().tolist(), "beartype" in sys.modules or random.getstate(),
+        torch.get_default_dtype(),
         torch.get_default_device(), torch.are_deterministic_algorithms_enabled(),
     ]  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(tmp_path: Path):
     while not (tmp_path / "b-detection.csv").exists():
         assert process.poll() is None
         time.sleep(0.1)
-    subprocess.run(["kill", "-KILL", f"-{process.pid}"], check=True)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = tables(tmp_path)
     assert 2 <= len(before) < 4
