@@ -94,8 +94,8 @@ def test_a_run_that_was_killed_resumes_to_the_same_tables_byte_for_byte(model, t
 def test_the_sizes_of_smoke_test_no_claim(model, tmp_path):
     smoke = replace(job(model, tmp_path, ("table8",)), plan=replace(PLAN, preset="smoke"))
     for verdict in reproduce(smoke):
-        assert verdict.verdict == "not tested" and "sizes can't test" in verdict.note
-    assert set(read_table(tmp_path / "claims.parquet")["verdict"]) == {"not tested"}
+        assert verdict.verdict == "not testable" and "sizes can't test" in verdict.note
+    assert set(read_table(tmp_path / "claims.parquet")["verdict"]) == {"not testable"}
 
 
 def test_a_part_can_be_run_alone_and_added_to(model, tmp_path):

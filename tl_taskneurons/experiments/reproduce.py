@@ -261,7 +261,7 @@ def _publish(
     verdicts.append(claims.c11(verdicts, *others))
     if job.plan.preset == "smoke":
         note = "the preset smoke shows that everything runs; its sizes can't test a claim"
-        verdicts = [replace(found, verdict="not tested", note=note) for found in verdicts]
+        verdicts = [replace(found, verdict="not testable", note=note) for found in verdicts]
     published |= {
         "claims": claims.frame(verdicts), "comparisons": claims.comparisons_frame(verdicts)
     }  # fmt: skip
