@@ -26,6 +26,7 @@ from tl_taskneurons.experiments.lab.presets import (
 from tl_taskneurons.experiments.planning import estimate
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
 from tl_taskneurons.loading.hub_tasks import hub_task_names
+from tl_taskneurons.runtime.atomic import below
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
 
@@ -52,8 +53,12 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def results(folder: Path) -> set[Path]:
-    kinds = ("*.parquet", "*.safetensors")
-    return {file for kind in kinds for file in (folder / "store").rglob(kind)}
+    kinds = (".parquet", ".safetensors")
+    return {file for file in below(folder / "store") if file.suffix in kinds and written(file)}
+
+
+def written(file: Path) -> bool:
+    return not any(part.startswith(".") for part in file.parts)
 
 
 _CHILD = """
@@ -71,12 +76,12 @@ def test_a_run_that_was_killed_resumes_to_the_same_tables_byte_for_byte(model, t
     n_all = len(results(whole))
 
     content = pickle.dumps(job(model, broken)).hex()
-    child = subprocess.Popen([sys.executable, "-c", _CHILD, content], stderr=subprocess.DEVNULL)
     moment = int.from_bytes(os.urandom(2)) % (n_all - 10) + 5
-    while len(results(broken)) < moment and child.poll() is None:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    command = [sys.executable, "-c", _CHILD, content]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+        while len(results(broken)) < moment and child.poll() is None:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
     kept = results(broken)
     assert child.returncode == -signal.SIGKILL and len(kept) < n_all, f"killed at {moment}"
     times = {file: file.stat().st_mtime_ns for file in kept if file.stem != "delta"}

@@ -17,7 +17,12 @@ import torch
 from safetensors.torch import save_file
 
 from tl_taskneurons.runtime import locks
-from tl_taskneurons.runtime.atomic import remove_leftovers, require_writable, write_atomically
+from tl_taskneurons.runtime.atomic import (
+    below,
+    remove_leftovers,
+    require_writable,
+    write_atomically,
+)
 from tl_taskneurons.runtime.errors import FileError
 from tl_taskneurons.runtime.locks import NoLocksWarning, locked
 from tl_taskneurons.runtime.roles import Role, acting
@@ -227,6 +232,19 @@ def test_leftovers_of_killed_writers_go_and_others_stay(tmp_path: Path):
     assert f".y.{ended.pid}-0123abcd.tmp" in left
     remove_leftovers(tmp_path, ours=True)
     assert ".x.json.abcd_123.tmp" not in {file.name for file in tmp_path.iterdir()}
+
+
+def test_folders_that_vanish_while_they_are_walked_are_passed_over(tmp_path: Path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    seen = []
+    for path in below(tmp_path):
+        seen.append(path.name)
+        if path.name == "file":
+            for folder in tmp_path.iterdir():
+                shutil.rmtree(folder)
+    assert sorted(seen) == ["a", "b", "c", "file"]
 
 
 @pytest.mark.parametrize(

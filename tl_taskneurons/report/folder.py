@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from tl_taskneurons.runtime.atomic import below
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
 from tl_taskneurons.runtime.table_files import read_csv, read_json, read_table
 
@@ -124,7 +125,7 @@ def _unfinished(
     reasons = []
     status = run.get("status", "unknown")
     if status != "finished":
-        n_units = len(list((folder / "units").rglob("*.parquet")))
+        n_units = sum(file.suffix == ".parquet" for file in below(folder / "units"))
         reasons.append(
             f"The run's status is {status!r}, with {n_units} units of work done; call the same "
             "command again to go on where it stopped."

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def remove_leftovers(folder: Path, *, ours: bool = False) -> None:
         folder: where to look.
         ours: nobody else writes here: look in subfolders too, and for names of older versions.
     """
-    for file in folder.rglob(".*.tmp") if ours else folder.glob(".*.tmp"):
+    for file in below(folder) if ours else folder.glob(".*.tmp"):
         name = _TEMPORARY.fullmatch(file.name)
         if name is None or (name["process"] is None and not ours):
             continue
@@ -87,6 +87,13 @@ def remove_leftovers(folder: Path, *, ours: bool = False) -> None:
                 shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         except OSError:  # another process removes it, or it is another user's
             continue
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield the files and folders below a folder, which other processes may be changing."""
+    # `Path.rglob` fails where a folder vanishes between its being listed and its being opened.
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def shortened(name: str, longest: int) -> str:
