@@ -159,6 +159,52 @@ def test_what_was_measured_is_remembered(empty_cache: Path, monkeypatch: pytest.
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("kind", ["bridge", pytest.param("hooked", marks=HOOKED)])
+def test_weights_are_compared_once(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+):
+    runs: list[str] = []
+    ran = checks.reference
+    monkeypatch.setattr(checks, "reference", lambda *args: runs.append("r") or ran(*args))
+
+    def load(dtype: str = "float32") -> int:
+        runs.clear()
+        monkeypatch.setattr(checks, "_remembered", {})  # as in the next process
+        model = tn.load_model(folder, kind=kind, dtype=dtype, device="cpu")
+        assert repr(tn.view(model)).endswith("checked)")
+        return len(runs)
+
+    folder = tmp_path / "model"
+    hf = helpers.tiny_hf("llama")
+    hf.save_pretrained(folder)
+    assert [load(), load(), load("bfloat16"), load("bfloat16")] == [2, 0, 2, 0]
+    for file in empty_cache.iterdir():  # damaged: compared again
+        file.write_text('["agreed"]')
+    assert [load(), load()] == [2, 0]
+    with torch.no_grad():
+        hf.model.layers[1].mlp.up_proj.weight[3, 4] += 1.0
+    hf.save_pretrained(folder)  # other weights under the same name
+    assert [load(), load()] == [1, 0]
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_comparison(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    place = tmp_path / "file"
+    place.write_text("no folder")
+    monkeypatch.setenv("TL_TASKNEURONS_CACHE", str(place))
+    helpers.tiny_hf("llama").save_pretrained(tmp_path / "model")
+    for _ in range(2):
+        assert tn.load_model(tmp_path / "model", device="cpu")
+
+
+def test_a_refused_model_is_not_remembered_as_right(tmp_path: Path):
+    openai_gpt().save_pretrained(tmp_path / "model")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="does not compute"):
+            tn.load_model(tmp_path / "model", device="cpu")
+
+
 @pytest.mark.parametrize("name", helpers.ARCHITECTURES)
 def test_small_models_are_small_and_draw_nothing(name: str):
     hf = helpers.tiny_hf(name)
@@ -201,14 +247,14 @@ def test_what_could_not_be_checked_is_told(
     def fail(*_: Any) -> Any:
         raise RuntimeError("no room")
 
-    hf, rows = helpers.tiny_hf("llama"), probe_rows(264, lengths=(16,))
-    model, expected = helpers.tiny_lens("llama"), reference(hf, rows)
+    hf = helpers.tiny_hf("llama")
+    model, original = helpers.tiny_lens("llama"), checks.take_down(hf)
     with monkeypatch.context() as patch:
         patch.setattr(f"tl_taskneurons.{broken}", fail)
         patch.setattr(checks, "_remembered", {})
         patch.setattr(checks, "_recall", lambda key: None)
         with pytest.warns(UserWarning, match=f"16 tokens only, not beyond a sliding.*{cause}"):
-            checks.check_loaded(model, hf, rows, expected, "bridge")
+            checks.check_loaded(model, hf, original, "bridge")
     assert "checked but for windows, padding and cache" in repr(tn.view(model))
     assert tn.check_model(model, hf).cached < 1e-4
     assert "checked but" not in repr(tn.view(model))

@@ -5,12 +5,9 @@ padding, caches) is tried on a small random model of it, which is quick however 
 and remembered in the cache folder.
 """
 
-import hashlib
-import json
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.loading.build import as_bridge, as_hooked
-from tl_taskneurons.loading.huggingface import Source, brief, cache_folder
+from tl_taskneurons.loading.huggingface import Source, brief
+from tl_taskneurons.loading.remembered import recall, remember, structure_key
 from tl_taskneurons.loading.small_copies import NoSmallCopyError, small_copy
 from tl_taskneurons.models.agreement import (
     Gaps,
@@ -32,15 +30,12 @@ from tl_taskneurons.models.agreement import (
 from tl_taskneurons.models.forward import as_loaded
 from tl_taskneurons.models.kvcache import distrust_cache
 from tl_taskneurons.models.view import ModelView, mark_checked, view
-from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.errors import InputError
 
 # A wrong rotary base, a lost bias or a missing window moves log-probabilities by .1 to 6 nats;
 # rounding in float32 moves them by less than 1e-4. In half precision the mean is compared.
 AGREEMENT_NATS = {torch.float32: 1e-2, torch.float64: 1e-2}
 _HALF_NATS = 0.25
-_PACKAGES = ("transformer-lens", "transformers", "torch")
-_FORM = 2  # of what is remembered
 
 _remembered: dict[str, Gaps] = {}
 
@@ -84,46 +79,60 @@ def _without_original(found: ModelView) -> tuple[Gaps, str]:
     return own_gaps(found), "its own plain runs"
 
 
+@dataclass(frozen=True)
+class Original:
+    """What a Hugging Face model computes, taken down before a bridge rewires it.
+
+    Attributes:
+        rows: a short input.
+        expected: its log-probabilities; None where the model can't run it, or need not.
+        key: what the outcome is remembered under; empty where it is not.
+        agreed: these very weights were compared before, and agreed.
+    """
+
+    rows: list[list[int]]
+    expected: list[Tensor] | None = None
+    key: str = ""
+    agreed: bool = False
+
+
 @as_loaded()
-def own_log_probs(hf: Any) -> tuple[list[list[int]], list[Tensor] | None]:
-    """A short input, and a Hugging Face model's log-probabilities; None where it can't run it."""
+def take_down(hf: Any, key: str = "") -> Original:
+    """Run a Hugging Face model on a short input, unless that was done before.
+
+    Args:
+        hf: the model.
+        key: from ``weights_key``.
+    """
+    if key and (recall(key) or {}).get("agreed") is True:
+        return Original([], key=key, agreed=True)
     rows = probe_rows(getattr(hf.config, "vocab_size", None) or 2, lengths=(16,))
     try:
-        return rows, reference(hf, rows)
+        return Original(rows, reference(hf, rows), key)
     except Exception:  # an encoder wants other inputs; `view` will refuse it by name
-        return rows, None
+        return Original(rows)
 
 
 @as_loaded()
-def check_loaded(
-    model: Any, hf: Any, rows: list[list[int]], expected: Sequence[Tensor] | None, kind: str
-) -> None:
+def check_loaded(model: Any, hf: Any, original: Original, kind: str) -> None:
     """Compare a model that was just built with the one it came from.
 
     Args:
         model: of TransformerLens.
         hf: the Hugging Face model, rewired or not.
-        rows: short inputs.
-        expected: what the Hugging Face model computed for them.
+        original: what the Hugging Face model computed.
         kind: of the model.
 
     Raises:
         ValueError: it computes something else; the message names the gap and the cause.
     """
-    if expected is None or any(not values.isfinite().all() for values in expected):
-        return
     name = str(getattr(model.cfg, "model_name", "") or type(hf).__name__)
-    dtype = next(model.parameters()).dtype
-    exact = dtype in AGREEMENT_NATS
-    try:
-        found = plain_gap(model, rows, expected) if exact else mean_gap(model, rows, expected)
-    except Exception as error:
-        raise InputError(
-            f"{name!r} ({type(hf).__name__}) can't be run by TransformerLens: {brief(error)}"
-        ) from error
-    limit = AGREEMENT_NATS.get(dtype, _HALF_NATS)
-    if not found <= limit:
-        raise InputError(_refusal(name, type(hf).__name__, kind, found, "on an input of 16 tokens"))
+    if not original.agreed:
+        if original.expected is None or any(not v.isfinite().all() for v in original.expected):
+            return
+        _compare(model, name, hf, original, kind)
+        if original.key:
+            remember(original.key, {"agreed": True})
     try:
         view(model)
     except (ValueError, TypeError):
@@ -141,6 +150,21 @@ def check_loaded(
         return
     _judge(model, name, gaps, "a small model of its configuration", 1e-2, kind)
     mark_checked(model)
+
+
+def _compare(model: Any, name: str, hf: Any, original: Original, kind: str) -> None:
+    """Refuse a model that computes something else from its own weights."""
+    dtype = next(model.parameters()).dtype
+    measure = plain_gap if dtype in AGREEMENT_NATS else mean_gap
+    try:
+        found = measure(model, original.rows, original.expected or [])
+    except Exception as error:
+        raise InputError(
+            f"{name!r} ({type(hf).__name__}) can't be run by TransformerLens: {brief(error)}"
+        ) from error
+    limit = AGREEMENT_NATS.get(dtype, _HALF_NATS)
+    if not found <= limit:
+        raise InputError(_refusal(name, type(hf).__name__, kind, found, "on an input of 16 tokens"))
 
 
 def _judge(model: Any, name: str, gaps: Gaps, told: str, limit: float, kind: str = "") -> None:
@@ -179,15 +203,12 @@ def _structure(hf: Any, kind: str) -> Gaps:
     Raises:
         NoSmallCopyError: none can be built and run.
     """
-    facts = {name: value for name, value in hf.config.to_dict().items() if name != "_name_or_path"}
-    made = [type(hf).__name__, kind, _FORM, *map(version, _PACKAGES)]
-    text = json.dumps([made, facts], sort_keys=True, default=str)
-    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    key = structure_key(hf, kind)
     if key not in _remembered:
         found = _recall(key)
         if found is None:
             found = _measure(small_copy(hf), kind)
-            _remember(key, found)
+            remember(key, asdict(found))
         _remembered[key] = found
     return _remembered[key]
 
@@ -211,14 +232,6 @@ def _measure(small: Any, kind: str) -> Gaps:
 
 def _recall(key: str) -> Gaps | None:
     try:
-        return Gaps(**json.loads((cache_folder() / "checks" / f"{key}.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return Gaps(**(recall(key) or {}))
+    except TypeError:
         return None
-
-
-def _remember(key: str, gaps: Gaps) -> None:
-    text = json.dumps(asdict(gaps))
-    try:
-        write_atomically(cache_folder() / "checks" / f"{key}.json", lambda p: p.write_text(text))
-    except OSError:
-        return  # it is measured again next time

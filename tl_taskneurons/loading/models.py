@@ -16,8 +16,9 @@ from torch import nn
 
 from tl_taskneurons.loading.adapters import ADAPTER_FILE, base_of, merged, with_adapter
 from tl_taskneurons.loading.build import as_bridge, as_hooked, hooked_class, share_identity
-from tl_taskneurons.loading.checks import check_loaded, own_log_probs
+from tl_taskneurons.loading.checks import check_loaded, take_down
 from tl_taskneurons.loading.huggingface import Source, find_source, read_source
+from tl_taskneurons.loading.remembered import weights_key
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 _KINDS = ("bridge", "hooked")
@@ -111,20 +112,22 @@ def load_model(
         _refuse_offloaded(hf, source)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with nullcontext(own_tokenizer) if tokenizer is None else _reloadable(tokenizer) as tok:
+        quantised = getattr(hf.config, "quantization_config", None) is not None
+        if kind == "bridge" and not spread and not quantised:
+            hf.to(place)
+        # A model in memory may be of any making; one with a source is compared once.
+        key = weights_key(hf, kind, dtype, place) if source.location else ""
+        original = take_down(hf, key)  # before the bridge rewires it
         if kind == "hooked":
             model = as_hooked(hf, tok, source, dtype, place)
             share_identity(model, hf)
-            rows, expected = own_log_probs(hf)
         else:
-            if not spread and getattr(hf.config, "quantization_config", None) is None:
-                hf.to(place)
-            rows, expected = own_log_probs(hf)  # before the bridge rewires it
             model = as_bridge(hf, tok, source, None if spread else place)
     if tokenizer is not None:
         model.tokenizer.name_or_path = source.location or source.name  # the copy's folder is gone
     model.source_revision = source.revision
     model.eval()
-    check_loaded(model, hf, rows, expected, kind)
+    check_loaded(model, hf, original, kind)
     return model
 
 
