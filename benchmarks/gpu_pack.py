@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -78,12 +79,15 @@ def needed() -> set[str]:
 
     from packaging.requirements import Requirement
 
+    # Of this package pyproject.toml is asked: an installation may be older than it.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own = [*project["dependencies"], *project["optional-dependencies"]["compare"]]
     found: set[str] = set()
-    todo = [("tl-taskneurons", frozenset({"compare"}))]
+    todo: list[tuple[str | None, frozenset[str]]] = [(None, frozenset())]
     while todo:
         name, extras = todo.pop()
         try:
-            lines = metadata.requires(name) or []
+            lines = own if name is None else metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             continue
         for line in lines:
@@ -154,7 +158,12 @@ def unpack(folder: Path, target: Path) -> None:
              "--no-compile", "--disable-pip-version-check", "--upgrade", "--target", str(target),
              *map(str, files)], check=True,
         )  # fmt: skip
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import tl_taskneurons as tn; print(tn)"
+    # Names are imported when they are first used, so each of them is asked for.
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import tl_taskneurons as tn\n"
+        "print(len([getattr(tn, name) for name in tn.__all__]), 'public names at', tn.__path__[0])"
+    )
     subprocess.run([sys.executable, "-c", program, str(target)], check=True)
 
 

@@ -3,16 +3,19 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "benchmarks"
 sys.path.insert(0, str(SCRIPTS))
 gpu, gpu_pack = (importlib.import_module(name) for name in ("gpu", "gpu_pack"))
 
@@ -97,7 +100,9 @@ def test_missing_and_damaged_parts_are_named(tmp_path: Path, capsys: pytest.Capt
 
 def test_what_is_packed_is_what_the_package_needs(tmp_path: Path):
     needed = gpu_pack.needed()
-    assert {"transformer-lens", "safetensors", "peft", "rouge-score"} <= needed
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own = {gpu_pack.normal(re.split("[>=<]", line)[0]) for line in project["dependencies"]}
+    assert own | {"peft", "accelerate"} <= needed
     assert not {"pytest", "sphinx", "ruff"} & needed
     lines = gpu_pack.pins("torch==2.13.0\n# a comment\nnvidia-nccl-cu12==1\neinops==0.8.2\n")
     assert lines == ["einops==0.8.2"]
