@@ -75,7 +75,7 @@ def ablation_curves(
     *,
     others: Iterable[Task] = (),
     fractions: Sequence[float] = FRACTIONS,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[CurveOptions],
 ) -> AblationCurves:
     """Silence the top k neurons, and all but the top k, over k, and measure tasks.
@@ -92,7 +92,7 @@ def ablation_curves(
             size; or several of either by name.
         others: tasks whose harm is measured.
         fractions: shares of all neurons, in (0, 1], for scores; two shares that give one k are one.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: those of ``evaluate_items`` (``split="test"``, ``metric``, ``limit``,
             ``prompt``, ``share_prefix``, ...), and ``ablation="zero"``, ``means`` and
             ``positions="all"`` as in ``evaluate_condition``.

@@ -49,7 +49,7 @@ def explain_neurons(
     n_examples: int = 5,
     n_tokens: int = 10,
     by: str = "activation",
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[DataOptions],
 ) -> list[NeuronExplanation]:
     """Show what some neurons do in a task, with one forward and backward pass for all of them.
@@ -65,7 +65,7 @@ def explain_neurons(
         n_tokens: how many promoted and suppressed tokens to name.
         by: rank examples by the largest ``"activation"`` in magnitude at their own tokens (gated
             neurons have both signs), or by ``"relevance"``: |sum of gradient * activation|.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: ``split="train"``, ``limit=64``, ``prompt`` and ``token_budget``; see ``Data``.
 
     Returns:

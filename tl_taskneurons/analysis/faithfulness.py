@@ -54,7 +54,7 @@ def faithfulness(
     n_random: int = 60,
     n_top: int = 40,
     fractions: Sequence[float] = (0.001, 0.01, 0.05, 0.10),
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[ScoreOptions],
 ) -> Faithfulness:
     """Compare a method's scores with what silencing really does, and print the result with str.
@@ -69,7 +69,7 @@ def faithfulness(
         n_random: neurons drawn at random from those not in the top sample.
         n_top: neurons with the highest scores.
         fractions: sizes of the silenced sets, as shares of all neurons.
-        progress: show progress bars.
+        progress: show progress bars; by default after two seconds (see ``Progress``).
         **options: as ``score_neurons``: ``metric``, ``ablation``, ``positions``, ...; here
             ``limit=16``, as each neuron costs a forward pass over the examples, and ``seed`` draws
             the random sample too.

@@ -117,7 +117,7 @@ def find_neurons(
     limits: Limits = Limits(),
     question: Question = Question(),
     known: Mapping[str, NeuronScores] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> FoundNeurons:
     """Find few neurons whose silencing takes a task and spares others.
 
@@ -139,7 +139,7 @@ def find_neurons(
         limits: goal, budget and the harm allowed.
         question: metric, ablation, positions, prompt, and how many examples.
         known: scores of others that are at hand, by task name, from ``score_tasks``.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
 
     Warns:
         GoalNotReachedWarning: when the goal isn't reached; the best set is returned.

@@ -185,10 +185,11 @@ def _means(study: Study) -> Tensor:
     file = study.run.file("activation_means.safetensors")
     if not file.exists():
         settings = study.settings
-        per_task = [
-            activation_mean(study.model, task, prompt=settings.prompt, limit=settings.limit)
-            for task in Progress("means", shown=study.progress).over(study.tasks)
-        ]
+        with Progress("means", shown=study.progress) as bar:
+            per_task = [
+                activation_mean(study.model, task, prompt=settings.prompt, limit=settings.limit)
+                for task in bar.track(study.tasks)
+            ]
         save_tensor(
             file,
             "ActivationMeans",

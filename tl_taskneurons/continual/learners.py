@@ -57,14 +57,14 @@ class Setting:
         tasks: every task of the sequence, cut to the examples that are used.
         training: learning rate, steps and so on.
         prompt: the form of the prompts.
-        progress: show progress bars.
+        progress: show progress bars; by default after two seconds (see ``Progress``).
     """
 
     view: ModelView
     tasks: Tasks
     training: Training = field(default_factory=Training)
     prompt: Prompt = field(default_factory=Prompt)
-    progress: bool = False
+    progress: bool | None = None
     _features: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
 
     def budget(self, task: Task) -> Training:

@@ -85,7 +85,7 @@ class SequenceOptions(TypedDict, total=False):
         store: a folder for what stages learn, to share it between sequences that have stages in
             common; by default inside ``folder``.
         keep: leave the weights of the last stage in the model; by default it is as it was.
-        progress: show progress bars.
+        progress: show progress bars; by default after two seconds (see ``Progress``).
     """
 
     prompt: Prompt
@@ -94,7 +94,7 @@ class SequenceOptions(TypedDict, total=False):
     folder: PathLike | None
     store: PathLike | None
     keep: bool
-    progress: bool
+    progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SequenceSettings:
     folder: PathLike | None = None
     store: PathLike | None = None
     keep: bool = False
-    progress: bool = False
+    progress: bool | None = None
 
 
 def run_sequence(

@@ -177,7 +177,7 @@ def deactivation_items(
     *,
     controls: int = 5,
     match: Literal["layer", "total"] = "layer",
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[DeactivationOptions],
 ) -> pd.DataFrame:
     """Silence each task's neurons, and random controls, and evaluate all tasks item by item.
@@ -191,7 +191,7 @@ def deactivation_items(
         sets: task name to its neurons.
         controls: random controls per set, on that set's task.
         match: how controls match their set; see ``NeuronSet.random_like``.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: those of ``evaluate_condition``.
     """
     silencing_of(options)
@@ -199,12 +199,11 @@ def deactivation_items(
     if not listed or not sets:
         what = "sets to silence" if listed else "tasks to evaluate"
         raise InputError(f"There are no {what}; give at least one.")
-    frames = [
-        evaluate_condition(model, listed, condition, **options)
-        for condition in Progress("deactivate", shown=progress).over(
-            conditions(sets, controls=controls, match=match)
-        )
-    ]
+    states = conditions(sets, controls=controls, match=match)
+    with Progress("deactivate", shown=progress) as bar:
+        frames = [
+            evaluate_condition(model, listed, state, **options) for state in bar.track(states)
+        ]
     return pd.concat(frames, ignore_index=True)
 
 

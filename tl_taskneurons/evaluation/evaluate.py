@@ -63,7 +63,7 @@ def evaluate(
     model: Any,
     tasks: Task | Iterable[Task],
     *,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[EvaluateOptions],
 ) -> pd.DataFrame:
     """Score a model on tasks; run it inside an intervention to see what that changes.
@@ -71,7 +71,7 @@ def evaluate(
     Args:
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         tasks: one task or several.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: those of ``evaluate_items``, whose errors this raises too.
 
     Returns:
@@ -83,10 +83,8 @@ def evaluate(
     listed = Tasks(tasks)
     if not listed:
         raise InputError("There are no tasks to evaluate; give at least one.")
-    frames = [
-        evaluate_items(model, task, **options)
-        for task in Progress("evaluate", shown=progress).over(listed)
-    ]
+    with Progress("evaluate", shown=progress) as bar:
+        frames = [evaluate_items(model, task, **options) for task in bar.track(listed)]
     return summarise(pd.concat(frames, ignore_index=True))
 
 

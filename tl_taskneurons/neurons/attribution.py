@@ -36,7 +36,7 @@ def score_neurons(
     method: str = "grad_act",
     *,
     neurons: Neurons | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[ScoreOptions],
 ) -> NeuronScores:
     """Score every MLP neuron of a model by its relevance to a task.
@@ -50,7 +50,7 @@ def score_neurons(
         task: the task; its loss is the mean cross-entropy of the answer tokens, in nats.
         method: one of ``METHODS``.
         neurons: which neurons to ablate, for ``"exact"`` only; the others score 0.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: ``split="train"``, ``prompt``, ``limit`` and ``token_budget`` (see ``Data``),
             ``metric="loss"``, ``ablation="zero"``, ``positions="all"``, ``signed``,
             ``per_example``, ``layers``, ``steps=8`` and ``seed`` (see ``ScoreSettings``).
@@ -242,7 +242,7 @@ def score_tasks(
     tasks: Task | Iterable[Task],
     method: str = "grad_act",
     *,
-    progress: bool = False,
+    progress: bool | None = None,
     **options: Unpack[ScoreOptions],
 ) -> dict[str, NeuronScores]:
     """Score the neurons for several tasks in one pass; the scores are those of ``score_neurons``.
@@ -254,7 +254,7 @@ def score_tasks(
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         tasks: the tasks.
         method: a method of ``METHODS`` that needs data and no neurons.
-        progress: show a progress bar.
+        progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: as ``score_neurons``; ``limit`` counts for each task.
 
     Returns:

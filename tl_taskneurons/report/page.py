@@ -45,7 +45,7 @@ def write_report(
     neurons: int = 50,
     texts: bool = True,
     device: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Path:
     """Write one HTML file that shows a run; it needs no network and nothing beside it.
 
@@ -61,7 +61,7 @@ def write_report(
             come first.
         texts: whether to show what the neurons do, which needs the model.
         device: where the model is loaded to; by default the first GPU, else the CPU.
-        progress: show progress bars.
+        progress: show progress bars; by default after two seconds (see ``Progress``).
 
     Returns:
         The file.
@@ -203,7 +203,7 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
 
 def _explain(
     contents: Contents, model: Any, tasks: Tasks, chosen: Mapping[tuple[str, str], list[Pair]], *,
-    progress: bool,
+    progress: bool | None,
 ) -> dict[tuple[str, Pair], NeuronExplanation]:  # fmt: skip
     """Watch the chosen neurons on the examples that the run found them with."""
     arguments = contents.arguments

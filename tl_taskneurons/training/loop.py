@@ -65,7 +65,7 @@ def fit(
     *,
     key: str = "",
     checkpoint: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     title: str = "training",
 ) -> pd.DataFrame:
     """Train, and leave the trained weights in the model.

@@ -21,7 +21,7 @@ class RunOptions(TypedDict, total=False):
     prompt: Prompt
     limit: int | None
     checkpoint: str | os.PathLike[str] | None
-    progress: bool
+    progress: bool | None
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class Run:
     prompt: Prompt = Prompt()
     limit: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
-    progress: bool = False
+    progress: bool | None = None
