@@ -4,6 +4,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tl_taskneurons.runtime import progress, widgets
 from tl_taskneurons.runtime.progress import Progress
@@ -110,7 +111,7 @@ def test_asked_for_it_is_shown_at_once_and_asked_not_to_never(later: list[Later]
 
 def test_jupyter_without_widgets_gets_none_and_is_told_when_it_asks(monkeypatch: Any):
     monkeypatch.delenv("CI", raising=False)
-    jupyter: Any = SimpleNamespace(is_jupyter=True)
+    jupyter = Console(force_jupyter=True)
     monkeypatch.setattr(progress, "find_spec", lambda _name: None)
     assert not progress._can_show(jupyter, None)
     with pytest.warns(UserWarning, match=r"tl-taskneurons\[jupyter\]"):

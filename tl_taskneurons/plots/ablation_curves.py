@@ -4,8 +4,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.lines import common_legend, draw_lines, numbered
-from tl_taskneurons.plots.look import GREY, label_axes, panels, spaced, title
+from tl_taskneurons.plots.canvas import Own, panels
+from tl_taskneurons.plots.lines import draw_lines, numbered
+from tl_taskneurons.plots.look import GREY, spaced
 from tl_taskneurons.plots.tables import require
 from tl_taskneurons.runtime.errors import InputError
 
@@ -16,17 +17,15 @@ _PANELS = {
 }
 
 
-def ablation_curves(
-    table: pd.DataFrame, *, curve: str = "necessity", ax: Axes | None = None
-) -> Figure:
+def ablation_curves(table: pd.DataFrame, *, curve: str = "necessity", ax: Own = None) -> Figure:
     """Draw the share of a task that is left against the share of neurons, one line per ranking.
 
-    By default one panel per curve; with ``ax``, one curve in these axes.
+    One panel per curve; one curve alone where ``ax`` is one axes.
 
     Args:
         table: ``AblationCurves.table``.
-        curve: which one, in ``ax``: ``"necessity"``, ``"sufficiency"`` or ``"harm"``.
-        ax: axes of your own.
+        curve: which one, in one axes: ``"necessity"``, ``"sufficiency"`` or ``"harm"``.
+        ax: axes of your own: one, or one for each curve.
 
     Returns:
         The figure; with ``ax``, the one that it belongs to.
@@ -45,27 +44,20 @@ def ablation_curves(
         .reset_index()
     )
     wanted = [name for name in _PANELS if name in set(means["curve"])]
-    if ax is None:
-        figure, drawn = panels([_PANELS[name] for name in wanted])
-    elif curve in wanted:
-        wanted, drawn = [curve], [ax]
-        found = ax.figure
-        assert isinstance(found, Figure)  # axes of a subfigure have none of their own
-        figure = found
-    else:
-        raise InputError(f"curve is {curve!r}; the table has {wanted}.")
+    if isinstance(ax, Axes):
+        if curve not in wanted:
+            raise InputError(f"curve is {curve!r}; the table has {wanted}.")
+        wanted = [curve]
+    canvas = panels([_PANELS[name] for name in wanted], ax=ax)
     styles = numbered(means["ranking"])
-    for axes, name in zip(drawn, wanted, strict=True):
+    for axes, name in zip(canvas.panels, wanted, strict=True):
         part = means[means["curve"] == name]
         draw_lines(axes, part, ("ranking", "fraction", "faithfulness"), styles, factor=100.0)
         axes.set_xscale("log")
         axes.axhline(100, color=GREY, linewidth=0.8, linestyle="--")
         axes.axhline(0, color=GREY, linewidth=0.8)
-    if ax is not None:
-        ax.set(xlabel="neurons (% of all)", ylabel="task left (%)", title=_PANELS[curve])
-        return figure
-    label_axes(figure, drawn, "neurons (% of all)", "task left (%)")
-    common_legend(figure, drawn, list(styles))
+    canvas.label("neurons (% of all)", "task left (%)")
+    canvas.legend(list(styles))
     own = table.loc[table["curve"] == "sufficiency", "task"]
-    title(figure, f"What silencing leaves of {spaced(own.iloc[0])}" if len(own) else "Silencing")
-    return figure
+    canvas.title(f"What silencing leaves of {spaced(own.iloc[0])}" if len(own) else "Silencing")
+    return canvas.figure

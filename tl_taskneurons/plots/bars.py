@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tl_taskneurons.plots.canvas import Own, single
 from tl_taskneurons.plots.look import (
     INK,
     LABEL,
@@ -11,11 +12,8 @@ from tl_taskneurons.plots.look import (
     TICK,
     broken,
     described,
-    legend,
     metric_names,
-    new_figure,
     plain_look,
-    title,
 )
 from tl_taskneurons.plots.tables import reach, require, require_table
 from tl_taskneurons.runtime.errors import InputError
@@ -28,7 +26,7 @@ _BARS = {
 }
 
 
-def deactivation_bars(table: pd.DataFrame) -> Figure:
+def deactivation_bars(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the original score, and those with random and with own neurons silenced.
 
     The lines are 95% intervals over items, and for the random neurons over the controls too.
@@ -36,6 +34,7 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
     Args:
         table: from ``deactivation_table``, of one selection: ``task, metric`` and ``original,
             random, silenced`` (shares of 1), each also with ``_low`` and ``_high``.
+        ax: axes of your own.
 
     Raises:
         ValueError: for a missing column, an empty table, a task twice, or a task judged by loss
@@ -50,8 +49,8 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
     require(table, ["task"], list(_BARS), also=ends)
     # Intervals of few items reach beyond what a share can be; lines there would leave the figure.
     table = table.assign(**{end: table[end].clip(0, 1) for end in ends})
-    figure = new_figure(max(5.0, 1.8 + 0.95 * len(table)), 3.6)
-    axes = figure.subplots()
+    canvas = single(max(5.0, 1.8 + 0.95 * len(table)), 3.6, ax)
+    (axes,) = canvas.panels
     places = np.arange(len(table))
     for k, (column, (label, colour)) in enumerate(_BARS.items()):
         heights = 100 * table[column].to_numpy(dtype=float)
@@ -68,6 +67,6 @@ def deactivation_bars(table: pd.DataFrame) -> Figure:
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     plain_look(axes)
-    title(figure, "Scores with neurons silenced, and 95% intervals", described(table))
-    legend(figure, *axes.get_legend_handles_labels())
-    return figure
+    canvas.title("Scores with neurons silenced, and 95% intervals", described(table))
+    canvas.legend()
+    return canvas.figure

@@ -2,17 +2,16 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from tl_taskneurons.plots.canvas import Canvas, Own, single
 from tl_taskneurons.plots.look import (
     INK,
     LABEL,
     SMALL,
     TICK,
     broken,
-    new_figure,
     plain_look,
     spaced,
 )
@@ -23,11 +22,11 @@ ROOMY = 7
 _HALO = withStroke(linewidth=4.5, foreground="white")
 
 
-def matrix_figure(n_rows: int, n_columns: int) -> Figure:
-    """Return an empty figure with room for the cells and their names."""
+def matrix_canvas(n_rows: int, n_columns: int, ax: Own) -> Canvas:
+    """Return a panel with room for the cells and their names, or the axes that were lent."""
     if max(n_rows, n_columns) > ROOMY:
-        return new_figure(2.6 + 0.56 * n_columns, 2.2 + 0.36 * n_rows)
-    return new_figure(2.9 + 1.02 * n_columns, 1.7 + 0.72 * n_rows)
+        return single(2.6 + 0.56 * n_columns, 2.2 + 0.36 * n_rows, ax)
+    return single(2.9 + 1.02 * n_columns, 1.7 + 0.72 * n_rows, ax)
 
 
 def write_cell(

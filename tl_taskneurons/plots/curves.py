@@ -5,17 +5,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.lines import CROWD, common_legend, draw_crowd, draw_lines, numbered
+from tl_taskneurons.plots.canvas import Own, panels
+from tl_taskneurons.plots.lines import CROWD, draw_crowd, draw_lines, numbered
 from tl_taskneurons.plots.look import (
     GREY,
     Style,
     described,
-    label_axes,
     line_style,
     metric_names,
-    panels,
     spaced,
-    title,
 )
 from tl_taskneurons.plots.tables import groups, require, require_table
 from tl_taskneurons.runtime.errors import InputError
@@ -24,7 +22,11 @@ KINDS = ("in-domain", "out-of-domain")
 
 
 def share_curves(
-    table: pd.DataFrame, *, panel: str = "train_group", line: str | None = "test_group"
+    table: pd.DataFrame,
+    *,
+    panel: str = "train_group",
+    line: str | None = "test_group",
+    ax: Own = None,
 ) -> Figure:
     """Draw the score against the share of trained neurons (Figures 2 and 6).
 
@@ -38,6 +40,7 @@ def share_curves(
             columns named by ``panel`` and ``line``, and if at hand ``metric``.
         panel: the column with one panel per value.
         line: the column with one colour per value; ``None`` tells lines apart by kind alone.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, an unknown kind,
@@ -58,17 +61,17 @@ def share_curves(
     labels = [_tested(name, kind) for name, kind in zip(names, table["kind"], strict=True)]
     percent = _percent(table).assign(line=labels)
     parts = list(groups(percent, [panel]))
-    figure, drawn = panels([f"trained: {name}" for name, _ in parts])
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    canvas = panels([f"trained: {name}" for name, _ in parts], ax=ax)
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         draw_lines(axes, part, ("line", "fraction", "score"), styles, factor=100.0, dodge=0.6)
         _share_axis(axes, table["fraction"])
-    label_axes(figure, drawn, "trained neurons (% of all)", f"{metric_names(table)} (%)")
-    common_legend(figure, drawn, list(styles))
-    title(figure, _told("Scores when a growing share of neurons is trained", table))
-    return figure
+    canvas.label("trained neurons (% of all)", f"{metric_names(table)} (%)")
+    canvas.legend(list(styles))
+    canvas.title(_told("Scores when a growing share of neurons is trained", table))
+    return canvas.figure
 
 
-def overlap_curves(overlaps: pd.DataFrame) -> Figure:
+def overlap_curves(overlaps: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the overlap of tasks or groups against the share of neurons taken (Table 8).
 
     Dotted lines are the overlap that chance gives. With more than seven pairs the pairs are thin
@@ -77,6 +80,7 @@ def overlap_curves(overlaps: pd.DataFrame) -> Figure:
     Args:
         overlaps: from ``overlap_by_fraction``: ``fraction, task_x, task_y, iou, expected_iou``,
             all shares of 1.
+        ax: axes of your own.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, or NaN.
@@ -86,8 +90,8 @@ def overlap_curves(overlaps: pd.DataFrame) -> Figure:
     percent = overlaps.assign(
         pair=pairs, iou=100 * overlaps["iou"], expected_iou=100 * overlaps["expected_iou"]
     )
-    figure, drawn = panels([""])
-    (axes,) = drawn
+    canvas = panels([""], ax=ax)
+    (axes,) = canvas.panels
     styles = numbered(pairs)
     if len(styles) > CROWD:
         draw_crowd(axes, percent, "pair", "fraction", "iou", factor=100.0, what="pairs")
@@ -102,15 +106,13 @@ def overlap_curves(overlaps: pd.DataFrame) -> Figure:
                 linewidth=1.2, label="by chance" if k == 0 else "",
             )  # fmt: skip
     _share_axis(axes, overlaps["fraction"])
-    label_axes(
-        figure, drawn, "neurons taken per task (% of all)", "shared neurons (% of those in either)"
-    )
-    common_legend(figure, drawn, list(styles))
-    title(figure, "How many neurons tasks share, against how many are taken")
-    return figure
+    canvas.label("neurons taken per task (% of all)", "shared neurons (% of those in either)")
+    canvas.legend(list(styles))
+    canvas.title("How many neurons tasks share, against how many are taken")
+    return canvas.figure
 
 
-def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
+def controlled_overlap_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the score against an overlap that was set, at fixed shares (Tables 9 to 11).
 
     One line per share of trained neurons, one panel per pair of groups.
@@ -119,6 +121,7 @@ def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
         table: rows with ``fraction`` (share of neurons trained), ``overlap`` (with the test
             task's neurons), ``score, low, high`` (all shares of 1; low and high may be NaN), and
             if there are several ``train_group`` and ``test_group``; if at hand ``metric``.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, or NaN.
@@ -130,25 +133,24 @@ def controlled_overlap_curves(table: pd.DataFrame) -> Figure:
     percent = _percent(table).assign(line=labels)
     styles = numbered(percent.sort_values("fraction")["line"])
     parts = list(groups(percent, split))
-    figure, drawn = panels([name for name, _ in parts])
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    canvas = panels([name for name, _ in parts], ax=ax)
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         draw_lines(axes, part, ("line", "overlap", "score"), styles, factor=100.0, dodge=0.8)
         _share_axis(axes, table["overlap"])
-    label_axes(
-        figure, drawn, "trained neurons that are the test task's (%)", f"{metric_names(table)} (%)"
-    )
-    common_legend(figure, drawn)
-    title(figure, _told("Transfer at a set overlap and a fixed share", table))
-    return figure
+    canvas.label("trained neurons that are the test task's (%)", f"{metric_names(table)} (%)")
+    canvas.legend()
+    canvas.title(_told("Transfer at a set overlap and a fixed share", table))
+    return canvas.figure
 
 
-def forgetting_curves(table: pd.DataFrame) -> Figure:
+def forgetting_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw what is left of the earlier tasks after each stage of a sequence (Figure 4).
 
     Args:
         table: rows with ``method, stage`` (a whole number; the first stage has nothing to
             forget) and ``fg, low, high``: the mean of a(i, j) / A(i) over the tasks i before
             stage j, as a share of 1 (low and high may be NaN).
+        ax: axes of your own.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, or NaN.
@@ -156,16 +158,16 @@ def forgetting_curves(table: pd.DataFrame) -> Figure:
     require(table, ["method", "stage"], ["fg"], also=["low", "high"])
     percent = _percent(table, "fg")
     styles = numbered(table["method"])
-    figure, drawn = panels([""])
-    (axes,) = drawn
+    canvas = panels([""], ax=ax)
+    (axes,) = canvas.panels
     draw_lines(axes, percent, ("method", "stage", "fg"), styles, dodge=0.5 / len(styles))
     axes.axhline(100, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_xticks(sorted(table["stage"].unique()))
-    label_axes(figure, drawn, "tasks learned so far", "score kept (% of learned alone)")
-    common_legend(figure, drawn)
+    canvas.label("tasks learned so far", "score kept (% of learned alone)")
+    canvas.legend()
     told = _told("What is left of earlier tasks after each stage", table)
-    title(figure, told, described(table))
-    return figure
+    canvas.title(told, described(table))
+    return canvas.figure
 
 
 def _percent(table: pd.DataFrame, value: str = "score") -> pd.DataFrame:

@@ -3,14 +3,15 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.lines import common_legend, draw_lines, numbered
-from tl_taskneurons.plots.look import GREY, label_axes, panels, title
+from tl_taskneurons.plots.canvas import Own, panels
+from tl_taskneurons.plots.lines import draw_lines, numbered
+from tl_taskneurons.plots.look import GREY
 from tl_taskneurons.plots.tables import groups, require
 
 _MATCHES = {"total": "random", "layer": "random by layer"}
 
 
-def gap_curves(table: pd.DataFrame) -> Figure:
+def gap_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the loss of random minus that of task neurons against the number of updates.
 
     One panel per share and kind of random neurons, one line per learning rate; above 0 the task's
@@ -18,6 +19,7 @@ def gap_curves(table: pd.DataFrame) -> Figure:
 
     Args:
         table: rows ``match, fraction, lr, updates, gap, low, high`` (nats per token).
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, or two rows for one point.
@@ -31,13 +33,13 @@ def gap_curves(table: pd.DataFrame) -> Figure:
         ],
     )
     parts = list(groups(named, ["panel"]))
-    figure, drawn = panels([name for name, _ in parts])
+    canvas = panels([name for name, _ in parts], ax=ax)
     styles = numbered(named["line"])
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         axes.axhline(0, color=GREY, linewidth=0.8)
         draw_lines(axes, part, ("line", "updates", "gap"), styles, bands=True)
         axes.set_xscale("log", base=2)
-    label_axes(figure, drawn, "updates", "loss gap (nats per token)")
-    common_legend(figure, drawn, list(styles))
-    title(figure, "Loss with random minus loss with task neurons trained")
-    return figure
+    canvas.label("updates", "loss gap (nats per token)")
+    canvas.legend(list(styles))
+    canvas.title("Loss with random minus loss with task neurons trained")
+    return canvas.figure

@@ -10,20 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from tl_taskneurons.plots.lines import CROWD, common_legend, draw_crowd, draw_lines, numbered
+from tl_taskneurons.plots.canvas import Own, panels, single
+from tl_taskneurons.plots.lines import CROWD, draw_crowd, draw_lines, numbered
 from tl_taskneurons.plots.look import (
     INK,
     LABEL,
     TICK,
     WIDTH,
-    colour_bar,
     described,
-    label_axes,
-    new_figure,
-    panels,
     plain_look,
     spaced,
-    title,
 )
 from tl_taskneurons.plots.tables import grid, groups, require, require_table
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -49,7 +45,10 @@ class Scores(Protocol):
 
 
 def score_heatmap(
-    layers: pd.DataFrame | Mapping[str, Scores] | Scores, *, column: str | None = None
+    layers: pd.DataFrame | Mapping[str, Scores] | Scores,
+    *,
+    column: str | None = None,
+    ax: Own = None,
 ) -> Figure:
     """Draw where each task's neurons lie: tasks x layers.
 
@@ -58,6 +57,7 @@ def score_heatmap(
             one selection; or scores, one task's or several by name.
         column: ``"share"``, of the task's selected neurons, or ``"score_share"``, of the task's
             total score; by default the former for a table, and the latter for scores.
+        ax: axes of your own.
 
     Raises:
         ValueError: for an unknown column, a missing one, an empty table, two rows for one cell,
@@ -67,12 +67,11 @@ def score_heatmap(
         layers, column = _score_shares(layers), column or "score_share"
     column = column or "share"
     check_layers(layers, column)
-    figure = new_figure(WIDTH, 1.5 + 0.42 * layers["task"].nunique())
-    axes = figure.subplots()
-    colour_bar(figure, draw_layers(axes, layers, column), [axes], LAYER_LABELS[column])
+    canvas = single(WIDTH, 1.5 + 0.42 * layers["task"].nunique(), ax)
+    canvas.colour_bar(draw_layers(canvas.panels[0], layers, column), LAYER_LABELS[column])
     what = "each task's score lies" if column == "score_share" else "each task's neurons lie"
-    title(figure, f"Where {what}", described(layers))
-    return figure
+    canvas.title(f"Where {what}", described(layers))
+    return canvas.figure
 
 
 def _score_shares(scores: Mapping[str, Scores] | Scores) -> pd.DataFrame:
@@ -92,27 +91,28 @@ def _score_shares(scores: Mapping[str, Scores] | Scores) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def neurons_by_layer(layers: pd.DataFrame) -> Figure:
+def neurons_by_layer(layers: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw how many neurons each task has in each layer, one panel per task.
 
     Args:
         layers: rows with ``task, layer, n_neurons``, of one selection.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one cell, or NaN.
     """
     require(layers, ["task", "layer"], ["n_neurons"], also=["layer"])
     parts = list(groups(layers, ["task"]))
-    figure, drawn = panels([name for name, _ in parts], height=1.5)
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    canvas = panels([name for name, _ in parts], height=1.5, ax=ax)
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         axes.bar(part["layer"], part["n_neurons"], width=0.8, color=_BAR)
         _layer_ticks(axes)
-    label_axes(figure, drawn, "layer", "neurons")
-    title(figure, "How many neurons each task has in each layer", described(layers))
-    return figure
+    canvas.label("layer", "neurons")
+    canvas.title("How many neurons each task has in each layer", described(layers))
+    return canvas.figure
 
 
-def similarity_by_layer(table: pd.DataFrame) -> Figure:
+def similarity_by_layer(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw how alike the parameters of two tasks' neurons are, by layer (Figure 3).
 
     One panel per reading and part of the weights, one line per pair of tasks, its interval as a
@@ -122,6 +122,7 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
     Args:
         table: from the package's ``similarity_by_layer``: ``layer, task_x, task_y, similarity,
             low, high`` (cosines; NaN allowed) and, if there are several, ``reading, part``.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one cell, a layer that is no
@@ -139,19 +140,19 @@ def similarity_by_layer(table: pd.DataFrame) -> Figure:
     if "reading" in split and table["reading"].nunique() == 1:
         split.remove("reading")
     parts = list(groups(named, split, joint=", "))
-    figure, drawn = panels([name for name, _ in parts], height=2.4)
+    canvas = panels([name for name, _ in parts], height=2.4, ax=ax)
     styles = numbered(pairs)
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         if len(styles) > CROWD:
             draw_crowd(axes, part, "pair", "layer", "similarity", what="pairs")
         else:
             draw_lines(axes, part, ("pair", "layer", "similarity"), styles, bands=True)
         axes.axhline(0, color=INK, linewidth=0.6)
         _layer_ticks(axes)
-    label_axes(figure, drawn, "layer", "cosine similarity")
-    common_legend(figure, drawn)
-    title(figure, "How alike the parameters of two tasks' neurons are", described(table))
-    return figure
+    canvas.label("layer", "cosine similarity")
+    canvas.legend()
+    canvas.title("How alike the parameters of two tasks' neurons are", described(table))
+    return canvas.figure
 
 
 def check_layers(layers: pd.DataFrame, column: str) -> None:

@@ -1,14 +1,12 @@
-"""Lines with their intervals, and one legend for all panels."""
+"""Lines with their intervals, and crowds of lines."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.look import GREY, Style, legend, line_style
+from tl_taskneurons.plots.look import GREY, Style, line_style
 from tl_taskneurons.plots.tables import reach
 
 # More lines than this are no longer told apart where each one matters little.
@@ -86,14 +84,3 @@ def draw_crowd(
     every = max(1, round(len(mean) / 12))
     at = factor * np.asarray(mean.index)
     axes.plot(at, mean, label="their mean", markevery=every, **_BOLD.options)
-
-
-def common_legend(figure: Figure, drawn: Sequence[Axes], order: Sequence[str] = ()) -> None:
-    """Draw one legend for the panels, with each label once, those of ``order`` first."""
-    found: dict[str, Any] = {}
-    for axes in drawn:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    labels = [label for label in order if label in found]
-    labels += [label for label in found if label not in labels]
-    legend(figure, [found[label] for label in labels], labels)

@@ -9,16 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from tl_taskneurons.plots.cells import ROOMY, frame_cell, matrix_figure, name_cells, write_cell
+from tl_taskneurons.plots.canvas import Own
+from tl_taskneurons.plots.cells import ROOMY, frame_cell, matrix_canvas, name_cells, write_cell
 from tl_taskneurons.plots.look import (
     INK,
     LABEL,
     PALE,
-    colour_bar,
     described,
     metric_names,
     signed,
-    title,
 )
 from tl_taskneurons.plots.tables import grid, require, require_table
 from tl_taskneurons.runtime.errors import InputError
@@ -26,7 +25,9 @@ from tl_taskneurons.runtime.errors import InputError
 _ROW_LABELS = {"silenced": "neurons silenced", "trained": "neurons trained"}
 
 
-def deactivation_heatmap(matrix: pd.DataFrame, column: str = "loss_change") -> Figure:
+def deactivation_heatmap(
+    matrix: pd.DataFrame, column: str = "loss_change", *, ax: Own = None
+) -> Figure:
     """Draw silenced x evaluated tasks: the change of each, with its interval.
 
     With more than seven tasks a cell has no room for its interval; there, bold numbers are those
@@ -37,32 +38,34 @@ def deactivation_heatmap(matrix: pd.DataFrame, column: str = "loss_change") -> F
             ``"change"``, ``metric, change, low, high`` (shares of 1), or, for ``"loss_change"``,
             ``loss_change, loss_low, loss_high`` (nats per token).
         column: ``"loss_change"`` (nats per token) or ``"change"`` (of the metric, in points).
+        ax: axes of your own.
 
     Raises:
         ValueError: for an unknown column, a missing one, an empty table, two rows for one cell,
             or a change that is NaN.
     """
     return _change_heatmap(
-        matrix, "silenced", column, "What silencing a task's neurons changes on every task"
+        matrix, "silenced", column, "What silencing a task's neurons changes on every task", ax
     )
 
 
-def training_heatmap(matrix: pd.DataFrame, column: str = "change") -> Figure:
+def training_heatmap(matrix: pd.DataFrame, column: str = "change", *, ax: Own = None) -> Figure:
     """Draw trained x evaluated tasks: the change of each when a task's neurons are trained.
 
     Args:
         matrix: like that of ``deactivation_heatmap``, with ``trained`` in place of ``silenced``.
         column: ``"change"`` (of the metric, in points) or ``"loss_change"`` (nats per token).
+        ax: axes of your own.
 
     Raises:
         ValueError: as for ``deactivation_heatmap``.
     """
     return _change_heatmap(
-        matrix, "trained", column, "What training a task's neurons changes on every task"
+        matrix, "trained", column, "What training a task's neurons changes on every task", ax
     )
 
 
-def overlap_heatmap(overlaps: pd.DataFrame) -> Figure:
+def overlap_heatmap(overlaps: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw which tasks share neurons: the overlap of each pair, and below it that of chance.
 
     A pair that stands in the table once is drawn on both sides of the diagonal. The diagonal
@@ -71,6 +74,7 @@ def overlap_heatmap(overlaps: pd.DataFrame) -> Figure:
     Args:
         overlaps: from ``overlap``, at one share: ``task_x, task_y, iou, expected_iou`` (shares of
             1), and if at hand ``n_x, n_y``.
+        ax: axes of your own.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one pair, or NaN.
@@ -80,8 +84,8 @@ def overlap_heatmap(overlaps: pd.DataFrame) -> Figure:
     values, chance = (_both_sides(overlaps, name, names) for name in ("iou", "expected_iou"))
     np.fill_diagonal(values, np.nan)
     sizes = _set_sizes(overlaps)
-    figure = matrix_figure(len(names), len(names))
-    axes = figure.subplots()
+    canvas = matrix_canvas(len(names), len(names), ax)
+    (axes,) = canvas.panels
     roomy = len(names) <= ROOMY
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top or 1.0, aspect="auto")
@@ -97,11 +101,11 @@ def overlap_heatmap(overlaps: pd.DataFrame) -> Figure:
             shown = f"{values[i, j]:.1f}", f"{chance[i, j]:.1f}"
             write_cell(axes, i, j, *shown, ink=ink, bold=True, roomy=roomy)
     name_cells(axes, names, names)
-    colour_bar(figure, image, [axes], "shared neurons (% of those in either)")
+    canvas.colour_bar(image, "shared neurons (% of those in either)")
     about = described(overlaps)
     note = f"{about}. In each cell" if about else "In each cell"
-    title(figure, "Which tasks share neurons", f"{note}: overlap in %, below it that of chance")
-    return figure
+    canvas.title("Which tasks share neurons", f"{note}: overlap in %, below it that of chance")
+    return canvas.figure
 
 
 def check_changes(matrix: pd.DataFrame, rows: str, column: str) -> None:
@@ -184,18 +188,18 @@ def draw_changes(
     return image
 
 
-def _change_heatmap(matrix: pd.DataFrame, rows: str, column: str, text: str) -> Figure:
+def _change_heatmap(matrix: pd.DataFrame, rows: str, column: str, text: str, ax: Own) -> Figure:
     check_changes(matrix, rows, column)
     shape = matrix[rows].nunique(), matrix["task"].nunique()
-    figure = matrix_figure(*shape)
-    axes = figure.subplots()
+    canvas = matrix_canvas(*shape, ax)
+    (axes,) = canvas.panels
     image = draw_changes(axes, matrix, rows, column, change_limit(matrix, column))
-    colour_bar(figure, image, [axes], change_label(matrix, column))
+    canvas.colour_bar(image, change_label(matrix, column))
     note = described(matrix)
     if max(shape) > ROOMY:
         note = f"{note}; bold: the interval excludes 0" if note else "Bold: the interval excludes 0"
-    title(figure, text, note)
-    return figure
+    canvas.title(text, note)
+    return canvas.figure
 
 
 def _both_sides(overlaps: pd.DataFrame, column: str, names: list[str]) -> np.ndarray:

@@ -3,14 +3,15 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.lines import common_legend, draw_lines, numbered
-from tl_taskneurons.plots.look import INK, LABEL, panels, title
+from tl_taskneurons.plots.canvas import Own, panels
+from tl_taskneurons.plots.lines import draw_lines, numbered
+from tl_taskneurons.plots.look import INK, LABEL
 from tl_taskneurons.plots.tables import require
 
 _SWEEPS = {"noise": "noise in all weights", "overlap": "share of neurons common to all tasks"}
 
 
-def recovery_curves(table: pd.DataFrame) -> Figure:
+def recovery_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the precision of each method against noise (left) and overlap (right).
 
     One row of panels for each kind of MLP. The noise is varied at the lowest overlap, the overlap
@@ -19,6 +20,7 @@ def recovery_curves(table: pd.DataFrame) -> Figure:
     Args:
         table: from ``experiments.planted``: ``mlp, noise, overlap, method, precision, low, high``
             (shares of 1; low and high may be NaN).
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one point, or NaN.
@@ -31,9 +33,9 @@ def recovery_curves(table: pd.DataFrame) -> Figure:
     }
     kinds = list(table["mlp"].unique())
     notes = {"noise": "growing noise", "overlap": f"growing overlap, noise {fixed:g}"}
-    figure, drawn = panels([f"{kind} MLP, {notes[sweep]}" for kind in kinds for sweep in parts])
+    canvas = panels([f"{kind} MLP, {notes[sweep]}" for kind in kinds for sweep in parts], ax=ax)
     styles = numbered(table["method"])
-    for k, axes in enumerate(drawn):
+    for k, axes in enumerate(canvas.panels):
         kind, sweep = kinds[k // 2], list(parts)[k % 2]
         part = parts[sweep]
         draw_lines(axes, part[part["mlp"] == kind], ("method", sweep, "precision"), styles)
@@ -43,9 +45,10 @@ def recovery_curves(table: pd.DataFrame) -> Figure:
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
         axes.set_ylim(-0.05, 1.05)
-        if k >= len(drawn) - 2:
+        if canvas.is_lent or k >= len(canvas.panels) - 2:
             axes.set_xlabel(_SWEEPS[sweep], fontsize=LABEL, color=INK)
-    figure.supylabel("precision = recall", fontsize=LABEL, color=INK)
-    common_legend(figure, drawn)
-    title(figure, "Planted neurons found, and 95% intervals over models")
-    return figure
+    if not canvas.is_lent:
+        canvas.figure.supylabel("precision = recall", fontsize=LABEL, color=INK)
+    canvas.legend()
+    canvas.title("Planted neurons found, and 95% intervals over models")
+    return canvas.figure

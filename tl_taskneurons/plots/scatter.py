@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
-from tl_taskneurons.plots.lines import common_legend
-from tl_taskneurons.plots.look import GREY, label_axes, line_style, panels, title
+from tl_taskneurons.plots.canvas import Own, panels
+from tl_taskneurons.plots.look import GREY, line_style
 from tl_taskneurons.plots.tables import groups, require, require_table
 from tl_taskneurons.runtime.errors import InputError
 
@@ -18,7 +18,7 @@ _SAMPLES = {
 _SETS = {"true": ("measured", line_style(0)), "predicted": ("predicted", line_style(1))}
 
 
-def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
+def faithfulness_scatter(neurons: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the predicted against the exact effect of silencing each neuron of a sample.
 
     Both axes are logarithmic down to the smallest effect above 0, or a millionth of the largest if
@@ -28,6 +28,7 @@ def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
         neurons: ``Faithfulness.neurons``: ``layer, neuron, score, exact`` (nats, at least 0) and
             ``sample`` (``"top"`` or ``"random"``); one panel per ``method`` and ``task`` where it
             has these columns.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, a neuron twice, an effect that is NaN or
@@ -45,8 +46,8 @@ def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
     largest = float(both.max()) or 1.0
     smallest = max(float(both[both > 0].min(initial=largest)), 1e-6 * largest)
     parts = list(groups(neurons, split, joint=", "))
-    figure, drawn = panels([name for name, _ in parts], height=2.4)
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    canvas = panels([name for name, _ in parts], height=2.4, ax=ax)
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         for sample, (label, style) in _SAMPLES.items():
             rows = part[part["sample"] == sample]
             axes.scatter(
@@ -54,18 +55,19 @@ def faithfulness_scatter(neurons: pd.DataFrame) -> Figure:
                 marker=MarkerStyle(style.marker), linewidth=0.3, label=label, zorder=3,
             )  # fmt: skip
         _log_scales(axes, smallest, largest)
-    label_axes(figure, drawn, "predicted effect (nats)", "exact effect (nats)")
-    common_legend(figure, drawn)
-    title(figure, "Predicted and exact effect on the loss of silencing single neurons")
-    return figure
+    canvas.label("predicted effect (nats)", "exact effect (nats)")
+    canvas.legend()
+    canvas.title("Predicted and exact effect on the loss of silencing single neurons")
+    return canvas.figure
 
 
-def faithfulness_sets(sets: pd.DataFrame) -> Figure:
+def faithfulness_sets(sets: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw the predicted and the measured change of the loss when whole sets are silenced.
 
     Args:
         sets: ``Faithfulness.sets``: ``fraction`` (of all neurons), ``predicted, true`` (nats);
             one panel per ``method`` and ``task`` where it has these columns.
+        ax: axes of your own, one for each panel.
 
     Raises:
         ValueError: for a missing column, an empty table, two rows for one share, or NaN.
@@ -74,8 +76,8 @@ def faithfulness_sets(sets: pd.DataFrame) -> Figure:
     split = [name for name in ("method", "task") if name in sets.columns]
     require(sets, [*split, "fraction"], list(_SETS))
     parts = list(groups(sets, split, joint=", "))
-    figure, drawn = panels([name for name, _ in parts])
-    for axes, (_, part) in zip(drawn, parts, strict=True):
+    canvas = panels([name for name, _ in parts], ax=ax)
+    for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         rows = part.sort_values("fraction")
         for column, (label, style) in _SETS.items():
             axes.plot(100 * rows["fraction"], rows[column], label=label, **style.options)
@@ -84,10 +86,10 @@ def faithfulness_sets(sets: pd.DataFrame) -> Figure:
         axes.set_xticks(at, [f"{place:g}" for place in at])
         axes.minorticks_off()
         axes.axhline(0, color=GREY, linewidth=0.8)
-    label_axes(figure, drawn, "neurons silenced (% of all)", "change of the loss (nats)")
-    common_legend(figure, drawn)
-    title(figure, "Predicted and measured change of the loss when a set is silenced")
-    return figure
+    canvas.label("neurons silenced (% of all)", "change of the loss (nats)")
+    canvas.legend()
+    canvas.title("Predicted and measured change of the loss when a set is silenced")
+    return canvas.figure
 
 
 def _log_scales(axes: Axes, smallest: float, largest: float) -> None:

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.look import INK, LABEL, WIDTH, colour_bar, new_figure, plain_look, title
+from tl_taskneurons.plots.canvas import Own, single
+from tl_taskneurons.plots.look import INK, LABEL, WIDTH, plain_look
 from tl_taskneurons.plots.tables import require
 
 # Columns of pixels at most; of neighbours that share one the largest size is drawn.
 _COLUMNS = 512
 
 
-def score_map(scores: pd.DataFrame, *, name: str = "", ax: Axes | None = None) -> Figure:
+def score_map(scores: pd.DataFrame, *, name: str = "", ax: Own = None) -> Figure:
     """Draw the size of every neuron's score on a logarithmic scale over four decades.
 
     Args:
@@ -33,20 +33,16 @@ def score_map(scores: pd.DataFrame, *, name: str = "", ax: Axes | None = None) -
     edges = np.arange(0, sizes.shape[1], step)
     shown = np.maximum.reduceat(np.nan_to_num(sizes), edges, axis=1)
     largest = float(shown.max()) or 1.0
-    if ax is None:
-        figure = new_figure(WIDTH, 1.4 + 0.09 * len(shown))
-        ax = figure.subplots()
-    else:
-        assert isinstance(ax.figure, Figure)
-        figure = ax.figure
-    image = ax.imshow(
+    canvas = single(WIDTH, 1.4 + 0.09 * len(shown), ax)
+    (axes,) = canvas.panels
+    image = axes.imshow(
         np.maximum(shown, 1e-4 * largest), aspect="auto", cmap="Purples",
         norm=LogNorm(1e-4 * largest, largest), interpolation="nearest",
         extent=(-0.5, sizes.shape[1] - 0.5, len(shown) - 0.5, -0.5),
     )  # fmt: skip
-    ax.set_xlabel("neuron", fontsize=LABEL, color=INK)
-    ax.set_ylabel("layer", fontsize=LABEL, color=INK)
-    plain_look(ax)
-    colour_bar(figure, image, [ax], "size of the score")
-    title(figure, f"Scores of all neurons{f' for {name}' if name else ''}")
-    return figure
+    axes.set_xlabel("neuron", fontsize=LABEL, color=INK)
+    axes.set_ylabel("layer", fontsize=LABEL, color=INK)
+    plain_look(axes)
+    canvas.colour_bar(image, "size of the score")
+    canvas.title(f"Scores of all neurons{f' for {name}' if name else ''}")
+    return canvas.figure

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tl_taskneurons.plots.look import INK, LABEL, SMALL, TICK, described, plain_look, spaced, title
+from tl_taskneurons.plots.canvas import Canvas, Picture
+from tl_taskneurons.plots.look import INK, LABEL, SMALL, TICK, described, plain_look, spaced
 from tl_taskneurons.plots.tables import require
 from tl_taskneurons.runtime.errors import InputError, MissingPackageError
 
@@ -46,7 +47,8 @@ def upset_plot(members: pd.DataFrame, *, largest: int = 25) -> Figure:
     counts = table.value_counts()
     fewest = _fewest(counts, largest)
     n_drawn = int((counts >= fewest).sum())
-    figure = Figure(facecolor="white")
+    canvas = Canvas(Picture(facecolor="white"), [])
+    figure = canvas.figure
     FigureCanvasAgg(figure)  # marsilea measures its labels on a canvas
     with warnings.catch_warnings():
         # marsilea 0.8.1 sorts in place, which pandas 3.1 deprecates; the result is right.
@@ -71,7 +73,7 @@ def upset_plot(members: pd.DataFrame, *, largest: int = 25) -> Figure:
     if n_drawn < len(counts):
         cut = f"the {n_drawn} largest of {len(counts)} combinations"
         note = f"{note}; {cut}" if note else f"T{cut[1:]}"
-    title(figure, "Neurons that are in exactly these tasks' sets", note)
+    canvas.title("Neurons that are in exactly these tasks' sets", note)
     return figure
 
 
