@@ -82,7 +82,7 @@ def test_an_error_in_the_loop_closes_the_bar(later: list[Later], monkeypatch: An
     on(monkeypatch)
     with pytest.raises(ZeroDivisionError), Progress("outer") as bar:
         for k in bar.track(range(3)):
-            1 / k  # noqa: B018
+            _ = 1 / k
     assert later[0].is_cancelled
     with Progress("next"):
         assert len(later) == 2
