@@ -11,7 +11,8 @@ import measure
 import summary
 
 SCRIPTS = (
-    "attribution", "evaluation", "growth", "similarity", "training", "sharing", "large", "report",
+    "attribution", "evaluation", "growth", "similarity", "training", "sharing", "large",
+    "report", "launches",
 )  # fmt: skip
 
 

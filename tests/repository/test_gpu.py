@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks"
@@ -109,3 +110,16 @@ def test_what_is_packed_is_what_the_package_needs(tmp_path: Path):
     with pytest.raises(FileExistsError, match="not empty"):
         (tmp_path / "x").write_text(json.dumps({}))
         gpu_pack.pack(tmp_path)
+
+
+@pytest.mark.parametrize("job", ["detection", "evaluation", "evaluation, 10% silenced"])
+def test_a_further_batch_waits_once_for_the_gpu(job: str) -> None:
+    launches = importlib.import_module("launches")
+    config = launches.with_layers(launches._config(), 2)
+    model_view = launches.view(
+        launches.random_model(config, "float32", torch.device("cpu"), "bridge")
+    )
+    one, two = (launches.count(launches.jobs(model_view, n, config)[job]) for n in (1, 2))
+    # That a loss is finite is asked by us, whether tokens are padded by TransformerBridge.
+    assert two[1] - one[1] == 2
+    assert two[0] > one[0]

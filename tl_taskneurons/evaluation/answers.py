@@ -120,7 +120,7 @@ def _teacher_forced(
 
     def score(batch: Batch) -> None:
         log_probs = run.logits(batch).log_softmax(-1)
-        targets = batch.tokens[batch.answer_mask].to(log_probs.device)
+        targets = batch.tokens[batch.answer_at].to(log_probs.device)
         chosen = log_probs.gather(1, targets[:, None])[:, 0]
         counts = batch.answer_mask.sum(1).tolist()
         per_row = chosen.split(counts)
@@ -190,7 +190,7 @@ def _match(run: Answering, split: str) -> Answers:
     def score(batch: Batch) -> None:
         logits = run.logits(batch)
         greedy = logits.argmax(-1)
-        tokens = batch.tokens[batch.answer_mask].to(greedy.device)
+        tokens = batch.tokens[batch.answer_at].to(greedy.device)
         nll = logits.logsumexp(-1) - logits.gather(1, tokens[:, None])[:, 0]
         counts = batch.answer_mask.sum(1).tolist()
         rows = zip(greedy.split(counts), tokens.split(counts), nll.split(counts), strict=True)

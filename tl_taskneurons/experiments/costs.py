@@ -1,6 +1,6 @@
 """What a job will cost on this machine: memory and time, found by running a few of its layers.
 
-A model of the same widths with two layers and one with four are made with random weights and run on
+A model of the same widths with two layers and one with six are made with random weights and run on
 the largest batch of the task. Time and memory grow linearly with the layers, so two sizes give both
 the cost of a layer and that of the rest (embedding, logits, loss).
 """

@@ -51,7 +51,8 @@ def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_
         batch: tokens on the model's device.
     """
     prepare(batch)
-    positions = before(batch.answer_mask)
+    rows, columns = batch.answer_at
+    positions = (rows, columns - 1)
     with as_loaded(), running(lambda: places_of(batch)), logits_only_at(model_view, positions):
         logits = run_without_cache(model_view, batch.tokens, batch.attention_mask)
     return logits.squeeze(0)
@@ -149,8 +150,13 @@ def prepare(batch: Batch) -> None:
 
 
 @contextmanager
-def logits_only_at(model_view: ModelView, positions: Bool[Tensor, "batch pos"]) -> Iterator[None]:
+def logits_only_at(
+    model_view: ModelView,
+    positions: Bool[Tensor, "batch pos"] | tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
+) -> Iterator[None]:
     """Make one forward pass return logits ``[1, n, vocab]`` of the given positions only.
+
+    Positions are a mask, or rows and columns (which need no wait for a GPU).
 
     The unembedding gets only the rows it needs, which saves its cost and memory at all other
     positions, forwards and backwards. What comes after it (scaling, soft caps) works on any rows.
@@ -161,7 +167,11 @@ def logits_only_at(model_view: ModelView, positions: Bool[Tensor, "batch pos"]) 
     runs: list[int] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        rows = args[0][positions.to(args[0].device)]
+        device = args[0].device
+        if isinstance(positions, tuple):
+            rows = args[0][positions[0].to(device), positions[1].to(device)]
+        else:
+            rows = args[0][positions.to(device)]
         runs.append(len(rows))
         return (rows.unsqueeze(0), *args[1:])
 
@@ -186,8 +196,8 @@ def answer_log_probs(
 ) -> tuple[Float[Tensor, " answer_tokens"], Int[Tensor, " answer_tokens"]]:
     """Return each answer token's log-probability in nats (float32) and the row it belongs to."""
     logits = answer_logits(model_view, batch).float()
-    targets = batch.tokens[batch.answer_mask].to(logits.device)
-    rows = batch.answer_mask.nonzero()[:, 0].to(logits.device)
+    targets = batch.tokens[batch.answer_at].to(logits.device)
+    rows = batch.answer_at[0].to(logits.device)
     log_probs = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
     return log_probs, rows
 

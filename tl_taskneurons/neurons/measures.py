@@ -141,7 +141,7 @@ def rank(logits: Logits, batch: Batch, reference: Logits | None) -> PerExample: 
 
 
 def _targets(logits: Logits, batch: Batch) -> Int[Tensor, " answer_tokens"]:
-    return batch.tokens[batch.answer_mask].to(logits.device)
+    return batch.tokens[batch.answer_at].to(logits.device)
 
 
 def _log_probs(logits: Logits, batch: Batch) -> Float[Tensor, " answer_tokens"]:
@@ -150,7 +150,7 @@ def _log_probs(logits: Logits, batch: Batch) -> Float[Tensor, " answer_tokens"]:
 
 
 def _sums(values: Float[Tensor, " answer_tokens"], batch: Batch) -> PerExample:
-    rows = batch.answer_mask.nonzero()[:, 0].to(values.device)
+    rows = batch.answer_at[0].to(values.device)
     return values.new_zeros(len(batch.index)).index_add(0, rows, values)
 
 

@@ -183,11 +183,9 @@ def _count(
 ) -> float | Float[Tensor, "task 1 1"]:
     """The examples or tokens that sums are divided by, of each task where there are several."""
     if owners is None:
-        rows = [
-            _tokens(batch, settings) if by_token else batch.attention_mask[:, :1]
-            for batch in batches
-        ]
-        return float(sum(int(row.sum()) for row in rows))
+        if not by_token:
+            return float(sum(len(batch.index) for batch in batches))
+        return float(sum(int(_tokens(batch, settings).sum()) for batch in batches))
     sizes = torch.zeros(owners.shape[1], dtype=torch.float32, device="cpu")
     for batch in batches:
         sizes[list(batch.index)] = _tokens(batch, settings).sum(1).float() if by_token else 1.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -30,15 +31,24 @@ class Batch:
     index: tuple[int, ...]
     items: tuple[Item, ...] = ()
 
+    @cached_property
+    def answer_at(self) -> tuple[Int[Tensor, " answer_tokens"], Int[Tensor, " answer_tokens"]]:
+        """Rows and columns of the answers' tokens, in order."""
+        rows, columns = self.answer_mask.nonzero(as_tuple=True)
+        return rows, columns
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on a device."""
-        return Batch(
+        moved = Batch(
             self.tokens.to(device),
             self.attention_mask.to(device),
             self.answer_mask.to(device),
             self.index,
             self.items,
         )
+        # Looked up here and not there: on a GPU the processor would wait for the answer.
+        vars(moved)["answer_at"] = tuple(places.to(device) for places in self.answer_at)
+        return moved
 
 
 def make_batches(
