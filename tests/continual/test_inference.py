@@ -18,7 +18,12 @@ from tl_taskneurons.continual.features import (
 )
 from tl_taskneurons.continual.inference import NearestTask, Routed, TaskWeighted
 from tl_taskneurons.continual.learners import Setting, deltas_of
-from tl_taskneurons.continual.lora_learners import LoraLearner, OrthogonalLearner, overlap_penalty
+from tl_taskneurons.continual.lora_learners import (
+    LoraLearner,
+    OrthogonalLearner,
+    overlap_penalty,
+    rank_of,
+)
 from tl_taskneurons.continual.neuron_learner import NeuronLearner, mixed
 from tl_taskneurons.models.view import view
 from tl_taskneurons.training.deltas import LoraDelta, NeuronDelta
@@ -249,3 +254,14 @@ def test_o_lora_s_state_is_the_base_and_all_adapters(model: Any):
             flip = name.endswith(("W_in", "W_gate"))
             expected = base[name] + (change.mT if flip else change)
             assert torch.allclose(value, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_adapters_have_about_as_many_weights_as_the_neurons(model: Any, share: float):
+    setting, (result, *_) = learnt(model, LoraLearner(share=share))
+    _, (chosen, *_) = learnt(model, NeuronLearner(share))
+    assert any("attn" in name for name in deltas_of([result], LoraDelta)[0].factors)
+    rank = rank_of(LoraLearner(share=share), setting)
+    of_one_rank = result.delta.n_parameters / rank
+    assert abs(result.delta.n_parameters - chosen.delta.n_parameters) <= of_one_rank
+    assert rank_of(OrthogonalLearner(share=share), setting) == rank

@@ -80,3 +80,10 @@ def test_an_order_is_a_name_or_a_list_of_tasks():
     assert order("one, two") == ("one", "two")
     with pytest.raises(ValueError, match="Unknown order 'ordr1'; did you mean 'order1'"):
         order("ordr1")
+
+
+def test_chance_is_taken_away_from_what_is_retained():
+    a = [[0.9, 0.5], [0.2, 0.8]]
+    assert retained(a, [0.9, 0.8], 1) == pytest.approx(0.5 / 0.9)
+    assert retained(a, [0.9, 0.8], 1, [0.5, 0.2]) == pytest.approx(0.0)
+    assert math.isnan(retained(a, [0.5, 0.8], 1, [0.5, 0.2]))

@@ -27,7 +27,7 @@ SMALL = {
     "rates": (1e-3,), "n_detect": 2, "n_train": 4, "n_test": 2, "max_new_tokens": 2,
 }  # fmt: skip
 SMALL_ROWS = {"orders": ("order1",), "steps": 1, "batch_size": 2, "n_train": 4, "n_test": 1,
-              "rates": (1e-3,), "instructions": ("neutral",)}  # fmt: skip
+              "rates": (1e-3,), "instructions": ("neutral",), "goal": None}  # fmt: skip
 ORDER_1 = ("dbpedia", "amazon", "yahoo", "agnews")
 # Enough rows for every class, among them those that are not used.
 TRAIN, TEST = 420, 210

@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 from sequences import three_tasks
 
+from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.experiments.claims.columns import TABLES
-from tl_taskneurons.experiments.lab import search
+from tl_taskneurons.experiments.lab import primer, search
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.plan import Plan, SequenceSizes
 from tl_taskneurons.experiments.lab.rates import SEED
 from tl_taskneurons.experiments.lab.store import Store
-from tl_taskneurons.experiments.paper import table5
+from tl_taskneurons.experiments.paper import row_budgets, table5
+from tl_taskneurons.runtime.table_files import read_json
 from tl_taskneurons.tasks.task import Tasks
 
 TASKS = three_tasks()
@@ -27,7 +29,7 @@ SIZES = SequenceSizes(
 @pytest.fixture
 def lab(tokenizer, tmp_path, monkeypatch) -> Lab:
     loaded: Any = lambda data, names, seed, limit: Tasks(TASKS[name] for name in names)  # noqa: E731
-    monkeypatch.setattr(table5, "load_tasks", loaded)
+    monkeypatch.setattr(row_budgets, "load_tasks", loaded)
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     return Lab(model, "base", TASKS, Plan(sequences=SIZES), Store(tmp_path), "")
 
@@ -48,6 +50,7 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
     assert set(tables["table5"]["order"]) == {"one,two", "all"}
     assert set(tables["table5"]["seeds"]) == {3}
     assert tables["table5_rates"].empty
+    assert {"fg", "fg_paper"} <= set(tables["table5"])
     for name, rows in experiment.evidence(lab).items():
         assert len(TABLES[name].read(rows)) == len(rows)
     monkeypatch.setattr(table5, "run_sequence", None)  # everything is there already
@@ -56,9 +59,9 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
 
 
 def test_instructions_are_the_same_for_all_tasks_unless_each_has_its_own(lab):
-    neutral = table5.order_tasks(lab, "one,two", 0, "neutral")
-    own = table5.order_tasks(lab, "one,two", 0, "own")
-    assert {task.instruction for task in neutral} == {table5.NEUTRAL_INSTRUCTION}
+    neutral = row_budgets.order_tasks(lab, "one,two", 0, "neutral")
+    own = row_budgets.order_tasks(lab, "one,two", 0, "own")
+    assert {task.instruction for task in neutral} == {row_budgets.NEUTRAL_INSTRUCTION}
     assert [task.instruction for task in own] == ["one", "two"]
     both = other(lab, instructions=("neutral", "own"), methods=("ncft",))
     stages = table5.Table5().stages(both)
@@ -66,39 +69,100 @@ def test_instructions_are_the_same_for_all_tasks_unless_each_has_its_own(lab):
     assert len(table5.Table5().evidence(both)["stages"]) == 6
 
 
-def test_rates_are_chosen_on_single_tasks_and_training_examples_alone(lab, monkeypatch):
-    seen = []
-    plain = table5.run_sequence
+def test_the_miniature_knows_every_word_of_neutral_instructions_and_primers():
+    tokenizer = builtin_tokenizer()
+    texts = [row_budgets.NEUTRAL_INSTRUCTION]
+    texts += [f"{asks} {phrase.format('sport')}" for asks, phrase in primer.PHRASES]
+    for text in texts:
+        assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"], text
+    # A row's instruction must not be one that the primer answers.
+    assert row_budgets.NEUTRAL_INSTRUCTION not in [asks for asks, _ in primer.PHRASES]
 
-    def watched(model, tasks, method, training, **options):
-        seen.append((tasks.names, training.lr, training.seed))
-        (task,) = tasks
-        assert set(task.test) <= set(TASKS[task.name].train)
-        assert not set(task.test) & set(task.train)
-        return plain(model, tasks, method, training, **options)
 
-    monkeypatch.setattr(table5, "run_sequence", watched)
+def builtin_tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    from tl_taskneurons.builtin.mini_models import mini_model_folder
+
+    return AutoTokenizer.from_pretrained(mini_model_folder("mini-llama-base"))
+
+
+def test_rates_are_chosen_on_single_tasks_at_a_seed_of_their_own(lab):
     chosen = other(lab, rates=(1e-3, 2e-3, 4e-3), methods=("ncft", "w-ncft", "seq-ft"))
-    for units in search.phases(table5.rate_searches(chosen)):
-        chosen.store.work(units)
-    assert {names for names, _, _ in seen} == {("one",), ("two",)}
-    assert {seed for _, _, seed in seen} == {SEED}
+    work(chosen)
+    stored = [read_json(path) for path in (lab.store.folder / "curves").glob("*.json")]
+    seen = [(found["key"]["learner"], found["key"]["training"]["lr"]) for found in stored]
+    assert {found["key"]["training"]["seed"] for found in stored} == {SEED}
+    assert len({found["key"]["on"] for found in stored}) == 2  # each task alone
     # w-ncft learns as ncft does; all weights take a third of the rates.
-    assert len(seen) == len(set(seen))
-    assert {1e-3, 2e-3, 4e-3} <= {lr for _, lr, _ in seen}
-    assert any(lr == pytest.approx(1e-3 / 3) for _, lr, _ in seen)
-    n_seen = len(seen)
-    table = table5.rate_table(chosen)
-    assert len(seen) == n_seen
+    assert len({learner for learner, _ in seen}) == 2
+    assert {1e-3, 2e-3, 4e-3} <= {lr for _, lr in seen}
+    assert any(lr == pytest.approx(1e-3 / 3) for _, lr in seen)
+    table = row_budgets.table(chosen)
+    assert len(list((lab.store.folder / "curves").glob("*.json"))) == len(stored)
     for method, rows in table.groupby("method"):
         best = rows["lr"].iloc[rows["loss"].argmin()]
-        assert table5.chosen_rate(chosen, str(method), "neutral") == best
+        assert row_budgets.budget(chosen, str(method), "neutral").lr == best
+
+
+def work(lab: Lab) -> None:
+    for units in search.phases(row_budgets.rate_searches(lab)):
+        lab.store.work(units)
+
+
+def test_methods_are_trained_until_they_reach_the_goal(lab):
+    sizes: dict[str, Any] = {"methods": ("ncft", "seq-ft"), "steps": 6, "look_every": 2}
+    without = row_budgets.budget(other(lab, **sizes), "ncft", "neutral")
+    assert (without.updates, without.reached) == (6, True)
+    never = other(lab, goal=1e-6, **sizes)
+    work(never)  # the curves are there, though one rate leaves nothing to choose
+    assert row_budgets.budget(never, "ncft", "neutral") == row_budgets.Budget(1e-3, 6, False)
+    search_of = row_budgets.rate_search(never, "ncft", "neutral")
+    curves = pd.concat([lab.store.get(result) for result, _ in search_of.results(1e-3)])
+    means = curves.groupby("updates")["loss"].mean()
+    assert means.index.tolist() == [2, 4, 6] and means.is_monotonic_decreasing
+    middle = other(lab, goal=float(means[4]), **sizes)
+    assert row_budgets.budget(middle, "ncft", "neutral") == row_budgets.Budget(1e-3, 4, True)
+    stages = table5.Table5().stages(middle)
+    assert set(stages.loc[stages["method"] == "ncft", "updates"]) == {4}
+
+
+def test_the_primer_makes_labels_known_and_rows_start_there(lab, monkeypatch):
+    loaded: Any = lambda data, names, seed: Tasks(TASKS[name] for name in names)  # noqa: E731
+    monkeypatch.setattr(primer, "load_tasks", loaded)
+    primed = other(lab, primer_steps=12, methods=("ncft",))
+    assert primer.units(lab) == []
+    lab.store.work(row_budgets.preparation(primed))
+    assert all(not unit.missing() for unit in primer.units(primed))
+    task = row_budgets.order_tasks(lab, "one,two", 0, "neutral")["one"]
+    before = evaluate_items(lab.base, task)["loss"].mean()
+    with primer.state(primed).enter() as model:
+        known = evaluate_items(model, task)["loss"].mean()
+    assert known < before - 0.5
+    assert evaluate_items(lab.base, task)["loss"].mean() == before
+    rows = [list(table5.Table5()._rows(each))[0][0] for each in (lab, primed)]
+    assert rows[0].key["model"] != rows[1].key["model"]
+
+
+def test_what_is_retained_has_guessing_taken_away(lab, monkeypatch):
+    plain = table5.run_sequence
+
+    def made_up(*args, **options):
+        result = plain(*args, **options)
+        scores = result.scores.assign(value=0.5)
+        scores.loc[(scores["task"] == "one") & (scores["stage"] == 1), "value"] = 1.0
+        return replace(result, scores=scores, alone=result.alone.assign(value=1.0))
+
+    monkeypatch.setattr(table5, "run_sequence", made_up)
+    stages = table5.Table5().stages(other(lab, methods=("ncft",)))
+    later = stages[stages["stage"] == 2]
+    assert later["fg"].tolist() == [0.0] * 3  # one half is chance, and nothing is left of the rest
 
 
 def test_a_given_rate_is_taken_without_a_choice(lab):
     given = other(lab, given_rates=(("ncft", 5e-3),), rates=(1e-3, 3e-3))
-    assert table5.chosen_rate(given, "ncft", "neutral") == 5e-3
-    assert table5.rates_of(given, "seq-ft") == pytest.approx((1e-3 / 3, 1e-3))
+    assert row_budgets.budget(given, "ncft", "neutral").lr == 5e-3
+    assert row_budgets.rates_of(given, "seq-ft") == pytest.approx((1e-3 / 3, 1e-3))
 
 
 def rows() -> pd.DataFrame:
@@ -107,7 +171,8 @@ def rows() -> pd.DataFrame:
     units = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     lines = [
         {"method": method, "order": order, "seed": seed, "instructions": "neutral", "lr": 0.1,
-         "cl": value, "fg": value, "bwt": 0.0, "fwt": 0.0, "alone": 1.0}
+         "updates": 9, "reached": True, "cl": value, "fg": value, "fg_paper": value, "bwt": 0.0,
+         "fwt": 0.0, "alone": 1.0}
         for method, values in cl.items()
         for (order, seed), value in zip(units, values, strict=True)
     ]  # fmt: skip

@@ -200,6 +200,29 @@ def test_deltas_of_other_models_are_refused(model: Any, tokenizer: Any):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "phi3"])
+def test_adapters_on_attention_are_what_runs_and_leave_no_trace(name: str, tokenizer: Any):
+    model = helpers.tiny_lens(name, tokenizer=tokenizer)
+    options: dict[str, Any] = {"rank": 3, "attention": True}
+    delta = finetune_lora(model, helpers.toy_task(), None, SHORT, **options)
+    roles = {key.partition("/")[2] for key in delta.factors}
+    assert {"attn.q", "attn.k", "attn.v", "attn.o", "W_in", "W_out"} <= roles
+    ids = torch.arange(5, 15)[None]
+    before = weights(model)
+    lora = LoraWeights(view(model), rank=3, attention=True)
+    with torch.no_grad():
+        plain = model(ids)
+        with lora.attached():
+            lora.start_from(delta.factors)
+            wanted = model(ids)
+        with delta.applied(model):
+            torch.testing.assert_close(model(ids), wanted, atol=1e-4, rtol=1e-4)
+        own = {key: pair for key, pair in delta.factors.items() if "attn" in key}
+        with replace(delta, factors=own).applied(model):
+            assert (model(ids) - plain).abs().max() > 1e-3
+    assert same(before, weights(model))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "phi3"])
 def test_a_lora_delta_is_what_peft_merges(name: str, tokenizer: Any):
     model = helpers.tiny_lens(name, tokenizer=tokenizer)
     delta = finetune_lora(model, helpers.toy_task(), None, SHORT, rank=3, alpha=5.0)

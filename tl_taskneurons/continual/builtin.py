@@ -22,15 +22,15 @@ def seq_ft(neurons: NeuronLearner) -> Method:
 
 
 def seq_lora(neurons: NeuronLearner) -> Method:
-    return Method("seq-lora", LoraLearner(), Plain())
+    return Method("seq-lora", LoraLearner(share=neurons.fraction), Plain())
 
 
 def o_lora(neurons: NeuronLearner) -> Method:
-    return Method("o-lora", OrthogonalLearner(), Plain())
+    return Method("o-lora", OrthogonalLearner(share=neurons.fraction), Plain())
 
 
 def epi(neurons: NeuronLearner) -> Method:
-    return Method("epi", LoraLearner(), NearestTask(), private=True)
+    return Method("epi", LoraLearner(share=neurons.fraction), NearestTask(), private=True)
 
 
 def replay(neurons: NeuronLearner) -> Method:

@@ -1,4 +1,8 @@
-"""Rivals that train LoRA adapters: one for all tasks, and O-LoRA's orthogonal ones."""
+"""Rivals that train LoRA adapters: one for all tasks, and O-LoRA's orthogonal ones.
+
+Adapters lie on the matrices of attention and of the MLPs. By default their rank is such that they
+have as many weights as a share of the neurons, so that methods train equally many.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from torch import Tensor
 from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import LoraDelta
+from tl_taskneurons.training.deltas.lora import matrices
 from tl_taskneurons.training.lora_trainee import LoraWeights
 from tl_taskneurons.training.options import Run
 from tl_taskneurons.training.runner import train
@@ -22,10 +27,13 @@ class LoraLearner:
     """Train one LoRA of fixed size on all tasks in turn (SeqLoRA).
 
     Attributes:
-        rank: of the adapter.
+        rank: of the adapter; None takes that with about as many weights as ``share`` of the
+            neurons have.
+        share: of the neurons.
     """
 
-    rank: int = 8
+    rank: int | None = None
+    share: float = 0.10
     ordered: ClassVar[bool] = True
 
     @property
@@ -36,7 +44,7 @@ class LoraLearner:
     def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train the adapter from where the last stage left it."""
         start = deltas_of(history, LoraDelta)[-1] if history else None
-        return StageResult(task.name, _train(setting, task, self.rank, start=start))
+        return StageResult(task.name, _train(setting, task, rank_of(self, setting), start=start))
 
     @contextmanager
     def state(self, setting: Setting, history: History) -> Iterator[None]:
@@ -54,18 +62,20 @@ class OrthogonalLearner:
     ``[d_in, rank]``.
 
     Attributes:
-        rank: of each adapter.
+        rank: of each adapter; None as in ``LoraLearner``.
         penalty: lambda; 0.5 is that of O-LoRA's code.
+        share: of the neurons.
     """
 
-    rank: int = 8
+    rank: int | None = None
     penalty: float = 0.5
+    share: float = 0.10
     ordered: ClassVar[bool] = True
 
     @property
     def first(self) -> LoraLearner:
         """Without a penalty, which has no earlier adapters to keep away from."""
-        return LoraLearner(self.rank)
+        return LoraLearner(self.rank, self.share)
 
     def learn(self, setting: Setting, history: History, task: Task) -> StageResult:
         """Train a new adapter beside the earlier ones."""
@@ -77,8 +87,9 @@ class OrthogonalLearner:
 
         with self.state(setting, history):
             delta = _train(
-                setting, task, self.rank, stage=len(history), penalty=penalty if olds else None
-            )
+                setting, task, rank_of(self, setting), stage=len(history),
+                penalty=penalty if olds else None,
+            )  # fmt: skip
         return StageResult(task.name, replace(delta, fingerprint=setting.view.fingerprint))
 
     @contextmanager
@@ -86,6 +97,16 @@ class OrthogonalLearner:
         """Add all adapters."""
         with _added(setting, deltas_of(history, LoraDelta)):
             yield
+
+
+def rank_of(learner: LoraLearner | OrthogonalLearner, setting: Setting) -> int:
+    """Return a learner's rank on a model."""
+    if learner.rank is not None:
+        return learner.rank
+    weights = sum(p.oriented.numel() for each in setting.view.layers
+                  for p in each.parameters.values())  # fmt: skip
+    per_rank = sum(sum(matrix.shape) for matrix in matrices(setting.view).values())
+    return max(1, round(learner.share * weights / per_rank))
 
 
 def overlap_penalty(
@@ -133,6 +154,8 @@ def _train(
 ) -> LoraDelta:
     # Every stage draws a start of its own: equal ones would be anything but orthogonal.
     seed = setting.training.seed + 1000 * stage
-    trainee = LoraWeights(setting.view, rank, seed=seed, start=start, penalty=penalty)
+    trainee = LoraWeights(
+        setting.view, rank, seed=seed, attention=True, start=start, penalty=penalty
+    )
     run = Run(setting.prompt, progress=setting.progress)
     return train(setting.view, trainee, task, setting.budget(task), run)

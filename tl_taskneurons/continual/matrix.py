@@ -24,16 +24,25 @@ def average_score(a: ArrayLike, stage: int | None = None) -> float:
     return float(scores[: last + 1, last].mean())
 
 
-def retained(a: ArrayLike, alone: ArrayLike, stage: int) -> float:
+def retained(a: ArrayLike, alone: ArrayLike, stage: int, chance: ArrayLike | None = None) -> float:
     """Return the paper's FG: the mean over earlier tasks of ``a[i, stage] / alone[i]``.
 
     1 (100% in the paper) means that nothing was forgotten. NaN at the first stage, and where a
-    task trained alone scores 0, so that there is nothing to compare with.
+    task trained alone scores 0 (with ``chance``, no more than chance), so that there is nothing to
+    compare with.
+
+    Args:
+        a: scores ``[task, stage]``.
+        alone: scores of tasks trained alone.
+        stage: which.
+        chance: each task's score by guessing, taken away from both; None takes nothing away.
     """
     scores, single = _square(a), np.asarray(alone, dtype=float)
-    if stage == 0 or (single[:stage] == 0).any():
+    floor = np.zeros(len(single)) if chance is None else np.asarray(chance, dtype=float)
+    learnt = (single - floor)[:stage]
+    if stage == 0 or (learnt <= 0).any():
         return float("nan")
-    return float((scores[:stage, stage] / single[:stage]).mean())
+    return float(((scores[:stage, stage] - floor[:stage]) / learnt).mean())
 
 
 def backward_transfer(a: ArrayLike) -> float:
@@ -58,14 +67,14 @@ def forward_transfer(a: ArrayLike, zero_shot: ArrayLike) -> float:
     return float((scores.diagonal(offset=-1) - base[1:]).mean())
 
 
-def stage_table(a: ArrayLike, alone: ArrayLike) -> pd.DataFrame:
-    """Return CL and FG at each stage: ``stage`` (from 1), ``cl``, ``fg``."""
+def stage_table(a: ArrayLike, alone: ArrayLike, chance: ArrayLike | None = None) -> pd.DataFrame:
+    """Return CL and FG at each stage: ``stage`` (from 1), ``cl``, ``fg`` (see ``retained``)."""
     scores = _square(a)
     return pd.DataFrame(
         {
             "stage": range(1, len(scores) + 1),
             "cl": [average_score(scores, j) for j in range(len(scores))],
-            "fg": [retained(scores, alone, j) for j in range(len(scores))],
+            "fg": [retained(scores, alone, j, chance) for j in range(len(scores))],
         }
     )
 

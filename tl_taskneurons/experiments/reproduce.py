@@ -27,7 +27,7 @@ from tl_taskneurons.experiments.lab.presets import Subject, hub_limit
 from tl_taskneurons.experiments.lab.rates import Kind, rate_table
 from tl_taskneurons.experiments.lab.rates import search as rate_search
 from tl_taskneurons.experiments.lab.store import DESIGN, Store, Unit
-from tl_taskneurons.experiments.paper import table5
+from tl_taskneurons.experiments.paper import row_budgets, table5
 from tl_taskneurons.experiments.paper.figure2 import Figure2
 from tl_taskneurons.experiments.paper.figure3 import Figure3
 from tl_taskneurons.experiments.paper.figure5 import Figure5
@@ -152,7 +152,8 @@ def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[
     )
     searches = [rate_search(lab, kind) for kind in rate_kinds(lab, experiments)]
     if any(isinstance(e, table5.Table5) for e in experiments):
-        searches += table5.rate_searches(lab)
+        yield "the model that knows the labels", row_budgets.preparation(lab)
+        searches += row_budgets.rate_searches(lab)
     for units in search.phases(searches):
         yield "learning rates", units
     if any(e.needs_tuned for e in experiments):

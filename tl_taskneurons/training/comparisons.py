@@ -136,9 +136,10 @@ def finetune_lora(
     *,
     rank: int = 16,
     alpha: float | None = None,
+    attention: bool = False,
     **options: Unpack[RunOptions],
 ) -> LoraDelta:
-    """Train LoRA adapters on all MLP matrices of a bridge's Hugging Face model, by ``peft``.
+    """Train LoRA adapters on the matrices of a bridge's Hugging Face model, by ``peft``.
 
     Args:
         model: a TransformerBridge.
@@ -147,6 +148,7 @@ def finetune_lora(
         training: learning rate, steps and so on.
         rank: of the adapters.
         alpha: the change is scaled by ``alpha / rank``; None takes twice the rank.
+        attention: adapt attention's matrices too, not the MLPs' alone.
         **options: as for ``finetune``.
 
     Raises:
@@ -154,7 +156,7 @@ def finetune_lora(
         TypeError: for a HookedTransformer.
     """
     run, model_view = settled("finetune_lora", Run, options), _checked(model, neurons)
-    trainee = LoraWeights(model_view, rank, alpha, training.seed)
+    trainee = LoraWeights(model_view, rank, alpha, training.seed, attention=attention)
     return train(model_view, trainee, tasks, training, run)
 
 

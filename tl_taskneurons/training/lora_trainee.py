@@ -15,19 +15,21 @@ from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.training.deltas import LoraDelta
+from tl_taskneurons.training.deltas.lora import attention_linears, is_conv1d
 from tl_taskneurons.training.slices import SliceName
 
 _ADAPTER = "default"
 
 
 class LoraWeights:
-    """LoRA adapters on the MLPs' matrices of a bridge's Hugging Face model, by ``peft``.
+    """LoRA adapters on matrices of a bridge's Hugging Face model, by ``peft``.
 
     Args:
         model_view: a TransformerBridge's view.
         rank: of the adapters.
         alpha: the change is scaled by ``alpha / rank``; None takes twice the rank.
         seed: of the adapters' start.
+        attention: whether attention's matrices get adapters too, or the MLPs' alone.
         start: adapters to start from, in place of a random start that changes nothing.
         penalty: a term of the down factors ``[d_in, rank]`` by matrix that is added to the loss.
 
@@ -47,6 +49,7 @@ class LoraWeights:
         alpha: float | None = None,
         seed: int = 0,
         *,
+        attention: bool = False,
         start: LoraDelta | None = None,
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     ) -> None:
@@ -60,7 +63,7 @@ class LoraWeights:
                 "peft could adapt; load it with kind='bridge'."
             )
         self._view, self._rank, self._seed = model_view, rank, seed
-        self._start, self._penalty = start, penalty
+        self._attention, self._start, self._penalty = attention, start, penalty
         self.scaling = (2.0 * rank if alpha is None else alpha) / rank
         self.parameters: list[Tensor] = []
         self._layers: dict[str, Any] = {}
@@ -81,14 +84,22 @@ class LoraWeights:
                 "load the Hugging Face model with load_model, which merges a copy."
             )
         homes = {id(module): name for name, module in hf.named_modules()}
-        plain = _linears(self._view)
+        plain = self._linears()
         names = {key: homes[id(module)] for key, module in plain.items()}
-        transposed = type(next(iter(plain.values()))).__name__ == "Conv1D"
-        config = LoraConfig(
-            r=self._rank, lora_dropout=0.0, target_modules=list(names.values()),
-            lora_alpha=self.scaling * self._rank,  # pyright: ignore[reportArgumentType] (any number)
-            fan_in_fan_out=transposed,
-        )  # fmt: skip
+
+        def inject(transposed: bool) -> None:
+            """Put adapters on one kind of modules; GPT-2 has both."""
+            wanted = [names[key] for key, each in plain.items() if is_conv1d(each) == transposed]
+            if not wanted:
+                return
+            config = LoraConfig(
+                r=self._rank, lora_dropout=0.0, target_modules=wanted, fan_in_fan_out=transposed,
+                lora_alpha=self.scaling * self._rank,  # pyright: ignore[reportArgumentType] (any number)
+            )  # fmt: skip
+            inject_adapter_in_model(config, hf, adapter_name=_ADAPTER)
+            if hasattr(hf, "peft_config"):
+                del hf.peft_config
+
         device = self._view.device
 
         def put_back() -> None:
@@ -105,7 +116,8 @@ class LoraWeights:
             with frozen(self._view.model):
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     torch.manual_seed(self._seed)
-                    inject_adapter_in_model(config, hf, adapter_name=_ADAPTER)
+                    inject(transposed=True)
+                    inject(transposed=False)
                 modules = dict(hf.named_modules())
                 self._layers = {key: modules[name] for key, name in names.items()}
                 self.parameters = [
@@ -170,15 +182,16 @@ class LoraWeights:
         return self._penalty(downs)
 
     def _words(self) -> str:
-        return f"LoRA rank {self._rank} scaling {self.scaling:g}"
+        also = " with attention" if self._attention else ""
+        return f"LoRA rank {self._rank} scaling {self.scaling:g}{also}"
 
-
-def _linears(model_view: ModelView) -> dict[str, nn.Module]:
-    """The modules that hold the matrices of a bridge, by ``"{layer}/{part}"``."""
-    roles = {"W_in": "in", "W_gate": "gate", "W_out": "out"}
-    return {
-        str(SliceName(layer.index, name)): getattr(layer.module, role).original_component
-        for layer in model_view.layers
-        for name, role in roles.items()
-        if name in layer.parameters
-    }
+    def _linears(self) -> dict[str, nn.Module]:
+        """The modules that get adapters, by ``"{layer}/{part}"``."""
+        roles = {"W_in": "in", "W_gate": "gate", "W_out": "out"}
+        found = {
+            str(SliceName(layer.index, name)): getattr(layer.module, role).original_component
+            for layer in self._view.layers
+            for name, role in roles.items()
+            if name in layer.parameters
+        }
+        return found | (attention_linears(self._view) if self._attention else {})

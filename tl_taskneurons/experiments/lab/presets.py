@@ -37,7 +37,10 @@ _ONE_OF_EACH = (
 _ALL_SHARES = (0.1, 0.3, 0.5, 0.7, 1.0)
 _ALL_OVERLAPS = tuple(k / 10 for k in range(1, 11))
 
-_MINI = Plan(map=MapSizes(tasks=_ONE_OF_EACH))
+_MINI = Plan(
+    map=MapSizes(tasks=_ONE_OF_EACH),
+    sequences=SequenceSizes(orders=("mini1", "mini3"), steps=120, goal=0.25, primer_steps=160),
+)
 _SMOKE = replace(
     _MINI,
     preset="smoke",
@@ -62,6 +65,8 @@ _SMOKE = replace(
         orders=("mini1",),
         methods=("seq-ft", "ncft", "w-ncft"),
         steps=2,
+        goal=20.0,
+        primer_steps=1,
         batch_size=4,
         n_train=16,
         n_test=6,
@@ -86,6 +91,8 @@ _FULL = replace(
     ),
     sequences=SequenceSizes(
         steps=300,
+        goal=0.15,
+        primer_steps=160,
         n_train=600,
         n_test=40,
         rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
@@ -120,7 +127,8 @@ _REAL = replace(
     sequences=SequenceSizes(
         orders=("order1", "order2", "order3"),
         methods=("seq-ft", "seq-lora", "o-lora", "ncft", "w-ncft", "routed", "per-task"),
-        steps=48,
+        steps=240,
+        goal=0.5,
         n_train=300,
         n_test=32,
         rates=(1e-4, 3e-4, 1e-3),
@@ -154,7 +162,9 @@ _PAPER = replace(
     sequences=SequenceSizes(
         orders=("order1", "order2", "order3", "order4", "order5", "order6"),
         methods=PAPER_METHODS,
-        steps=500,
+        steps=1000,
+        goal=0.2,
+        look_every=50,
         batch_size=32,
         n_train=20_000,
         n_test=500,

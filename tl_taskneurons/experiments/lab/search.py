@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from tl_taskneurons.experiments.lab.store import Result, Store, Unit
@@ -22,13 +23,15 @@ class RateSearch:
     Attributes:
         store: where losses are kept.
         grid: the rates that are tried first; a single one leaves nothing to choose.
-        results: the held-out losses (column ``loss``) of a rate, one for each task, with the
-            operations that each takes.
+        results: the held-out losses (column ``loss``, of which the last counts) of a rate, one
+            for each task, with the operations that each takes.
+        curves: whether these are needed for more than the choice, so also where there is none.
     """
 
     store: Store
     grid: tuple[float, ...]
     results: Callable[[float], Sequence[tuple[Result[pd.DataFrame], float]]]
+    curves: bool = False
 
     def units(self, lr: float) -> list[Unit]:
         """The work for a rate."""
@@ -53,6 +56,8 @@ class RateSearch:
 
     def missing(self) -> float | None:
         """The first rate beyond the grid that is needed and has not been tried yet."""
+        if len(self.grid) == 1:
+            return None
         losses = {lr: self._loss(lr) for lr in self.grid}
         for _ in range(MAX_EXTENSIONS):
             further = beyond(losses)
@@ -75,12 +80,12 @@ class RateSearch:
 
     def _loss(self, lr: float) -> float:
         found = [self.store.get(result) for result, _ in self.results(lr)]
-        return float(pd.concat(found)["loss"].mean())
+        return float(np.mean([each["loss"].iloc[-1] for each in found]))
 
 
 def phases(searches: Sequence[RateSearch]) -> Iterator[list[Unit]]:
     """The work of several searches: their grids, then, one after the other, rates beyond edges."""
-    asked = [search for search in searches if len(search.grid) > 1]
+    asked = [search for search in searches if len(search.grid) > 1 or search.curves]
     yield [unit for search in asked for lr in search.grid for unit in search.units(lr)]
     for _ in range(MAX_EXTENSIONS):
         further = [(search, search.missing()) for search in asked]

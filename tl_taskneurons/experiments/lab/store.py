@@ -19,6 +19,7 @@ from tl_taskneurons.runtime.locks import locked
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import read_table, write_json, write_table
+from tl_taskneurons.training.deltas import load_delta
 
 Key = Mapping[str, Any]
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Form(Generic[T]):
 
 TABLE = Form("parquet", read_table, write_table)
 SCORES = Form("safetensors", NeuronScores.load, lambda path, scores: scores.save(path))
+DELTA: Form[Any] = Form("safetensors", load_delta, lambda path, delta: delta.save(path))
 
 
 @dataclass(frozen=True)

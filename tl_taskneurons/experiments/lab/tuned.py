@@ -13,14 +13,12 @@ from tl_taskneurons.experiments.lab import states
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind, chosen
 from tl_taskneurons.experiments.lab.states import State
-from tl_taskneurons.experiments.lab.store import Form, Result, Unit
+from tl_taskneurons.experiments.lab.store import DELTA, Result, Unit
 from tl_taskneurons.training.comparisons import finetune_all, finetune_lora
-from tl_taskneurons.training.deltas import load_delta
 from tl_taskneurons.training.settings import Training
 
 BASE = "base"
 _TRAINERS = {"all": finetune_all, "lora": finetune_lora}
-_DELTA: Form[Any] = Form("safetensors", load_delta, lambda path, delta: delta.save(path))
 MADE_OF_BASE = tuple(_TRAINERS)
 
 
@@ -76,4 +74,4 @@ def _result(lab: Lab) -> Result[Any]:
         "training": asdict(training),
         "prompt": lab.prompt_key,
     }
-    return Result("models", key, compute, _DELTA)
+    return Result("models", key, compute, DELTA)

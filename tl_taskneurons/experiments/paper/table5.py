@@ -1,40 +1,34 @@
-"""The paper's Table 5 and Figure 4: ways to learn tasks in a row, all with the same budget.
+"""The paper's Table 5 and Figure 4: ways to learn tasks in a row, trained to the same depth.
 
-Every method trains every order with every seed, each stage on as many examples in as many steps.
-Learning rates are chosen by what a method learns of single tasks, never by how a row ends: each
-task of the first order is trained alone, and tested on training examples that are held out, at a
-seed that no reported row has. Tasks that are drawn (mini) are drawn anew for each seed.
+Every method trains every order with every seed, with the learning rate and the updates that
+``row_budgets`` chose for it on single tasks. What is retained (FG) has the score by guessing taken
+away, so that a method that learnt nothing retains nothing; ``fg_paper`` is the paper's, with it.
+Tasks that are drawn (mini) are drawn anew for each seed.
 
 How long stages take is not among the tables, which must be the same bytes in every run; the store
 notes the seconds of each row beside it.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tl_taskneurons.continual import matrix
 from tl_taskneurons.continual.method import find_method
 from tl_taskneurons.continual.orders import order as tasks_of_order
 from tl_taskneurons.continual.sequence import run_sequence
 from tl_taskneurons.evaluation.statistics import clustered
+from tl_taskneurons.experiments.lab import gates, primer
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.lab.presets import hub_limit
-from tl_taskneurons.experiments.lab.rates import SEED
-from tl_taskneurons.experiments.lab.search import RateSearch, stand_in
 from tl_taskneurons.experiments.lab.store import Key, Result, Unit, digest
-from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.experiments.paper import row_budgets
+from tl_taskneurons.experiments.paper.row_budgets import Budget, budget, order_tasks
 from tl_taskneurons.plots import forgetting_curves
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
 from tl_taskneurons.training.settings import Training
-
-# Learners that train all weights, which take smaller steps than neurons and adapters.
-ALL_WEIGHTS = ("WeightLearner", "JointLearner")
-# The same for all tasks; of words that the miniature's models know.
-NEUTRAL_INSTRUCTION = "Choose the class."
 
 
 class Table5(Experiment):
@@ -49,7 +43,7 @@ class Table5(Experiment):
             lab.store.unit(
                 f"{about['method']} on {about['order']}",
                 row,
-                _stage_flops(lab, about["order"]) * len(tasks_of_order(about["order"])),
+                _row_flops(lab, about["order"], about["updates"]),
                 lock=digest([_learner(lab, about["method"]), about["order"], about["seed"]]),
             )
             for row, about in self._rows(lab)
@@ -58,7 +52,8 @@ class Table5(Experiment):
     def stages(self, lab: Lab) -> pd.DataFrame:
         """All rows by stage.
 
-        Columns ``method, order, seed, instructions, lr, stage, task, cl, fg, bwt, fwt, alone``.
+        Columns ``method, order, seed, instructions, lr, updates, reached, stage, task, cl, fg,
+        fg_paper, bwt, fwt, alone``.
         """
         frames = [lab.store.get(row).assign(**about) for row, about in self._rows(lab)]
         return pd.concat(frames, ignore_index=True)
@@ -69,7 +64,7 @@ class Table5(Experiment):
         return {
             "table5": table(last_stages(found)),
             "figure4": curves(found.dropna(subset="fg")),
-            "table5_rates": rate_table(lab),
+            "table5_rates": row_budgets.table(lab),
         }
 
     def evidence(self, lab: Lab) -> Tables:
@@ -92,73 +87,13 @@ class Table5(Experiment):
             for seed in lab.plan.seeds:
                 for order in sizes.orders:
                     for method in sizes.methods:
-                        lr = chosen_rate(lab, method, instructions)
+                        chosen = budget(lab, method, instructions)
                         about = {
                             "method": method, "order": order, "seed": seed,
-                            "instructions": instructions, "lr": lr,
+                            "instructions": instructions, **asdict(chosen),
                         }  # fmt: skip
                         tasks = order_tasks(lab, order, seed, instructions)
-                        yield _row(lab, method, tasks, _training(lab, lr, seed)), about
-
-
-def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
-    """Load the tasks of an order: training, then test and held-out examples apart from it."""
-
-    def load() -> Tasks:
-        sizes = lab.plan.sequences
-        n_train = sizes.n_train + sizes.n_test
-        most = hub_limit(lab.data, n_train)
-        loaded = load_tasks(lab.data, tasks_of_order(order), seed=seed, limit=most)
-        tasks = [task.shorter(lab.plan.max_chars).limit(n_train, sizes.n_test) for task in loaded]
-        if instructions == "neutral":
-            tasks = [replace(task, instruction=NEUTRAL_INSTRUCTION) for task in tasks]
-        return Tasks(tasks)
-
-    return lab.once(("order", order, seed, instructions), load)
-
-
-def rates_of(lab: Lab, method: str) -> tuple[float, ...]:
-    """The grid of learning rates for a method; all weights take a third of each."""
-    sizes = lab.plan.sequences
-    if method in dict(sizes.given_rates):
-        return (dict(sizes.given_rates)[method],)
-    kind = type(find_method(method).learner).__name__
-    return tuple(rate / 3 if kind in ALL_WEIGHTS else rate for rate in sizes.rates)
-
-
-def chosen_rate(lab: Lab, method: str, instructions: str) -> float:
-    """The rate of lowest held-out loss over single tasks; methods that learn alike share it."""
-    key = ("sequence rate", _learner(lab, method), rates_of(lab, method), instructions)
-    return lab.once(key, rate_search(lab, method, instructions).best)
-
-
-def rate_search(lab: Lab, method: str, instructions: str) -> RateSearch:
-    """The choice of a method's rate."""
-    grid = rates_of(lab, method)
-    order = lab.plan.sequences.orders[0]
-
-    def results(lr: float) -> list[tuple[Result[pd.DataFrame], float]]:
-        tasks = order_tasks(lab, order, SEED, instructions)
-        flops = _stage_flops(lab, order)
-        return [(_alone(lab, method, tasks, name, lr, grid), flops) for name in tasks.names]
-
-    return RateSearch(lab.store, grid, results)
-
-
-def rate_searches(lab: Lab) -> list[RateSearch]:
-    """The choices that the rows need."""
-    return [rate_search(lab, method, each) for method, each in _methods(lab)]
-
-
-def rate_table(lab: Lab) -> pd.DataFrame:
-    """Held-out losses: ``method, instructions, lr, loss, chosen, at_edge``; nats per token."""
-    rows = [
-        {"method": method, "instructions": instructions, **row}
-        for method, instructions in _methods(lab)
-        for row in rate_search(lab, method, instructions).rows()
-    ]
-    columns = ["method", "instructions", "lr", "loss", "chosen", "at_edge"]
-    return pd.DataFrame(rows, columns=columns)
+                        yield _row(lab, method, tasks, chosen, seed), about
 
 
 def last_stages(found: pd.DataFrame) -> pd.DataFrame:
@@ -174,8 +109,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     is its mean over the orders.
 
     Returns:
-        ``instructions, method, order, lr, rows, seeds``, then ``cl, cl_low, cl_high`` and likewise
-        ``fg``, then ``bwt, fwt, alone``. Intervals are at 95%.
+        ``instructions, method, order, lr, updates, reached, rows, seeds``, then ``cl, cl_low,
+        cl_high`` and likewise ``fg``, then ``fg_paper, bwt, fwt, alone``. Intervals are at 95%.
     """
     found = []
     for (instructions, method), own in rows.groupby(["instructions", "method"], sort=False):
@@ -184,14 +119,17 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                 "instructions": instructions,
                 "method": method,
                 "order": order,
-                "lr": group["lr"].iloc[0],
+                **{name: group[name].iloc[0] for name in ("lr", "updates", "reached")},
                 "rows": len(group),
                 "seeds": group["seed"].nunique(),
             }
             for name in ("cl", "fg"):
                 line |= _mean_over_seeds(group, name)
-            found.append(line | {name: group[name].mean() for name in ("bwt", "fwt", "alone")})
+            found.append(line | {name: group[name].mean() for name in _MEANS})
     return pd.DataFrame(found)
+
+
+_MEANS = ("fg_paper", "bwt", "fwt", "alone")
 
 
 def curves(stages: pd.DataFrame) -> pd.DataFrame:
@@ -217,78 +155,56 @@ def _mean_over_seeds(rows: pd.DataFrame, name: str) -> dict[str, float]:
     return {name: float(rows[name].mean()), f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _methods(lab: Lab) -> list[tuple[str, str]]:
-    sizes = lab.plan.sequences
-    return [(method, each) for each in sizes.instructions for method in sizes.methods]
-
-
 def _learner(lab: Lab, method: str) -> str:
     sizes = lab.plan.sequences
     return repr(find_method(method, lab.plan.fraction, sizes.score_limit).learner)
 
 
-def _training(lab: Lab, lr: float, seed: int) -> Training:
-    sizes = lab.plan.sequences
-    return Training(lr=lr, steps=sizes.steps, batch_size=sizes.batch_size, seed=seed)
-
-
-def _row(lab: Lab, method: str, tasks: Tasks, training: Training) -> Result[pd.DataFrame]:
-    """One row of tasks: ``stage, task, cl, fg, n_parameters, bwt, fwt, alone``."""
-    sizes = lab.plan.sequences
+def _row(lab: Lab, method: str, tasks: Tasks, chosen: Budget, seed: int) -> Result[pd.DataFrame]:
+    """One row of tasks: ``stage, task, cl, fg, fg_paper, n_parameters, bwt, fwt, alone``."""
+    sizes, start = lab.plan.sequences, primer.state(lab)
+    training = chosen.training(sizes.batch_size, seed)
 
     def compute() -> pd.DataFrame:
-        result = run_sequence(
-            lab.base,
-            tasks,
-            method,
-            training,
-            fraction=lab.plan.fraction,
-            score_limit=sizes.score_limit,
-            seed=training.seed,
-            prompt=lab.plan.prompt,
-            limit=sizes.n_train,
-            test_limit=sizes.n_test,
-            store=lab.store.folder / "pieces",
-        )
+        with start.enter() as model:
+            result = run_sequence(
+                model,
+                tasks,
+                method,
+                training,
+                fraction=lab.plan.fraction,
+                score_limit=sizes.score_limit,
+                seed=seed,
+                prompt=lab.plan.prompt,
+                store=lab.store.folder / "pieces",
+            )
         last = result.summary.iloc[0]
         found = result.stages.drop(columns=["seconds", "peak_mib"])
-        return found.assign(
-            bwt=last["bwt"], fwt=last["fwt"], alone=last["alone"], loss=result.alone["loss"].mean()
+        alone = result.alone.set_index("task")["value"].loc[list(result.order)]
+        chance = [gates.floor(tasks[name]) for name in result.order]
+        above = matrix.stage_table(result.matrix.to_numpy()[:, 1:], alone, chance)["fg"]
+        return found.rename(columns={"fg": "fg_paper"}).assign(
+            fg=above.to_numpy(), bwt=last["bwt"], fwt=last["fwt"], alone=last["alone"]
         )
 
     found = find_method(method, lab.plan.fraction, sizes.score_limit)
     return Result("rows", _key(lab, repr(found), tasks, training), compute)
 
 
-def _alone(
-    lab: Lab, method: str, tasks: Tasks, name: str, lr: float, grid: tuple[float, ...]
-) -> Result[pd.DataFrame]:
-    """The loss of one task trained alone, on training examples that are held out."""
-    sizes = lab.plan.sequences
-    task = tasks[name]
-    kept = replace(task, train=task.train[: -sizes.n_test], test=task.train[-sizes.n_test :])
-    training = _training(lab, lr, SEED)
-    row = _row(lab, method, Tasks([kept]), training)
-    key = _key(lab, _learner(lab, method), Tasks([kept]), training)
-    return Result("row_rates", key, row.compute, stand_in=partial(stand_in, grid, lr))
-
-
 def _key(lab: Lab, method: str, tasks: Tasks, training: Training) -> Key:
-    sizes = lab.plan.sequences
     return {
-        "model": lab.fingerprint,
+        **primer.state(lab).key,
         "method": method,
         "on": lab.once(("row", id(tasks)), lambda: (tasks, tasks_digest(tasks)))[1],
-        "examples": [sizes.n_train, sizes.n_test],
         "training": asdict(training),
         "asked": lab.prompt_key,
     }
 
 
-def _stage_flops(lab: Lab, order: str) -> float:
+def _row_flops(lab: Lab, order: str, updates: int) -> float:
     sizes = lab.plan.sequences
     tasks = order_tasks(lab, order, lab.plan.seeds[0], sizes.instructions[0])
     mean = sum(map(lab.tokens, tasks)) / len(tasks)
-    training = 6 * sizes.steps * sizes.batch_size
+    training = 6 * updates * sizes.batch_size
     testing = 2 * sizes.n_test * (len(tasks) + 1) * 5  # every task, some labels each
-    return lab.n_parameters * mean * (training + testing)
+    return lab.n_parameters * mean * (training + testing) * len(tasks_of_order(order))

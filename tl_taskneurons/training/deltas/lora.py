@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tl_taskneurons.models.layers import NeuronParameter
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
@@ -19,13 +18,13 @@ from tl_taskneurons.training.slices import SliceName
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoraDelta(Delta):
-    """Trained low-rank changes of the MLPs' matrices: ``W + scaling * down @ up``.
+    """Trained low-rank changes of matrices: ``W + scaling * down @ up``.
 
     Attributes:
         fingerprint: the base model.
         factors: ``down`` and ``up`` by ``"{layer}/{part}"``, float32: for W_in and W_gate
             ``[d_model, rank]`` and ``[rank, d_mlp]``, for W_out ``[d_mlp, rank]`` and
-            ``[rank, d_model]``.
+            ``[rank, d_model]``; for a bridge's attention, ``attn.q`` and so on, likewise.
         scaling: the factor before the product (alpha / rank).
         name: for tables and messages.
         info: how it was made.
@@ -69,12 +68,12 @@ class LoraDelta(Delta):
 
     def _read(self, model_view: ModelView) -> Weights:
         parts = matrices(model_view)
-        return {name: parts[name].oriented.clone() for name in self.factors}
+        return {name: parts[name].clone() for name in self.factors}
 
     def _write(self, model_view: ModelView, values: Iterable[tuple[str, Tensor]]) -> None:
         parts = matrices(model_view)
         for name, value in values:
-            parts[name].oriented.copy_(value)
+            parts[name].copy_(value)
 
     @torch.no_grad()
     def _trained(self, before: Weights) -> Iterator[tuple[str, Tensor]]:
@@ -87,7 +86,7 @@ class LoraDelta(Delta):
         parts = matrices(model_view)
         for name, (down, up) in self.factors.items():
             wanted = (down.shape[0], up.shape[1])
-            found = tuple(parts[name].oriented.shape) if name in parts else None
+            found = tuple(parts[name].shape) if name in parts else None
             if found != wanted or down.shape[1] != up.shape[0]:
                 has = "no such matrix" if found is None else f"it as {found}"
                 raise InputError(
@@ -96,11 +95,41 @@ class LoraDelta(Delta):
                 )
 
 
-def matrices(model_view: ModelView) -> dict[str, NeuronParameter]:
-    """Return the MLPs' matrices by ``"{layer}/{part}"``."""
-    return {
-        str(SliceName(layer.index, name)): part
+def matrices(model_view: ModelView) -> dict[str, Tensor]:
+    """Return views ``[d_in, d_out]`` of the matrices that adapters can change.
+
+    They are those of the MLPs by ``"{layer}/{part}"``, and a bridge's ``attention_linears``.
+    """
+    found = {
+        str(SliceName(layer.index, name)): part.oriented
         for layer in model_view.layers
         for name, part in layer.parameters.items()
         if name.startswith("W_")
     }
+    for name, linear in attention_linears(model_view).items():
+        weight: Any = linear.weight
+        found[name] = weight.detach() if is_conv1d(linear) else weight.detach().mT
+    return found
+
+
+def attention_linears(model_view: ModelView) -> dict[str, nn.Module]:
+    """Return the modules that hold a bridge's attention matrices, by ``"{layer}/attn.{role}"``.
+
+    Fused queries, keys and values are split by TransformerLens; the parts are what runs. There are
+    none in a HookedTransformer, whose matrices are no modules.
+    """
+    if not model_view.is_bridge:
+        return {}
+    found = {}
+    for layer in model_view.layers:
+        attention = getattr(model_view.model.blocks[layer.index], "attn", None)
+        for role in ("q", "k", "v", "o"):
+            linear = getattr(getattr(attention, role, None), "original_component", None)
+            if linear is not None:
+                found[f"{layer.index}/attn.{role}"] = linear
+    return found
+
+
+def is_conv1d(linear: nn.Module) -> bool:
+    """Whether a module is of GPT-2's kind, whose weights are ``[d_in, d_out]``."""
+    return type(linear).__name__ == "Conv1D"
