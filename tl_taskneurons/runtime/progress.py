@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from threading import Lock, Timer
 from typing import Any, TypeVar
@@ -89,6 +89,15 @@ class Progress:
         for step in range(first, last):
             yield step
             self._bars.update(task, advance=1)
+
+    def weigh(self, total: float) -> Callable[[float], None]:
+        """Open a bar for steps of unequal length; the returned function moves it by an amount."""
+        task = self._bars.add_task(self._title, total=total)
+
+        def move(amount: float) -> None:
+            self._bars.update(task, advance=amount)
+
+        return move
 
     def say(self, title: str) -> None:
         """Change what the bar says."""
