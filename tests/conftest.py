@@ -14,10 +14,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import jaxtyping
 
 # Every shape and type in the package's signatures is checked while the tests run; this works only
-# for modules that are imported after it, in each xdist worker.
+# for modules that are imported after it, in each xdist worker; the protocol that ``typechecking``
+# imports has no code to check.
 if "tl_taskneurons" in sys.modules:
     raise RuntimeError("tl_taskneurons was imported before its runtime checks were installed")
-jaxtyping.install_import_hook("tl_taskneurons", "beartype.beartype")
+import typechecking
+
+jaxtyping.install_import_hook("tl_taskneurons", f"{typechecking.__name__}.checked")
 
 import importlib.util
 import shutil

@@ -54,6 +54,7 @@ class MicroModel(HookedRootModule):
         self.cfg = SimpleNamespace(model_name="micro", n_ctx=8)
         self.embedding = nn.Parameter(torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]]))
         self.blocks = nn.ModuleList(MicroBlock(mlp) for mlp in mlps)
+        self.tokenizer = None
         self.unembed = MicroUnembed()
         self.setup()
 

@@ -77,6 +77,7 @@ from .loading.models import load_model as load_model
 from .loading.tasks import load_tasks as load_tasks
 from .loading.tasks import task_from_dicts as task_from_dicts
 from .models.checkpointing import gradient_checkpointing as gradient_checkpointing
+from .models.protocol import LanguageModel as LanguageModel
 from .models.view import ModelView as ModelView
 from .models.view import view as view
 from .neurons.attribution import (

@@ -282,7 +282,7 @@ def test_what_is_no_hugging_face_model():
     with pytest.raises(TypeError, match=r"got TransformerBridge.*needs no loading"):
         load_model(helpers.tiny_lens("llama"))
     with pytest.raises(TypeError, match="got LlamaForCausalLM"):
-        model_name(helpers.tiny_hf("llama"))
+        model_name(helpers.tiny_hf("llama"))  # pyright: ignore[reportArgumentType]
 
 
 # --- GGUF ---

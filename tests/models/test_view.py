@@ -305,9 +305,9 @@ def test_an_encoder_is_refused():
 
 def test_what_is_no_model_of_transformer_lens_is_refused():
     with pytest.raises(TypeError, match=r"got LlamaForCausalLM.*load_model\(hf_model"):
-        view(helpers.tiny_hf("llama"))
+        view(helpers.tiny_hf("llama"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="got str"):
-        view("gpt2")
+        view("gpt2")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])

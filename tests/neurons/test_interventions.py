@@ -452,7 +452,7 @@ def test_an_unknown_way_is_refused(tokenizer: Any):
 def test_a_plain_hugging_face_model_is_refused():
     neurons = NeuronSet(torch.ones(2, 48, dtype=torch.bool), "2x48-0")
     with pytest.raises(TypeError, match="got LlamaForCausalLM"):  # noqa: SIM117
-        with deactivate(helpers.tiny_hf("llama"), neurons):
+        with deactivate(helpers.tiny_hf("llama"), neurons):  # pyright: ignore[reportArgumentType]
             pytest.fail("the block must not run")
 
 

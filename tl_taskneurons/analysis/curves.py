@@ -11,7 +11,7 @@ from tl_taskneurons.analysis.areas import areas_of
 from tl_taskneurons.evaluation.deactivation import Silencing, silencing_of
 from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
 from tl_taskneurons.models.positions import Positions
-from tl_taskneurons.models.view import view
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -69,7 +69,7 @@ class AblationCurves:
 
 
 def ablation_curves(
-    model: Any,
+    model: LanguageModel,
     task: Task,
     rankings: Ranking | Mapping[str, Ranking],
     *,
@@ -153,7 +153,9 @@ def ablation_curves(
 class Meter:
     """Measures tasks under silencing, each set once."""
 
-    def __init__(self, model: Any, silencing: Silencing, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: LanguageModel, silencing: Silencing, options: Mapping[str, Any]
+    ) -> None:
         self.model, self.silencing, self.options = model, silencing, dict(options)
         self.known: dict[tuple[str, bytes], float] = {}
 
@@ -211,9 +213,8 @@ def _growing(ranking: Ranking, fractions: Sequence[float]) -> list[NeuronSet]:
     return list(by_size.values())
 
 
-def _everything(model: Any) -> NeuronSet:
-    model_view = view(model)
-    return (~NeuronSet.from_pairs(model_view, [])).rename("all neurons")
+def _everything(model: LanguageModel) -> NeuronSet:
+    return (~NeuronSet.from_pairs(model, [])).rename("all neurons")
 
 
 def _require_a_gap(

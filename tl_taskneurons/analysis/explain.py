@@ -14,6 +14,7 @@ from tl_taskneurons.analysis.explanation import ExplainedExample, NeuronExplanat
 from tl_taskneurons.analysis.lens import token_effects, token_texts
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.capture import backward
 from tl_taskneurons.neurons.given import neuron_set
@@ -27,7 +28,7 @@ from tl_taskneurons.tasks.task import OneTask, Task, one_task
 
 
 def explain_neuron(
-    model: Any, neuron: tuple[int, int], task: OneTask, **options: Any
+    model: LanguageModel, neuron: tuple[int, int], task: OneTask, **options: Any
 ) -> NeuronExplanation:
     """Show what one neuron does in a task; see ``explain_neurons`` for the options.
 
@@ -42,7 +43,7 @@ def explain_neuron(
 
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
 def explain_neurons(
-    model: Any,
+    model: LanguageModel,
     neurons: NeuronSet | Sequence[tuple[int, int]],
     task: OneTask,
     *,
@@ -87,7 +88,7 @@ def explain_neurons(
     tokenizer = getattr(model_view.model, "tokenizer", None)
     data = settled("explain_neurons", Data, {"limit": 64, **options})
     inputs = read_inputs(model_view, task, data)
-    effects = token_effects(model_view, pairs, n_tokens=n_tokens)
+    effects = token_effects(model, pairs, n_tokens=n_tokens)
     watch = _Watch(
         model_view, chosen.layers(), inputs.items,
         _own_starts(inputs.items, task, tokenizer, data), by, n_examples,

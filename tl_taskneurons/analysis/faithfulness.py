@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import pandas as pd
 import torch
 
 from tl_taskneurons.models.forward import answer_logits, frozen
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import prepared_batches, score_neurons
 from tl_taskneurons.neurons.interventions import deactivate
@@ -47,7 +48,7 @@ class Faithfulness:
 
 
 def faithfulness(
-    model: Any,
+    model: LanguageModel,
     task: OneTask,
     method: str = "grad_act",
     *,
@@ -112,7 +113,7 @@ def faithfulness(
 
 
 def _silence_sets(
-    model: Any,
+    model: LanguageModel,
     task: Task,
     scores: NeuronScores,
     fractions: Sequence[float],

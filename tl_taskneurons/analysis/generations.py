@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from tl_taskneurons.models.generation import eos_ids, generate
 from tl_taskneurons.models.inputs import Data, read_inputs
 from tl_taskneurons.models.positions import Positions
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -21,7 +21,7 @@ PLAIN = "undisturbed"
 
 
 def compare_generations(
-    model: Any,
+    model: LanguageModel,
     task: Task,
     neurons: NeuronSet | Mapping[str, NeuronSet],
     *,

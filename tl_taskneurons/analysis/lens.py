@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
@@ -30,7 +31,7 @@ class TokenEffects:
 
 @torch.no_grad()
 def output_effects(
-    model: Any, neurons: Sequence[tuple[int, int]]
+    model: LanguageModel, neurons: Sequence[tuple[int, int]]
 ) -> Float[Tensor, "neuron d_vocab"]:
     """Return the direct effect of each neuron's output weights on the logits of all tokens.
 
@@ -44,7 +45,7 @@ def output_effects(
         ValueError: for a neuron outside the model.
     """
     model_view = view(model)
-    NeuronSet.from_pairs(model_view, neurons)  # refuses neurons outside the model
+    NeuronSet.from_pairs(model, neurons)  # refuses neurons outside the model
     lens = model_view.model
     unembedding = lens.W_U.detach().float()
     rows = []
@@ -58,7 +59,7 @@ def output_effects(
 
 
 def token_effects(
-    model: Any, neurons: Sequence[tuple[int, int]], *, n_tokens: int = 10
+    model: LanguageModel, neurons: Sequence[tuple[int, int]], *, n_tokens: int = 10
 ) -> list[TokenEffects]:
     """Return the tokens that each neuron's output weights promote and suppress most.
 

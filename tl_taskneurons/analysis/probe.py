@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.models.positions import Positions
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons, score_tasks
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.scores import NeuronScores
@@ -103,7 +104,9 @@ def halves(task: Task, question: Question) -> tuple[Task, Task]:
 class Probe:
     """A task to take, and tasks to spare, of one model."""
 
-    def __init__(self, model: Any, task: Task, others: Sequence[Task], question: Question) -> None:
+    def __init__(
+        self, model: LanguageModel, task: Task, others: Sequence[Task], question: Question
+    ) -> None:
         self.model, self.question = model, question
         self.scored, self.held = halves(task, question)
         parts = [halves(other, question) for other in others]

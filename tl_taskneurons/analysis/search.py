@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.analysis.probe import Probe, Question, Toll
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -110,7 +111,7 @@ class FoundNeurons:
 
 @torch.inference_mode(False)
 def find_neurons(
-    model: Any,
+    model: LanguageModel,
     task: Task,
     others: Task | Iterable[Task],
     *,

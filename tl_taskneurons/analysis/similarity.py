@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tl_taskneurons.analysis.overlap import pair_up
 from tl_taskneurons.models.layers import MLPLayer
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
@@ -27,7 +28,7 @@ _WEIGHTS = ("W_in", "W_gate", "W_out")
 
 
 def weight_similarity(
-    model: Any,
+    model: LanguageModel,
     sets: Mapping[str, NeuronSet],
     other: Mapping[str, NeuronSet] | None = None,
     *,

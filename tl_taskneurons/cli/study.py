@@ -15,6 +15,7 @@ from tl_taskneurons.evaluation.deactivation import conditions, evaluate_conditio
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
@@ -41,7 +42,7 @@ class Study:
     """
 
     run: RunFolder
-    model: Any
+    model: LanguageModel
     tasks: Tasks
     settings: Settings
     progress: bool = False

@@ -34,6 +34,7 @@ from tl_taskneurons.training.settings import Training
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tl_taskneurons.models.protocol import LanguageModel
     from tl_taskneurons.neurons.sets import NeuronSet
     from tl_taskneurons.training.deltas import NeuronDelta
 
@@ -236,7 +237,7 @@ def merge(
 COMMANDS = {finetune: _FINETUNE_EXAMPLE, apply: _APPLY_EXAMPLE, merge: _MERGE_EXAMPLE}
 
 
-def _neurons(chosen: Chosen, model: Any, tasks: Tasks, prompt: Prompt) -> "NeuronSet":
+def _neurons(chosen: Chosen, model: "LanguageModel", tasks: Tasks, prompt: Prompt) -> "NeuronSet":
     """The neurons of all tasks together."""
     from tl_taskneurons.neurons.attribution import score_neurons
     from tl_taskneurons.neurons.selection import select

@@ -16,6 +16,7 @@ from torch import Tensor
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.options import settled
@@ -48,7 +49,7 @@ class TaskStatistics:
 
 @torch.no_grad()
 def input_features(
-    model: Any, task: Task, **options: Unpack[DataOptions]
+    model: LanguageModel, task: Task, **options: Unpack[DataOptions]
 ) -> Float[Tensor, "n d_model"]:
     """Return one float32 feature per example of a task: its mean last-layer output.
 

@@ -139,7 +139,7 @@ def _added(setting: Setting, deltas: Sequence[LoraDelta]) -> Iterator[None]:
         )
         for name in deltas[0].factors
     }
-    with replace(deltas[0], factors=factors).applied(setting.view):
+    with replace(deltas[0], factors=factors).applied(setting.view.model):
         yield
 
 

@@ -83,7 +83,7 @@ class NeuronLearner:
         """Apply the stages' deltas one upon the other."""
         with ExitStack() as stack:
             for delta in deltas_of(history, NeuronDelta):
-                stack.enter_context(delta.applied(setting.view))
+                stack.enter_context(delta.applied(setting.view.model))
             yield
 
     def choose(self, scores: NeuronScores, history: History) -> NeuronSet:

@@ -14,6 +14,7 @@ from tl_taskneurons.continual.learners import History, Setting, StageResult
 from tl_taskneurons.continual.method import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import StageStore
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.options import require_number, require_seed, settled
@@ -111,7 +112,7 @@ class SequenceSettings:
 
 
 def run_sequence(
-    model: Any,
+    model: LanguageModel,
     tasks: Sequence[Task],
     method: str | Method = "ncft",
     training: Training = Training(),

@@ -97,7 +97,7 @@ class JointLearner:
 
 
 def _last(setting: Setting, history: History) -> AbstractContextManager[None]:
-    return history[-1].delta.applied(setting.view) if history else nullcontext()
+    return history[-1].delta.applied(setting.view.model) if history else nullcontext()
 
 
 def _train(setting: Setting, tasks: Sequence[Task], training: Training) -> WeightDelta:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
 from tl_taskneurons.models.positions import Positions, check_positions, named
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.interventions import deactivate
@@ -57,7 +58,9 @@ class Silencing:
                 "means=activation_mean(model, task)."
             )
 
-    def applied(self, model: Any, neurons: NeuronSet | None) -> AbstractContextManager[None]:
+    def applied(
+        self, model: LanguageModel, neurons: NeuronSet | None
+    ) -> AbstractContextManager[None]:
         """Silence the neurons while the context is open."""
         if neurons is None:
             return nullcontext()
@@ -110,7 +113,7 @@ def conditions(
 
 
 def evaluate_condition(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Iterable[Task],
     condition: Condition,
     **options: Unpack[DeactivationOptions],
@@ -171,7 +174,7 @@ def evaluate_condition(
 
 
 def deactivation_items(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Iterable[Task],
     sets: Sets,
     *,

@@ -12,6 +12,7 @@ from tl_taskneurons.evaluation.measuring import measure
 from tl_taskneurons.evaluation.tables import summarise
 from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.metrics import find_metric
 from tl_taskneurons.runtime.errors import InputError
@@ -60,7 +61,7 @@ class Evaluation(Data):
 
 
 def evaluate(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Iterable[Task],
     *,
     progress: bool | None = None,
@@ -89,7 +90,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def evaluate_items(model: Any, task: OneTask, **options: Unpack[EvaluateOptions]) -> pd.DataFrame:
+def evaluate_items(
+    model: LanguageModel, task: OneTask, **options: Unpack[EvaluateOptions]
+) -> pd.DataFrame:
     """Score a model on each example of a task.
 
     The metric is the task's: ``accuracy`` picks the label of highest log-probability (the sum over

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tl_taskneurons.loading.huggingface import Source, brief
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError, MissingPackageError
 
@@ -95,7 +96,7 @@ def as_hooked(
     return model.to(device, print_details=False)
 
 
-def share_identity(model: Any, hf: Any) -> None:
+def share_identity(model: LanguageModel, hf: Any) -> None:
     """Give a HookedTransformer the fingerprint of the same weights' bridge.
 
     The bridge is built around a copy of the modules that holds the very same weights.

@@ -29,6 +29,7 @@ from tl_taskneurons.models.agreement import (
 )
 from tl_taskneurons.models.forward import as_loaded
 from tl_taskneurons.models.kvcache import distrust_cache
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, mark_checked, view
 from tl_taskneurons.runtime.errors import InputError
 
@@ -41,7 +42,7 @@ _remembered: dict[str, Gaps] = {}
 
 
 @as_loaded()
-def check_model(model: Any, hf: Any = None) -> Gaps:
+def check_model(model: LanguageModel, hf: Any = None) -> Gaps:
     """Compare a model of your own with what Hugging Face computes.
 
     ``load_model`` does this by itself. Use it for a bridge or HookedTransformer that you built.
@@ -114,7 +115,7 @@ def take_down(hf: Any, key: str = "") -> Original:
 
 
 @as_loaded()
-def check_loaded(model: Any, hf: Any, original: Original, kind: str) -> None:
+def check_loaded(model: LanguageModel, hf: Any, original: Original, kind: str) -> None:
     """Compare a model that was just built with the one it came from.
 
     Args:
@@ -152,7 +153,7 @@ def check_loaded(model: Any, hf: Any, original: Original, kind: str) -> None:
     mark_checked(model)
 
 
-def _compare(model: Any, name: str, hf: Any, original: Original, kind: str) -> None:
+def _compare(model: LanguageModel, name: str, hf: Any, original: Original, kind: str) -> None:
     """Refuse a model that computes something else from its own weights."""
     dtype = next(model.parameters()).dtype
     measure = plain_gap if dtype in AGREEMENT_NATS else mean_gap
@@ -167,7 +168,9 @@ def _compare(model: Any, name: str, hf: Any, original: Original, kind: str) -> N
         raise InputError(_refusal(name, type(hf).__name__, kind, found, "on an input of 16 tokens"))
 
 
-def _judge(model: Any, name: str, gaps: Gaps, told: str, limit: float, kind: str = "") -> None:
+def _judge(
+    model: LanguageModel, name: str, gaps: Gaps, told: str, limit: float, kind: str = ""
+) -> None:
     architecture = type(getattr(model, "original_model", model)).__name__
     for where, found in (
         ("on inputs beyond any sliding window", gaps.plain),

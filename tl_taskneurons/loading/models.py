@@ -19,6 +19,7 @@ from tl_taskneurons.loading.build import as_bridge, as_hooked, hooked_class, sha
 from tl_taskneurons.loading.checks import check_loaded, take_down
 from tl_taskneurons.loading.huggingface import Source, find_source, read_source
 from tl_taskneurons.loading.remembered import weights_key
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 _KINDS = ("bridge", "hooked")
@@ -39,7 +40,7 @@ def load_model(
     device_map: str | Mapping[str, str | int] | None = None,
     tokenizer: Any = None,
     trust_remote_code: bool = False,
-) -> Any:
+) -> LanguageModel:
     """Load a language model as a TransformerLens model with raw (unprocessed) weights.
 
     Args:
@@ -144,7 +145,7 @@ def _read(
     return own, with_adapter(hf, folder), tokenizer
 
 
-def model_name(model: Any) -> str:
+def model_name(model: LanguageModel) -> str:
     """The name that tables and messages use for a model.
 
     Raises:
@@ -159,7 +160,7 @@ def model_name(model: Any) -> str:
     return str(getattr(cfg, "model_name", None) or "unnamed")
 
 
-def model_revision(model: Any) -> str:
+def model_revision(model: LanguageModel) -> str:
     """Hub commit, GGUF key or checksum of a model from ``load_model``; empty without one."""
     return str(getattr(model, "source_revision", ""))
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.models.kvcache import KVCache
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 
 Rows = Sequence[Sequence[int]]
@@ -54,7 +55,7 @@ def gap(found: Float[Tensor, "pos vocab"], expected: Float[Tensor, "pos vocab"])
 
 
 @torch.no_grad()
-def plain_gap(model: Any, rows: Rows, expected: Sequence[Tensor]) -> float:
+def plain_gap(model: LanguageModel, rows: Rows, expected: Sequence[Tensor]) -> float:
     """The gap for each input alone, of any model of TransformerLens."""
     device = next(model.parameters()).device
     gaps = []
@@ -66,7 +67,7 @@ def plain_gap(model: Any, rows: Rows, expected: Sequence[Tensor]) -> float:
 
 
 @torch.no_grad()
-def mean_gap(model: Any, rows: Rows, expected: Sequence[Tensor]) -> float:
+def mean_gap(model: LanguageModel, rows: Rows, expected: Sequence[Tensor]) -> float:
     """The mean difference for each input alone: what rounding in half precision leaves small."""
     device = next(model.parameters()).device
     gaps = []

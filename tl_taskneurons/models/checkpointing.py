@@ -13,13 +13,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import StateError
 
 
 @contextmanager
-def gradient_checkpointing(model: Any) -> Iterator[None]:
+def gradient_checkpointing(model: LanguageModel) -> Iterator[None]:
     """Save memory in every backward pass while open, for about a third more time.
 
     Scores and trained weights stay the same. It pays where activations fill the memory: with many

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.positions import places_of, running
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
@@ -20,7 +21,7 @@ from tl_taskneurons.tasks.batches import Batch
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: LanguageModel) -> Iterator[None]:
     """Switch off dropout and every parameter's gradient; put both back afterwards.
 
     Also after an exception. ``.grad`` is never touched.
@@ -70,7 +71,7 @@ def as_loaded() -> Iterator[None]:
 
 
 # Bridges that run in their dtype only while a cache is kept.
-_need_a_cache: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_need_a_cache: "weakref.WeakSet[LanguageModel]" = weakref.WeakSet()
 
 
 def run_without_cache(

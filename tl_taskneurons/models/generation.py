@@ -1,11 +1,11 @@
 """Greedy generation from token ids: batched, with a KV cache, hooks active at every step."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from tl_taskneurons.models.kvcache import KVCache
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.memory import pieces_in_memory
@@ -106,7 +106,7 @@ def _generate_batch(
     return results
 
 
-def eos_ids(model: Any) -> frozenset[int]:
+def eos_ids(model: LanguageModel) -> frozenset[int]:
     """Return the ids with which a model's generation config ends a text; empty without one."""
     config = getattr(model, "generation_config", None)
     found = getattr(config, "eos_token_id", None)

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 
 import torch
 import xxhash
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_taskneurons.models.digests import digest, digests, span
 from tl_taskneurons.models.layers import NeuronParameter
+from tl_taskneurons.models.protocol import LanguageModel
 
 # Position-dependent odd multipliers make a hash of integers sensitive to order; fixed, they make it
 # the same everywhere.
@@ -79,10 +80,12 @@ class _State:
         return xxhash.xxh3_128_hexdigest("\n".join([*told, self.settings]).encode())
 
 
-_known: "weakref.WeakKeyDictionary[nn.Module, _Memory]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[LanguageModel, _Memory]" = weakref.WeakKeyDictionary()
 
 
-def fingerprint(model: nn.Module, parts: Sequence[NeuronParameter], shape: tuple[int, int]) -> str:
+def fingerprint(
+    model: LanguageModel, parts: Sequence[NeuronParameter], shape: tuple[int, int]
+) -> str:
     """The model's fingerprint now.
 
     Args:
@@ -108,8 +111,8 @@ def fingerprint(model: nn.Module, parts: Sequence[NeuronParameter], shape: tuple
 
 
 def share_identity(
-    model: nn.Module, parts: Sequence[NeuronParameter],
-    source: nn.Module, source_parts: Sequence[NeuronParameter],
+    model: LanguageModel, parts: Sequence[NeuronParameter],
+    source: LanguageModel, source_parts: Sequence[NeuronParameter],
 ) -> None:  # fmt: skip
     """Tell that two models hold the same weights under different names.
 
@@ -148,7 +151,7 @@ def same_model(first: str, second: str) -> bool:
 
 
 def _rest(
-    model: nn.Module,
+    model: LanguageModel,
     state: _State,
     parts: Sequence[NeuronParameter],
     memory: _Memory,
@@ -191,7 +194,7 @@ def _outside(state: _State, parts: Sequence[NeuronParameter]) -> dict[str, Tenso
     return outside
 
 
-def _told(model: nn.Module, tensors: dict[str, Tensor], *, with_copies: bool) -> dict[str, str]:
+def _told(model: LanguageModel, tensors: dict[str, Tensor], *, with_copies: bool) -> dict[str, str]:
     """Which tensors count for the hash, and under which of Hugging Face's names.
 
     A bridge wraps modules, renames some, and splits fused matrices. The parts of a fused matrix
@@ -215,7 +218,7 @@ def _told(model: nn.Module, tensors: dict[str, Tensor], *, with_copies: bool) ->
     return names
 
 
-def _state(model: nn.Module) -> _State:
+def _state(model: LanguageModel) -> _State:
     inner = getattr(model, "original_model", model)
     config = getattr(inner, "config", None) or getattr(model, "cfg", None)
     entries = {name: getattr(config, name, None) for name in _CONFIG}
@@ -234,7 +237,7 @@ def _state(model: nn.Module) -> _State:
     return _State(tensors, digests(tensors), told)
 
 
-def _all_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _all_tensors(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
     for prefix, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
@@ -242,7 +245,7 @@ def _all_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield (f"{prefix}.{name}" if prefix else name), tensor
 
 
-def _active_adapters(model: nn.Module) -> Iterator[tuple[str, ...]]:
+def _active_adapters(model: LanguageModel) -> Iterator[tuple[str, ...]]:
     """Where peft's adapters are switched on, and how."""
     for name, module in model.named_modules():
         active = getattr(module, "active_adapters", None)

@@ -6,17 +6,18 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_taskneurons.models.forward import as_loaded, logits_only_at, run_without_cache
 from tl_taskneurons.models.positions import Places, running
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 
 # Models that compute something else with a cache than without.
-_wrong: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_wrong: "weakref.WeakSet[LanguageModel]" = weakref.WeakSet()
 
 
-def distrust_cache(model: nn.Module) -> None:
+def distrust_cache(model: LanguageModel) -> None:
     """Run a model without its cache from now on: every token again at each step."""
     _wrong.add(model)
 

@@ -9,11 +9,10 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_taskneurons.models import identity
 from tl_taskneurons.models.layers import (
@@ -23,6 +22,7 @@ from tl_taskneurons.models.layers import (
     _hooked_layer,
     neuron_axis,
 )
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError
 
@@ -40,7 +40,7 @@ class ModelView:
         is_bridge: True for a TransformerBridge.
     """
 
-    model: Any
+    model: LanguageModel
     name: str
     layers: tuple[MLPLayer, ...]
     is_bridge: bool
@@ -48,7 +48,7 @@ class ModelView:
     def __repr__(self) -> str:
         """One line; it says whether the model was compared with Hugging Face's."""
         kind = "TransformerBridge" if self.is_bridge else "HookedTransformer"
-        model: Any = self.model
+        model = self.model
         told = "unchecked: see check_model"
         if model in _checked:
             told = f"checked but for {_checked[model]}" if _checked[model] else "checked"
@@ -104,7 +104,7 @@ class ModelView:
         TransformerBridge, has one fingerprint. The bytes are read at every use, so no change goes
         unseen; without one, that takes a small part of a forward pass.
         """
-        model: Any = self.model
+        model = self.model
         if model in _pinned:
             return _pinned[model]
         return identity.fingerprint(model, self.parameters, self.shape)
@@ -154,7 +154,7 @@ class ModelView:
         return self.layers[layer].parameters["W_out"].parameter.device
 
 
-def view(model: Any) -> ModelView:
+def view(model: LanguageModel | ModelView) -> ModelView:
     """Find the MLP neurons of a TransformerLens model.
 
     Args:
@@ -226,10 +226,10 @@ def require_same_model(what: str, fingerprint: str, model_view: ModelView) -> No
         )
 
 
-_checked: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+_checked: "weakref.WeakKeyDictionary[LanguageModel, str]" = weakref.WeakKeyDictionary()
 
 
-def mark_checked(model: nn.Module, *, but: str = "") -> None:
+def mark_checked(model: LanguageModel, *, but: str = "") -> None:
     """Remember that a model was compared with what Hugging Face computes.
 
     Args:
@@ -239,7 +239,7 @@ def mark_checked(model: nn.Module, *, but: str = "") -> None:
     _checked[model] = but
 
 
-_pinned: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+_pinned: "weakref.WeakKeyDictionary[LanguageModel, str]" = weakref.WeakKeyDictionary()
 
 
 @contextmanager

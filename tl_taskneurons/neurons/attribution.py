@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs, require_fitting
 from tl_taskneurons.models.positions import named
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import METHODS, Method, find_ablation
@@ -31,7 +32,7 @@ from tl_taskneurons.tasks.task import OneTask, Task, Tasks, one_task
 
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
 def score_neurons(
-    model: Any,
+    model: LanguageModel,
     task: OneTask,
     method: str = "grad_act",
     *,
@@ -186,7 +187,7 @@ def _info(
 
 @torch.inference_mode(False)
 def score_items(
-    model: Any,
+    model: LanguageModel,
     items: Sequence[Item],
     method: str = "grad_act",
     **options: Unpack[ItemOptions],
@@ -238,7 +239,7 @@ def _require_item_method(method: str) -> None:
 
 @torch.inference_mode(False)
 def score_tasks(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Iterable[Task],
     method: str = "grad_act",
     *,
@@ -273,7 +274,7 @@ def score_tasks(
     require_fit(record, settings)
     if settings.ablation == "mean" or settings.per_example:  # of each task's own examples
         return {
-            task.name: score_neurons(model_view, task, method, progress=progress, **options)
+            task.name: score_neurons(model, task, method, progress=progress, **options)
             for task in listed
         }
     found = [
@@ -309,7 +310,9 @@ def _content(item: Item) -> Item:
 
 
 @torch.inference_mode(False)
-def activation_mean(model: Any, task: OneTask, **options: Unpack[DataOptions]) -> PerLayer:
+def activation_mean(
+    model: LanguageModel, task: OneTask, **options: Unpack[DataOptions]
+) -> PerLayer:
     """Return each neuron's mean activation over all tokens of a task's examples.
 
     For mean ablation: pass it to ``tl_taskneurons.mean_ablate``.

@@ -49,7 +49,7 @@ def neuron_set(model_view: ModelView, neurons: Neurons) -> NeuronSet:
             f"neurons is a {type(neurons).__name__} of {list(neurons)[:5]}; give one of its sets, "
             "as sets['NAME']."
         )
-    return NeuronSet.from_pairs(model_view, neurons)
+    return NeuronSet.from_pairs(model_view.model, neurons)
 
 
 def named_sets(given: Sets) -> dict[str, NeuronSet]:

@@ -19,6 +19,7 @@ from tl_taskneurons.models.forward import changed_weights, is_undisturbed, prepa
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.inputs import changing_items
 from tl_taskneurons.models.positions import Positions, check_positions, chosen, current_places
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, view
 from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants, counterfactuals
 from tl_taskneurons.neurons.given import Neurons, neuron_set
@@ -39,7 +40,7 @@ class HookNeverFiredWarning(UserWarning):
 
 
 def deactivate(
-    model: Any,
+    model: LanguageModel,
     neurons: Neurons,
     *,
     how: How = "hooks",
@@ -92,7 +93,7 @@ def deactivate(
 
 @contextmanager
 def _counterfactual(
-    model: Any, neurons: Neurons, ablation: Ablation, positions: Positions, seed: int
+    model: LanguageModel, neurons: Neurons, ablation: Ablation, positions: Positions, seed: int
 ) -> Iterator[None]:
     """Give neurons the activations of each example's counterfactual prompt."""
     model_view = view(model)
@@ -122,7 +123,7 @@ def _counterfactual(
 
 @contextmanager
 def scale(
-    model: Any,
+    model: LanguageModel,
     neurons: Neurons,
     factor: float,
     *,
@@ -167,7 +168,7 @@ def scale(
 
 @contextmanager
 def mean_ablate(
-    model: Any,
+    model: LanguageModel,
     neurons: Neurons,
     means: Float[Tensor, "layer d_mlp"],
     *,
@@ -201,7 +202,7 @@ def mean_ablate(
 
 @contextmanager
 def patch(
-    model: Any, neurons: Neurons, source: ActivationCache | Mapping[str, Tensor]
+    model: LanguageModel, neurons: Neurons, source: ActivationCache | Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Give neurons the activations they had in another run.
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.methods import CONTRASTS, METHODS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
@@ -294,7 +295,7 @@ class NeuronScores:
             info["contrast_fraction"] = fraction
         return replace(self, values=values, info=info, examples=None)
 
-    def rebind(self, model: Any) -> "NeuronScores":
+    def rebind(self, model: LanguageModel) -> "NeuronScores":
         """Return the same scores for another model of the same shape.
 
         Raises:

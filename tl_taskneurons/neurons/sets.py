@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tl_taskneurons.models.identity import same_model
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.runtime.options import require_number, require_seed
@@ -70,7 +71,9 @@ class NeuronSet:
             )
 
     @staticmethod
-    def from_pairs(model: Any, pairs: Iterable[tuple[int, int]], name: str = "") -> "NeuronSet":
+    def from_pairs(
+        model: LanguageModel, pairs: Iterable[tuple[int, int]], name: str = ""
+    ) -> "NeuronSet":
         """Make a set of ``(layer, j)`` pairs.
 
         Raises:
@@ -152,7 +155,7 @@ class NeuronSet:
         """Return the same set under another name."""
         return replace(self, name=name)
 
-    def rebind(self, model: Any) -> "NeuronSet":
+    def rebind(self, model: LanguageModel) -> "NeuronSet":
         """Return the same neurons for another model of the same shape, e.g. a fine-tuned one.
 
         Raises:

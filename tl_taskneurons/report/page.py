@@ -15,6 +15,7 @@ from tl_taskneurons.analysis.explain import explain_neurons
 from tl_taskneurons.analysis.explanation import NeuronExplanation
 from tl_taskneurons.loading.models import load_model, model_revision
 from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
@@ -40,7 +41,7 @@ _NO_TEXTS = "Texts and tokens are left out"
 def write_report(
     run_dir: str | os.PathLike[str],
     *,
-    model: Any = None,
+    model: LanguageModel | None = None,
     out: str | os.PathLike[str] | None = None,
     neurons: int = 50,
     texts: bool = True,
@@ -172,7 +173,9 @@ def _why_no_texts(contents: Contents, wanted: bool) -> str:
     return ""
 
 
-def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, Tasks]:
+def _sources(
+    contents: Contents, model: LanguageModel | None, device: str | None
+) -> tuple[LanguageModel, Tasks]:
     """Load the run's tasks and, where none is given, its model; refuse others."""
     arguments, facts = contents.arguments, contents.facts
     needs = "what the neurons do can't be shown without; leave that out with --no-model "
@@ -202,8 +205,8 @@ def _sources(contents: Contents, model: Any, device: str | None) -> tuple[Any, T
 
 
 def _explain(
-    contents: Contents, model: Any, tasks: Tasks, chosen: Mapping[tuple[str, str], list[Pair]], *,
-    progress: bool | None,
+    contents: Contents, model: LanguageModel, tasks: Tasks,
+    chosen: Mapping[tuple[str, str], list[Pair]], *, progress: bool | None,
 ) -> dict[tuple[str, Pair], NeuronExplanation]:  # fmt: skip
     """Watch the chosen neurons on the examples that the run found them with."""
     arguments = contents.arguments

@@ -6,10 +6,11 @@ number, their number in each layer, or nothing.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.given import Neurons, neuron_set
@@ -30,7 +31,7 @@ from tl_taskneurons.training.settings import Training
 
 
 def finetune_random(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Sequence[Task],
     neurons: Neurons,
     training: Training = Training(),
@@ -56,7 +57,7 @@ def finetune_random(
 
 
 def finetune_top(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Sequence[Task],
     neurons: Neurons,
     training: Training = Training(),
@@ -93,7 +94,13 @@ def finetune_top(
 
 
 def top_by(
-    model: Any, tasks: Sequence[Task], n: int, method: str, *, prompt: Prompt, limit: int | None
+    model: LanguageModel,
+    tasks: Sequence[Task],
+    n: int,
+    method: str,
+    *,
+    prompt: Prompt,
+    limit: int | None,
 ) -> NeuronSet:
     """Select the ``n`` neurons with the highest score of a method, averaged over the tasks."""
     if method == "exact" or method not in METHODS:
@@ -109,7 +116,7 @@ def top_by(
 
 @torch.inference_mode(False)
 def finetune_all(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Sequence[Task],
     neurons: Neurons | None = None,
     training: Training = Training(),
@@ -129,7 +136,7 @@ def finetune_all(
 
 
 def finetune_lora(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Sequence[Task],
     neurons: Neurons | None = None,
     training: Training = Training(),
@@ -175,7 +182,7 @@ TRAINERS: dict[str, Callable[..., Delta]] = {
 }
 
 
-def _checked(model: Any, neurons: Neurons | None) -> ModelView:
+def _checked(model: LanguageModel, neurons: Neurons | None) -> ModelView:
     model_view = view(model)
     if neurons is not None:
         neuron_set(model_view, neurons)

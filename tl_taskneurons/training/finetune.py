@@ -1,12 +1,13 @@
 """Training chosen neurons and nothing else (paper, section 2, train-task)."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.runtime.options import settled
@@ -20,7 +21,7 @@ from tl_taskneurons.training.settings import Training
 
 @torch.inference_mode(False)
 def finetune(
-    model: Any,
+    model: LanguageModel,
     tasks: Task | Sequence[Task],
     neurons: Neurons,
     training: Training = Training(),
@@ -67,5 +68,5 @@ def finetune(
         trainee = ScaledNeuronTrainee(model_view, neurons, update_scale)
     delta = train(model_view, trainee, tasks, training, run)
     if keep:
-        delta.apply(model_view)
+        delta.apply(model)
     return delta

@@ -16,6 +16,7 @@ import pandas as pd
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.experiments.lab.lab import Lab, name_of
 from tl_taskneurons.experiments.lab.store import Key, Result, Unit
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -65,7 +66,7 @@ def base(lab: Lab) -> State:
     return State("plain", {"model": lab.fingerprint}, lambda: nullcontext(lab.base))
 
 
-def given(lab: Lab, model: Any) -> State:
+def given(lab: Lab, model: LanguageModel) -> State:
     """Another model as it is."""
     key = {"model": lab.once(("fingerprint", id(model)), lambda: view(model).fingerprint)}
     return State("plain", key, lambda: nullcontext(model))
@@ -188,7 +189,7 @@ def _answers(lab: Lab, condition: Condition, name: str) -> Result[pd.DataFrame]:
     return Result("answers", key, compute)
 
 
-def _answer(lab: Lab, model: Any, condition: Condition, name: str) -> pd.DataFrame:
+def _answer(lab: Lab, model: LanguageModel, condition: Condition, name: str) -> pd.DataFrame:
     task = lab.tasks[name]
     return evaluate_items(
         model,

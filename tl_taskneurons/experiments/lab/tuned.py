@@ -24,9 +24,9 @@ MADE_OF_BASE = tuple(_TRAINERS)
 
 def state(lab: Lab) -> State:
     """The tuned model as it is."""
-    if isinstance(lab.tuned, str) and lab.tuned in MADE_OF_BASE:
-        return _together(lab)
-    return states.base(lab) if lab.tuned == BASE else states.given(lab, lab.tuned)
+    if not isinstance(lab.tuned, str):
+        return states.given(lab, lab.tuned)
+    return _together(lab) if lab.tuned in MADE_OF_BASE else states.base(lab)
 
 
 def rate_kind(lab: Lab) -> Kind:

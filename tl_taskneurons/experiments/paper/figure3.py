@@ -21,6 +21,7 @@ from tl_taskneurons.experiments.lab.groups import groups_of
 from tl_taskneurons.experiments.lab.lab import Lab, control, name_of
 from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind, chosen
 from tl_taskneurons.experiments.lab.states import Condition, MakeTable, State, Unit
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.plots import similarity_by_layer as draw_similarity
 
@@ -111,7 +112,12 @@ def test_tasks(lab: Lab) -> list[str]:
 
 
 def compare(
-    model: Any, *, task: str, sets: dict[str, NeuronSet], siblings: list[str], by_layer: bool
+    model: LanguageModel,
+    *,
+    task: str,
+    sets: dict[str, NeuronSet],
+    siblings: list[str],
+    by_layer: bool,
 ) -> pd.DataFrame:
     """A model's similarities in all readings, with those of random sets as ``chance``."""
     tables = []

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -20,6 +19,7 @@ from tl_taskneurons.builtin.planted import planted_model, precision_recall
 from tl_taskneurons.evaluation.evaluate import evaluate
 from tl_taskneurons.evaluation.statistics import mean_interval
 from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.methods import METHODS
@@ -144,7 +144,7 @@ def run(folder: RunFolder, plan: Plan, *, progress: bool = False) -> pd.DataFram
     return pd.concat(frames, ignore_index=True)
 
 
-def _found(model: Any, task: Task, method: str, n: int, seed: int) -> torch.Tensor:
+def _found(model: LanguageModel, task: Task, method: str, n: int, seed: int) -> torch.Tensor:
     """The method's n top neurons; boolean [layer, d_mlp]."""
     neurons = None
     if method == "exact":

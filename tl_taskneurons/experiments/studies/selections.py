@@ -27,6 +27,7 @@ from tl_taskneurons.evaluation.deactivation import (
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
 from tl_taskneurons.neurons.methods import SELECTIONS
@@ -98,7 +99,9 @@ class Cell:
         )
 
 
-def run(model: Any, tasks: Tasks, folder: RunFolder, plan: Plan, progress: bool) -> pd.DataFrame:
+def run(
+    model: LanguageModel, tasks: Tasks, folder: RunFolder, plan: Plan, progress: bool
+) -> pd.DataFrame:
     """Compute what the folder lacks; return one row per example, condition and cell."""
     scores = detect(model, tasks, folder, plan)
     means = _means(model, tasks, plan)
@@ -137,7 +140,9 @@ def tables(items: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(table, ignore_index=True), pd.concat(matrix, ignore_index=True)
 
 
-def detect(model: Any, tasks: Tasks, folder: RunFolder, plan: Plan) -> dict[str, NeuronScores]:
+def detect(
+    model: LanguageModel, tasks: Tasks, folder: RunFolder, plan: Plan
+) -> dict[str, NeuronScores]:
     """Score neurons on the first train examples of each task, or read the stored scores."""
     scores = {}
     for task in tasks:
@@ -150,7 +155,7 @@ def detect(model: Any, tasks: Tasks, folder: RunFolder, plan: Plan) -> dict[str,
 
 
 def choose(
-    model: Any,
+    model: LanguageModel,
     tasks: Tasks,
     scores: Mapping[str, NeuronScores],
     folder: RunFolder,
@@ -195,7 +200,7 @@ def _held_out(task: Task, plan: Plan) -> Task:
     return replace(task, test=rest, metric="loss" if task.metric == "rougeL" else task.metric)
 
 
-def _means(model: Any, tasks: Tasks, plan: Plan) -> Tensor:
+def _means(model: LanguageModel, tasks: Tasks, plan: Plan) -> Tensor:
     """Mean activations over all tasks' prompts: what a neuron does whatever the task."""
     per_task = [
         activation_mean(model, task, prompt=plan.prompt, limit=plan.n_choose) for task in tasks

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_taskneurons.models.identity import same_model
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
@@ -22,7 +23,7 @@ Weights = Mapping[str, Tensor]
 PathLike = str | os.PathLike[str]
 
 # What ``apply`` replaced, for deltas that don't hold the base weights themselves.
-_replaced: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[Delta, Weights]]" = (
+_replaced: "weakref.WeakKeyDictionary[LanguageModel, weakref.WeakKeyDictionary[Delta, Weights]]" = (
     weakref.WeakKeyDictionary()
 )
 
@@ -91,7 +92,7 @@ class Delta(ABC):
         return ""
 
     @contextmanager
-    def applied(self, model: Any) -> Iterator[None]:
+    def applied(self, model: LanguageModel) -> Iterator[None]:
         """Give a model the trained weights for a while; the old bytes are put back at the end.
 
         Args:
@@ -108,7 +109,7 @@ class Delta(ABC):
             self._write(model_view, self._trained(before))
             yield
 
-    def apply(self, model: Any) -> None:
+    def apply(self, model: LanguageModel) -> None:
         """Give a model the trained weights for good (until ``undo``).
 
         Raises:
@@ -122,7 +123,7 @@ class Delta(ABC):
         self._keep_base(model_view, before)
         self._swap(model_view, before, self._trained(before))
 
-    def undo(self, model: Any) -> None:
+    def undo(self, model: LanguageModel) -> None:
         """Put back the weights that ``apply`` replaced, bit by bit.
 
         Raises:

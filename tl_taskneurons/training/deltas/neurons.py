@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
@@ -167,7 +168,7 @@ class NeuronDelta(Delta):
         info = {"between": [before.name, after.name], "partial": partial}
         return NeuronDelta(old.neurons, old, new, after.name, info)
 
-    def to_peft(self, folder: str | os.PathLike[str], model: Any) -> Path:
+    def to_peft(self, folder: str | os.PathLike[str], model: LanguageModel) -> Path:
         """Write the delta as a LoRA adapter, which ``peft.PeftModel.from_pretrained`` loads.
 
         A change of neurons is exactly a LoRA whose rank is their number in the layer, with a
