@@ -104,6 +104,8 @@ from .neurons.interventions import (
 from .neurons.interventions import (
     scale as scale,
 )
+from .neurons.lists import read_neurons as read_neurons
+from .neurons.lists import write_neurons as write_neurons
 from .neurons.methods import ABLATIONS as ABLATIONS
 from .neurons.methods import METHODS as METHODS
 from .neurons.methods import SELECTIONS as SELECTIONS

@@ -17,7 +17,7 @@ from tl_taskneurons.training.settings import Training
 
 COMMANDS = (
     "detect", "deactivate", "find", "curves", "info", "report", "finetune", "apply", "merge",
-    "continual", "reproduce", "plan",
+    "export", "continual", "reproduce", "plan",
 )  # fmt: skip
 
 

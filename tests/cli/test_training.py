@@ -194,3 +194,47 @@ def test_existing_and_missing_files(words: Any, base: Path, tmp_path: Path, caps
         given = ["--model", str(base), "--delta"]
         assert "No file" in fails([*command, *given, str(tmp_path / "none")], capsys)
         assert "damaged" in fails([*command, *given, str(tmp_path / "d.safetensors")], capsys)
+
+
+def test_neurons_of_a_list(words: Any, base: Path, tmp_path: Path, capsys):
+    model, run_folder = load_model(base, device="cpu"), tmp_path / "run"
+    chosen = {
+        name: NeuronSet.from_pairs(model, [(layer, 1), (layer, 5)], name)
+        for name, layer in (("parity", 0), ("size", 1))
+    }
+    for name, neurons in chosen.items():
+        neurons.save(run_folder / "sets" / "plain" / f"{name}.safetensors")
+    code, shown, _ = run(["export", str(run_folder), "--out", str(tmp_path / "n.json")], capsys)
+    assert code == 0 and "parity 2, size 2" in shown
+    assert run(words(neurons=str(tmp_path / "n.json"), tasks="parity,size"), capsys)[0] == 0
+    delta = NeuronDelta.load(tmp_path / "d.safetensors")
+    assert delta.neurons == chosen["parity"] | chosen["size"]
+
+    again = {"out": str(tmp_path / "e")}
+    (tmp_path / "other.json").write_text('{"a": {"0": [1]}, "b": {"1": [2]}}')
+    line = fails(words(neurons=str(tmp_path / "other.json"), **again), capsys)
+    assert "the sets a, b, none for parity" in line
+    (tmp_path / "far.csv").write_text("layer,neuron\n7,1\n")
+    line = fails(words(neurons=str(tmp_path / "far.csv"), **again), capsys)
+    assert "(7, 1)" in line and "far.csv" in line
+
+
+def test_neurons_are_exported_from_folders_of_detect_and_find(tmp_path: Path, capsys):
+    neurons = NeuronSet(torch.eye(3, dtype=torch.bool), "3x3-a-b", "film")
+    neurons.save(tmp_path / "found" / "film.safetensors")
+    neurons.save(tmp_path / "run" / "sets" / "exclusive" / "film.safetensors")
+    for source in (["found"], ["found/film.safetensors"], ["run", "--selection", "exclusive"]):
+        file = tmp_path / f"{len([*tmp_path.iterdir()])}.csv"
+        arguments = ["export", str(tmp_path / source[0]), *source[1:], "--out", str(file)]
+        assert run(arguments, capsys)[0] == 0
+        assert file.read_text() == "set,layer,neuron\nfilm,0,0\nfilm,1,1\nfilm,2,2\n"
+    for arguments, told in (
+        (["export", str(tmp_path / "run")], "by the selection 'plain' (it has exclusive)"),
+        (["export", str(tmp_path)], "has no sets of neurons; give a folder"),
+        (["export", str(tmp_path / "none")], "has no sets of neurons"),
+    ):
+        assert told in fails([*arguments, "--out", str(tmp_path / "x.json")], capsys)
+    line = fails(["export", str(tmp_path / "found"), "--out", str(tmp_path / "x.txt")], capsys)
+    assert "ends in .json or .csv" in line
+    line = fails(["export", str(tmp_path / "found"), "--out", str(file)], capsys)
+    assert "exists" in line

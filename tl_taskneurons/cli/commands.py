@@ -9,7 +9,7 @@ from cyclopts.help import DefaultFormatter
 from rich.text import Text
 
 from tl_taskneurons import __version__
-from tl_taskneurons.cli import continual, detection, plan, reproduce, search, training
+from tl_taskneurons.cli import continual, detection, exchange, plan, reproduce, search, training
 from tl_taskneurons.cli.options import (
     Names,
     Source,
@@ -73,7 +73,7 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=_default, allow_repeating=True),
     result_action="return_value", suppress_keyboard_interrupt=False, config=_whole,
 )  # fmt: skip
-for module in (detection, search, training, continual, reproduce, plan):
+for module in (detection, search, training, exchange, continual, reproduce, plan):
     for command, example in module.COMMANDS.items():
         app.command(command, help_epilogue=example)
 app.register_install_completion_command()

@@ -47,10 +47,10 @@ examples:
       --neurons runs/mini --selection plain --lr 3e-4 --validation 0.1 \\
       --patience 3 --out mini.safetensors
 
-The neurons are found on the fly (--fraction), or are those that detect found in a run's folder \
-(--neurons); those of several tasks are trained together. The file holds the trained weights of \
-these neurons alone, for `apply`, `merge` and NeuronDelta.load. A stopped call goes on from its \
-checkpoint, OUT.checkpoint, when it is called again.
+The neurons are found on the fly (--fraction), are those that detect found in a run's folder, or \
+those that a file lists (--neurons); those of several tasks are trained together. The file holds \
+the trained weights of these neurons alone, for `apply`, `merge` and NeuronDelta.load. A stopped \
+call goes on from its checkpoint, OUT.checkpoint, when it is called again.
 """
 _APPLY_EXAMPLE = """\
 examples:
@@ -77,7 +77,8 @@ class Chosen(Source):
 
     Attributes:
         tasks: names with commas between, e.g. present_past,city_country.
-        neurons: take the sets that detect wrote into this folder.
+        neurons: take the sets that detect wrote into this folder, or those that a file lists (JSON
+            or CSV, see export; or what NeuronSet.save wrote).
         fraction: without --neurons: share of all neurons to find.
         shots: solved examples in front of each prompt (default: 4; 0 for the mini models).
         limit: train examples per task, to find and to train (default: all).
@@ -244,6 +245,8 @@ def _neurons(chosen: Chosen, model: "LanguageModel", tasks: Tasks, prompt: Promp
     from tl_taskneurons.neurons.sets import NeuronSet
     from tl_taskneurons.runtime.run_folder import file_name
 
+    if chosen.neurons is not None and chosen.neurons.is_file():
+        return _listed(chosen.neurons, model, tasks)
     if chosen.neurons is not None:
         folder = chosen.neurons / "sets" / chosen.selection
         if not folder.is_dir():
@@ -263,6 +266,22 @@ def _neurons(chosen: Chosen, model: "LanguageModel", tasks: Tasks, prompt: Promp
         }  # fmt: skip
         sets = list(select(scores, chosen.selection, chosen.fraction).values())
     return reduce(or_, sets).rename("+".join(tasks.names))
+
+
+def _listed(file: Path, model: Any, tasks: Tasks) -> "NeuronSet":
+    """The neurons that a file lists: its only set, or those that are named after the tasks."""
+    from tl_taskneurons.neurons.lists import read_sets
+
+    sets = read_sets(model, file)
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    missing = [name for name in tasks.names if name not in sets]
+    if missing:
+        raise InputError(
+            f"{file} has the sets {', '.join(sets)}, none for {', '.join(missing)}; give a file "
+            "with one set, or with one named after each task."
+        )
+    return reduce(or_, [sets[name] for name in tasks.names]).rename("+".join(tasks.names))
 
 
 def _scores(before: "pd.DataFrame", after: "pd.DataFrame") -> Table:

@@ -1,0 +1,173 @@
+"""Neurons as lists of others: every shape gives the same set, and what is none is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import micro
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_sets import neuron_set
+
+from tl_taskneurons import NeuronSet, read_neurons, view, write_neurons
+
+# The tiny llama has 2 layers of 48 neurons.
+PAIRS = [(0, 3), (0, 47), (1, 10)]
+
+
+@pytest.fixture
+def model(tokenizer):
+    return micro.lens("llama", "bridge", tokenizer)
+
+
+MASK = torch.zeros(2, 48, dtype=torch.bool)
+for _pair in PAIRS:
+    MASK[_pair] = True
+
+SHAPES: dict[str, Any] = {
+    "layers": {"0": [3, 47], "1": [10]},
+    "numbers as keys": {0: (3, 47), 1: {10}},
+    "layers named": {"layer_0": [47, 3], "L1": [10]},
+    "modules": {"model.layers.0.mlp.down_proj": [3, 47], "transformer.h.1.mlp.dense_4h_to_h": [10]},
+    "pairs": PAIRS,
+    "each layer": [[3, 47], [10]],
+    "tensors": [torch.tensor([3, 47]), np.array([10])],
+    "mask": MASK,
+    "masks": MASK.tolist(),
+    "masks by layer": {"0": MASK[0].tolist(), "1": MASK[1].tolist()},
+    "table": pd.DataFrame(PAIRS, columns=["layer", "neuron"]).assign(score=0.5),
+    "columns": {"layer": [0, 0, 1], "neuron": [3, 47, 10]},
+    "rows": [{"layer": i, "neuron": j, "task": "t"} for i, j in PAIRS],
+    "whole floats": [[0.0, 3.0], [0.0, 47.0], [1.0, 10.0]],
+    "inside": {"neurons": {"0": [3, 47], "1": [10]}, "name": "ours"},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_the_same_set(model, shape: str):
+    found = read_neurons(model, SHAPES[shape], "mine")
+    assert found == NeuronSet.from_pairs(model, PAIRS) and found.name == "mine"
+
+
+@pytest.mark.parametrize("ending", [".json", ".csv", ".safetensors", ".parquet", ".jsonl"])
+def test_files_give_back_the_set(model, tmp_path: Path, ending: str):
+    neurons, file = NeuronSet.from_pairs(model, PAIRS, "film"), tmp_path / f"film{ending}"
+    if ending == ".safetensors":
+        neurons.save(file)
+    elif ending == ".parquet":
+        neurons.to_frame().to_parquet(file)
+    elif ending == ".jsonl":
+        file.write_text("".join(f'{{"layer": {i}, "neuron": {j}}}\n' for i, j in PAIRS))
+    else:
+        write_neurons(neurons, file)
+    back = read_neurons(model, file)
+    assert back == neurons and back.name == "film"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_what_is_written_is_plain(model, tmp_path: Path):
+    neurons = NeuronSet.from_pairs(model, PAIRS, "film")
+    write_neurons(neurons, tmp_path / "one.json")
+    assert json.loads((tmp_path / "one.json").read_text()) == {
+        "fingerprint": view(model).fingerprint, "shape": [2, 48], "name": "film",
+        "neurons": {"0": [3, 47], "1": [10]},
+    }  # fmt: skip
+    write_neurons(neurons, tmp_path / "one.csv")
+    assert (tmp_path / "one.csv").read_text() == "layer,neuron\n0,3\n0,47\n1,10\n"
+    nothing = NeuronSet.from_pairs(model, [], "nothing")
+    for ending in ("json", "csv"):
+        write_neurons({"film": neurons, "nothing": nothing}, tmp_path / f"two.{ending}")
+    assert json.loads((tmp_path / "two.json").read_text())["sets"] == {
+        "film": {"0": [3, 47], "1": [10]}, "nothing": {},
+    }  # fmt: skip
+    assert (tmp_path / "two.csv").read_text() == (
+        "set,layer,neuron\nfilm,0,3\nfilm,0,47\nfilm,1,10\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "memory"])
+def test_one_of_several_is_named(model, tmp_path: Path, kind: str):
+    sets = {
+        "film": NeuronSet.from_pairs(model, PAIRS, "film"),
+        "news": NeuronSet.from_pairs(model, [(1, 0)], "news"),
+    }
+    source: Any = {name: [*one] for name, one in sets.items()}
+    if kind != "memory":
+        source = tmp_path / f"sets.{kind}"
+        write_neurons([*sets.values()], source)
+    assert read_neurons(model, source, "news") == sets["news"]
+    with pytest.raises(ValueError, match=r"2 sets; say which: name= one of \['film', 'news'\]"):
+        read_neurons(model, source)
+    with pytest.raises(ValueError, match="no set 'new'; did you mean 'news'"):
+        read_neurons(model, source, "new")
+
+
+def test_tables_of_a_run_are_told_apart_by_selection_and_task(model):
+    rows = [("past", "plain", 0, 1), ("past", "exclusive", 0, 1), ("news", "plain", 1, 2)]
+    table = pd.DataFrame(rows, columns=["task", "selection", "layer", "neuron"])
+    assert [*read_neurons(model, table, "plain/news")] == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ("neurons", "MissingFileError", ["No file neurons"]),
+        (7, "InputTypeError", ["7 (int)", '{"LAYER": [neuron, ...]}']),
+        ([1, 2], "InputTypeError", ["the entry 1 (int)", "[[layer, neuron], ...]"]),
+        ({"0": 3}, "InputTypeError", ["layer '0'", "3 (int)", "a list of neurons"]),
+        ({"0": ["a"]}, "InputTypeError", ["'a' (str)", "whole number"]),
+        ({"0": [1.5]}, "InputTypeError", ["1.5 (float)"]),
+        ({"mlp": [1]}, "InputError", ["'mlp' names no layer"]),
+        ({"2": [1]}, "InputError", ["(2, 1)", "2 layers of 48", "the list of neurons"]),
+        ({"0": [48]}, "InputError", ["(0, 48)", "count from 0"]),
+        ({"0": [-1]}, "InputError", ["(0, -1)"]),
+        ({"0": [1], "layer_0": [2]}, "InputError", ["layer 0 twice", "'layer_0'"]),
+        ([[0, 1], [0, 1], [1, 2]], "InputError", ["(0, 1) twice"]),
+        ([[0, 1], [1, 2]], "InputError", ["two numbers", "pairs, or every layer's"]),
+        ([[1], [2], [3]], "InputError", ["3 lists", "needs 2"]),
+        ([[0, 1], [1, 2, 3], [0, 0]], "InputError", ["one of 3 numbers"]),
+        (torch.ones(2, 40, dtype=torch.bool), "InputError", ["2 layers and [40]", "of 48"]),
+        (torch.ones(3, dtype=torch.long), "InputTypeError", ["the entry 1"]),
+        ([{"layer": 1, "index": 2}], "InputError", ["['layer', 'index']", "['neuron']"]),
+        ({"layer": [0, 1], "neuron": [1]}, "InputError", ["no table"]),
+        ([{"layer": 1, "neuron": float("nan")}], "InputTypeError", ["nan"]),
+        ({"neurons": {"0": [1]}, "fingerprint": "2x48-0-0"}, "InputError", [".rebind(model)"]),
+        (neuron_set(3), "InputError", ["belongs to model"]),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_neurons_is_told(model, given: Any, error: str, told: list[str]):
+    with pytest.raises(Exception, match=".") as caught:
+        read_neurons(model, given)
+    assert type(caught.value).__name__ == error, caught.value
+    assert all(text in str(caught.value) for text in told), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.json", "{", ["a.json is not JSON", '{"LAYER"']),
+        ("a.csv", "a,b\n1,2\n", ["['a', 'b']", "without ['layer', 'neuron']"]),
+        ("a.csv", "", ["a.csv is no CSV"]),
+        ("a.pkl", "", ["'.pkl'", "Load other files yourself"]),
+        ("a.safetensors", "", ["a.safetensors is damaged"]),
+    ],
+)
+def test_what_is_no_file_of_neurons_is_told(model, tmp_path: Path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=".") as caught:
+        read_neurons(model, tmp_path / name)
+    assert all(text in str(caught.value) for text in told), caught.value
+
+
+def test_a_folder_and_sets_that_can_not_be_written_are_told(model, tmp_path: Path):
+    with pytest.raises(OSError, match="is a folder; give a file with neurons"):
+        read_neurons(model, tmp_path)
+    neurons = NeuronSet.from_pairs(model, PAIRS, "film")
+    with pytest.raises(ValueError, match=r"ends in '.txt'; neurons are written as .json or .csv"):
+        write_neurons(neurons, tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="2 sets of 2 models"):
+        write_neurons([neurons, neuron_set(3)], tmp_path / "a.json")
+    with pytest.raises(ValueError, match="0 sets"):
+        write_neurons({}, tmp_path / "a.json")

@@ -1,0 +1,192 @@
+"""Sets of neurons as lists that others write and read: JSON, CSV and the same in memory."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tl_taskneurons.models.view import require_same_model, view
+from tl_taskneurons.neurons.given import Sets, named_sets
+from tl_taskneurons.neurons.listed import COLUMNS, NEEDED, as_table, is_whole_set, pairs_of
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.errors import (
+    FileError,
+    InputError,
+    MissingFileError,
+    did_you_mean,
+)
+from tl_taskneurons.runtime.table_files import read_csv, read_table
+
+# Columns that tell the sets of one table apart.
+_GROUPS = ("set", "selection", "task")
+
+
+def write_neurons(neurons: NeuronSet | Sets, path: str | os.PathLike[str]) -> None:
+    """Write neurons as a list that others can read, atomically.
+
+    JSON has ``{"neurons": {"3": [10, 42]}}`` beside the model's fingerprint and shape, several sets
+    ``{"sets": {"NAME": {"3": [10, 42]}}}``; CSV the columns ``layer`` and ``neuron``, and for
+    several sets ``set``, and doesn't say whose they are. Layers and neurons count from 0.
+
+    Args:
+        neurons: a set, or several by name.
+        path: a file that ends in ``.json`` or ``.csv``.
+
+    Raises:
+        ValueError: for another ending, no set, or sets of different models.
+    """
+    alone = isinstance(neurons, NeuronSet)
+    sets = {neurons.name: neurons} if isinstance(neurons, NeuronSet) else named_sets(neurons)
+    ending = Path(path).suffix.lower()
+    if ending not in (".json", ".csv"):
+        raise InputError(f"{path} ends in {ending!r}; neurons are written as .json or .csv.")
+    if len({one.fingerprint for one in sets.values()}) != 1:
+        raise InputError(
+            f"{len(sets)} sets of {len({one.fingerprint for one in sets.values()})} models can't "
+            "be written to one file; give sets of one model."
+        )
+    if ending == ".json":
+        text = _as_json(sets, alone)
+    else:
+        rows = [(name, *pair) for name, one in sets.items() for pair in one]
+        table = pd.DataFrame(rows, columns=["set", *COLUMNS])
+        table = table[[*COLUMNS]] if alone else table
+        text = table.to_csv(index=False, lineterminator="\n")
+    write_atomically(path, lambda temporary: _write(temporary, text))
+
+
+def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
+    """Make a set of neurons that a file or an object lists.
+
+    Understood are: layer to neurons, ``{"3": [10, 42]}``, where a layer may be written as
+    ``"layer_3"`` or ``"model.layers.3.mlp"``; pairs, ``[[3, 10], [3, 42]]``; the neurons of every
+    layer, ``[[], [10], ...]``, or every layer's mask of true and false; and tables with the columns
+    ``layer`` and ``neuron``. Files are JSON, JSON lines, CSV or parquet, or what
+    ``write_neurons`` or ``NeuronSet.save`` wrote.
+
+    Args:
+        model: the model they belong to.
+        source: the file, or what a file would hold; tensors and DataFrames will do.
+        name: for tables and messages; where there are several sets by name, which.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for neurons outside the model, of another model, or given twice; for lists that
+            can be read in two ways; for several sets without a name.
+        TypeError: for something else; the message says what was found and what is needed.
+    """
+    sets = read_sets(model, source)
+    if len(sets) == 1 and name not in sets:
+        found = next(iter(sets.values()))
+        return found.rename(name) if name else found
+    where = _where(source)
+    if not name:
+        raise InputError(f"{where} has {len(sets)} sets; say which: name= one of {[*sets]}.")
+    if name not in sets:
+        raise InputError(f"{where} has no set {name!r}{did_you_mean(name, [*sets])}")
+    return sets[name]
+
+
+def read_sets(model: Any, source: Any) -> dict[str, NeuronSet]:
+    """Return every set that a file or an object lists, by name; raises as ``read_neurons``."""
+    model_view, where = view(model), _where(source)
+    title = ""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        title = path.name.removesuffix(path.suffix)
+        source = _content(path)
+    if isinstance(source, NeuronSet):
+        require_same_model(repr(source), source.fingerprint, model_view)
+        return {source.name: source}
+    if isinstance(source, Mapping) and {"neurons", "sets"} & set(source):  # ours
+        if source.get("fingerprint"):
+            require_same_model(where, source["fingerprint"], model_view)
+        title = source.get("name", title)
+        source = source.get("sets", source.get("neurons"))
+    sets = {}
+    for name, content in _by_name(source, where).items():
+        known = name or title
+        at = f"{name!r} in {where}" if name else where
+        pairs = pairs_of(content, at, model_view)
+        try:
+            sets[known] = NeuronSet.from_pairs(model_view, pairs, known)
+        except InputError as error:
+            raise InputError(f"{at}: {error}") from error
+    return sets
+
+
+def _as_json(sets: Mapping[str, NeuronSet], alone: bool) -> str:
+    def layers(one: NeuronSet, indent: str) -> str:
+        rows = [f'{indent}  "{i}": {json.dumps(j.tolist())}' for i, j in one.layers().items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}" if rows else "{}"
+
+    first = next(iter(sets.values()))
+    head = [
+        f'  "fingerprint": {json.dumps(first.fingerprint)}',
+        f'  "shape": {json.dumps(list(first.mask.shape))}',
+    ]
+    if alone:
+        head.append(f'  "name": {json.dumps(first.name, ensure_ascii=False)}')
+        body = f'  "neurons": {layers(first, "  ")}'
+    else:
+        rows = [
+            f"    {json.dumps(name, ensure_ascii=False)}: {layers(one, '    ')}"
+            for name, one in sets.items()
+        ]
+        body = '  "sets": {\n' + ",\n".join(rows) + "\n  }"
+    return "{\n" + ",\n".join([*head, body]) + "\n}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _where(source: Any) -> str:
+    return str(source) if isinstance(source, str | os.PathLike) else "the list of neurons"
+
+
+def _content(path: Path) -> Any:
+    """What a file lists."""
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give a file with neurons (.json, .csv, .parquet).")
+    if not path.exists():
+        raise MissingFileError(f"No file {path} with neurons (looked from {Path.cwd()}).")
+    ending = path.suffix.lower()
+    if ending == ".safetensors":
+        return NeuronSet.load(path)
+    if ending == ".csv":
+        return read_csv(path)
+    if ending == ".parquet":
+        return read_table(path)
+    if ending not in (".json", ".jsonl"):
+        raise InputError(
+            f"{path} ends in {ending!r}; neurons are read from .json, .jsonl, .csv, .parquet or "
+            ".safetensors. Load other files yourself (of pickles only what you trust) and give "
+            "what they hold."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        if ending == ".json":
+            return json.loads(text)
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except OSError as error:
+        raise FileError(f"{path} can't be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}). {NEEDED}") from error
+
+
+def _by_name(content: Any, where: str) -> dict[str, Any]:
+    """Sets by name; a single one has no name."""
+    content = as_table(content, where)
+    if isinstance(content, pd.DataFrame):
+        varying = [c for c in _GROUPS if c in content and content[c].nunique() > 1]
+        if not varying:
+            return {"": content}
+        return {"/".join(map(str, key)): part for key, part in content.groupby(varying, sort=False)}
+    if isinstance(content, Mapping) and content and all(map(is_whole_set, content.values())):
+        return {str(name): one for name, one in content.items()}
+    return {"": content}
