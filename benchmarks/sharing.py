@@ -26,7 +26,7 @@ import torch.distributed as dist
 from targets import Target
 
 import tl_taskneurons as tn
-from tl_taskneurons.runtime.sharing import Team
+from tl_taskneurons.runtime.roles import Role
 
 TASK, N_PROCESSES = "present_past", 2
 LEARNING_RATE = 1e-3
@@ -45,12 +45,12 @@ def jobs_of(model: Any, n: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def time_of(team: Team, run: Callable[[], object]) -> float:
+def time_of(role: Role, run: Callable[[], object]) -> float:
     """Seconds until both processes are done; both start together."""
-    team.wait()
+    role.wait()
     start = time.perf_counter()
     run()
-    team.wait()
+    role.wait()
     return time.perf_counter() - start
 
 

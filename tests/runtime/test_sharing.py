@@ -21,8 +21,8 @@ import torch
 
 import tl_taskneurons as tn
 from tl_taskneurons.runtime.atomic import write_atomically
-from tl_taskneurons.runtime.roles import acting
-from tl_taskneurons.runtime.sharing import Team, current_team, share_work
+from tl_taskneurons.runtime.roles import acting, current_role
+from tl_taskneurons.runtime.sharing import Team, share_work
 
 # A hang must fail the tests long before anyone stops them.
 SECONDS = 240
@@ -248,7 +248,7 @@ def test_one_process_works_alone(
         assert (team.rank, team.size, team.leads) == (0, 1, True)
         assert torch.equal(tn.score_neurons(model, jobs.WORDS).values, expected)
         assert not torch.distributed.is_initialized()
-    assert current_team().size == 1
+    assert current_role().size == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.runtime.sharing import current_team
+from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.task import Task, Tasks
 
 
@@ -145,7 +145,7 @@ def evaluate_condition(
     if condition.kind == "random" and condition.silenced in listed.names:
         listed = Tasks([listed[condition.silenced]])
     neurons = condition.neurons
-    current_team().require_same(
+    current_role().require_same(
         "evaluate_condition",
         lambda: {
             "neurons": neurons and neurons.mask,

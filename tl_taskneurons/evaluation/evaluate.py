@@ -18,7 +18,7 @@ from tl_taskneurons.neurons.metrics import find_metric
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.runtime.sharing import current_team
+from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.task import OneTask, Task, Tasks, one_task
 
 
@@ -126,7 +126,7 @@ def evaluate_items(
         model_view, task, settings, room=settings.max_new_tokens if generates else 0,
         contrast=metric is not None and (metric.wrong or metric.by_item),
     )  # fmt: skip
-    team = current_team()
+    team = current_role()
     team.require_same(
         "evaluate_items",
         lambda: {

@@ -12,14 +12,14 @@ from tl_taskneurons.models.view import require_same_model
 from tl_taskneurons.neurons.capture import BatchPass
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.runtime.sharing import Team
+from tl_taskneurons.runtime.roles import Role
 
 
 @torch.no_grad()
 def exact(
     runs: Sequence[BatchPass],
     neurons: NeuronSet,
-    team: Team,
+    team: Role,
     progress: Progress,
     add: Callable[[int, int, int, Tensor], None],
 ) -> None:

@@ -113,7 +113,7 @@ def read_sets(model: Any, source: Any) -> dict[str, NeuronSet]:
         at = f"{name!r} in {where}" if name else where
         pairs = pairs_of(content, at, model_view)
         try:
-            sets[known] = NeuronSet.from_pairs(model_view, pairs, known)
+            sets[known] = NeuronSet.from_pairs(model_view.model, pairs, known)
         except InputError as error:
             raise InputError(f"{at}: {error}") from error
     return sets

@@ -16,7 +16,7 @@ from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.runtime.sharing import Team, current_team
+from tl_taskneurons.runtime.roles import Role, current_role
 from tl_taskneurons.tasks.batches import Batch, halves, in_memory
 
 ONE = torch.ones(1, dtype=torch.float32, device="cpu")
@@ -59,7 +59,7 @@ def score_batches(
     if not sum(len(batch.index) for batch in batches):
         raise InputError("There are no examples to score neurons on.")
     scored = _layers(model_view, settings.layers)
-    team = current_team()
+    team = current_role()
     team.require_same(
         "score_batches",
         lambda: {
@@ -198,7 +198,7 @@ def _tokens(batch: Batch, settings: ScoreSettings) -> Bool[Tensor, "batch pos"]:
     return batch.attention_mask if mask is None else mask
 
 
-def _share(batches: Sequence[Batch], team: Team) -> list[Batch]:
+def _share(batches: Sequence[Batch], team: Role) -> list[Batch]:
     """This process's share of batches, which are cut where whole ones can't be shared evenly."""
     waiting, pieces = list(reversed(batches)), []
     most = sum(batch.tokens.numel() for batch in batches) / team.size / 2

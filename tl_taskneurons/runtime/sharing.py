@@ -46,7 +46,7 @@ _ERRORS: dict[str, type[Exception]] = {
 
 @dataclass(frozen=True)
 class Team(Role):
-    """The processes that share their work.
+    """The part of one of several processes that share their work.
 
     Attributes:
         rank: this process, counted from 0.
@@ -58,26 +58,8 @@ class Team(Role):
     size: int = 1
     device: torch.device = torch.device("cpu")
 
-    @property
-    def leads(self) -> bool:
-        """Whether this is the first process, which writes files and shows progress."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other process shares the work."""
-        return self.size == 1
-
     def own(self, costs: Sequence[int]) -> list[int]:
-        """Return this process's share of some pieces of work, of equal cost as far as possible.
-
-        Args:
-            costs: of each piece, above 0.
-
-        Returns:
-            Positions in ``costs``, ascending. Every piece is in one share; shares may be empty,
-            that of the first process only where there is no work.
-        """
+        """Give the dearest pieces out first, each to whom has least to do."""
         loads = [0] * self.size
         mine = []
         for i in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
@@ -88,25 +70,13 @@ class Team(Role):
         return sorted(mine)
 
     def total(self, values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the sum of all processes' tensors, where this one's lies."""
-        if self.size == 1:
-            return values
+        """Sum by ``all_reduce``."""
         summed = values.to(self.device, copy=True)
         dist.all_reduce(summed)
         return summed.to(values.device)
 
     def add_up(self, parameters: Sequence[Tensor], loss: float) -> float:
-        """Sum all processes' gradients and losses, in one exchange.
-
-        Args:
-            parameters: their ``.grad`` becomes the sum; it stays None where no process has one.
-            loss: of this process's share.
-
-        Returns:
-            The sum of the losses.
-        """
-        if self.size == 1:
-            return loss
+        """Sum one flat tensor of all gradients and the loss."""
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         there = [float(p.grad is not None) for p in parameters]
         tail = torch.tensor([*there, loss], dtype=torch.float32, device="cpu")
@@ -120,17 +90,7 @@ class Team(Role):
         return float(tail[-1])
 
     def gather(self, what: str, value: Any) -> list[Any]:
-        """Return what every process tells, in the order of ranks.
-
-        Args:
-            what: what is told; every process must say the same.
-            value: of plain JSON types.
-
-        Raises:
-            ValueError: when the processes are at different places of the program.
-        """
-        if self.size == 1:
-            return [value]
+        """Exchange JSON, padded to one length."""
         text = json.dumps([what, value]).encode()
         length = torch.tensor([len(text)], device=self.device)
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
@@ -153,31 +113,8 @@ class Team(Role):
                 )
         return [value for _, value in told]
 
-    def merge(self, own: Sequence[int], values: Sequence[Any]) -> list[Any]:
-        """Return all shares' results in the order of the pieces of work.
-
-        Args:
-            own: this process's positions, see ``own``.
-            values: their results, of plain JSON types.
-        """
-        found: dict[int, Any] = {}
-        for positions, results in self.gather("the results", [list(own), list(values)]):
-            found.update(zip(positions, results, strict=True))
-        return [found[i] for i in range(len(found))]
-
     def require_same(self, what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
-        """Check that all processes are about to do the same.
-
-        Args:
-            what: what they are about to do.
-            facts: returns what must be equal, by name: short strings and numbers, which messages
-                show, or tensors and lists, of which they show a hash.
-
-        Raises:
-            ValueError: naming what differs, with the values.
-        """
-        if self.size == 1:
-            return
+        """Compare what each process tells."""
         told = self.gather(what, {name: _short(value) for name, value in facts().items()})
         for rank, theirs in enumerate(told):
             differing = [
@@ -193,13 +130,7 @@ class Team(Role):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Leave the context when all processes do; an error in one is raised in all.
-
-        Inside, nothing may be exchanged: the other processes would not know of an error.
-        """
-        if self.size == 1:
-            yield
-            return
+        """Wait at the end, and tell whether an error came."""
         caught: Exception | None = None
         try:
             yield
@@ -218,12 +149,6 @@ class Team(Role):
                 )
 
 
-def current_team() -> Team:
-    """Return the processes that share their work now; outside of ``share_work`` this one alone."""
-    role = current_role()
-    return role if isinstance(role, Team) else Team()
-
-
 def is_launched() -> bool:
     """Whether torchrun started this process as one of several."""
     return dist.is_available() and dist.is_torchelastic_launched() and _number("WORLD_SIZE") > 1
@@ -232,7 +157,7 @@ def is_launched() -> bool:
 @contextmanager
 def share_work(
     device: str | torch.device | None = None, *, wait_minutes: float = 60.0
-) -> Iterator[Team]:
+) -> Iterator[Role]:
     """Share the work of this library's functions among the processes that torchrun started.
 
     While it is open, ``score_neurons``, ``score_items``, ``activation_mean``, ``evaluate``,
@@ -249,7 +174,7 @@ def share_work(
         wait_minutes: how long a process waits for the others before it gives up.
 
     Yields:
-        The team: ``rank``, ``size``, and ``leads``, which is True in the first process.
+        This process's role: ``rank``, ``size``, and ``leads``, which is True in the first process.
 
     Raises:
         ValueError: for an environment that torchrun did not make, fewer GPUs on this machine than
@@ -262,18 +187,18 @@ def share_work(
         return
     began = _begin(device, wait_minutes)
     try:
-        team = _team()
-        with acting(team):
-            yield team
-            team.wait()  # for the first one's files
+        role = _role()
+        with acting(role):
+            yield role
+            role.wait()  # for the first one's files
     finally:
         if began:
             dist.destroy_process_group()
 
 
-def _team() -> Team:
-    if not (dist.is_available() and dist.is_initialized()):
-        return Team()
+def _role() -> Role:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return Role()
     on_gpu = "nccl" in dist.get_backend()
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     return Team(dist.get_rank(), dist.get_world_size(), device)

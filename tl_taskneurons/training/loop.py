@@ -24,7 +24,7 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.atomic import require_writable
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.runtime.sharing import current_team
+from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.batches import Batch
 from tl_taskneurons.tasks.prompts import Item
 from tl_taskneurons.training.examples import examples_of, one_batch, split
@@ -103,7 +103,7 @@ def fit(
     about = _about(key, training, steps, items, model_view)
     path = None if checkpoint is None else Path(checkpoint)
     state = TrainingState(trainee.parameters, optimiser, about, path)
-    team = current_team()
+    team = current_role()
     with team.together():
         if path is not None:
             require_writable(path.parent)
@@ -143,7 +143,7 @@ def fit(
 
 def _save(state: TrainingState) -> None:
     """Write a checkpoint, all processes at once: they go on when the first has written it."""
-    with current_team().together():
+    with current_role().together():
         state.save()
 
 
@@ -183,7 +183,7 @@ def update(
     """
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
-    team = current_team()
+    team = current_role()
     own = [examples[i] for i in team.own([len(item) for item in examples])]
     with team.together():
         for first in range(0, len(own), training.batch_size):
@@ -224,7 +224,7 @@ def _lost(step: int, examples: Sequence[Item], cause: Exception) -> str:
 @torch.no_grad()
 def _mean_loss(model_view: ModelView, items: Sequence[Item], batch_size: int) -> float:
     total = 0.0
-    team = current_team()
+    team = current_role()
     own = [items[i] for i in team.own([len(item) for item in items])]
     with team.together():
         for i in range(0, len(own), batch_size):
