@@ -2,7 +2,8 @@
 
 ``smoke`` shows in a minute that everything runs, ``mini`` is the whole paper in miniature, ``full``
 the same with the power to tell, ``real`` fits models of some hundred million weights and real data
-on a few cores, ``paper`` has the paper's own sizes.
+on a few cores, ``hour`` is a part of that (Table 1 on six tasks) for an hour of one core, ``paper``
+has the paper's own sizes.
 """
 
 from dataclasses import dataclass, replace
@@ -135,6 +136,18 @@ _REAL = replace(
         score_limit=24,
     ),
 )
+_HOUR = replace(
+    _REAL,
+    preset="hour",
+    tasks=("amazon_food", "sst2", "qqp", "tweetqa", "e2e", "commongen"),
+    silenced_samples=1,
+    detections=3,
+    tuned_steps=16,
+    rates=(6e-4,),  # all weights take a third of it
+    n_detect=32,
+    n_test=16,
+    max_new_tokens=24,
+)
 _PAPER = replace(
     _MINI,
     preset="paper",
@@ -172,7 +185,7 @@ _PAPER = replace(
         instructions=("neutral", "own"),
     ),
 )
-PRESETS = {plan.preset: plan for plan in (_SMOKE, _MINI, _FULL, _REAL, _PAPER)}
+PRESETS = {plan.preset: plan for plan in (_SMOKE, _MINI, _FULL, _HOUR, _REAL, _PAPER)}
 
 
 @dataclass(frozen=True)
