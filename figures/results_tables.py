@@ -4,39 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tl_taskneurons.continual.methods import METHODS
-
 HERE = Path(__file__).parent
-# Runs of experiments.table5 with a section of their own: title, what was run, and the command.
-ROWS = {
-    "all-methods": (
-        "All methods for tasks in a row, mini-llama-base (%)",
-        "Four topic tasks with 33 classes, 150 updates of 8 examples a stage, {rows} rows of "
-        "tasks (orders and seeds). Each method's learning rate was chosen on held-out training "
-        "examples of the first order and seed. Chance is 15. Seconds are means over rows on a "
-        "busy machine, so compare them roughly.",
-        "python -m tl_taskneurons.experiments.studies.table5 --out runs/table5 --csv "
-        "figures/table5_all-methods.csv",
-    ),
-    "smollm2-135m": (
-        "Tasks in a row, SmolLM2-135M on real data (%)",
-        "DBPedia, Amazon, Yahoo and AGNews (order 1) and the same with the last two exchanged "
-        "(order 2), 200 training examples and 25 updates of 8 a stage, 24 test items a task, "
-        "{rows} rows (one seed, the same test items): differences below about 12 points may be "
-        "chance, and two rows have no intervals. The rows were run on different days, so compare "
-        "seconds between methods only. "
-        "Neurons are chosen by 24 training examples. Learning rates were chosen by 12 "
-        "updates on DBPedia and then Amazon and 24 held-out training examples of each: seq-lora's "
-        "and o-lora's from 3e-4, 1e-3 and 3e-3, ncft's from 3e-5, 1e-4 and 3e-4 (higher ones were "
-        "worse before), that of seq-ft from 1.1e-5, 3.3e-5, 1e-4 and 3.3e-4; w-ncft and routed "
-        "take that of ncft, per-task that of seq-ft. Guessing gives 7, 20, 10 and 25.",
-        "python -m tl_taskneurons.experiments.studies.table5 --model smollm2-135m --data my_data/ "
-        "--orders order1,order2 \\\n    --methods {methods} --seeds 0 \\\n"
-        "    --train 200 --steps 25 --test 24 --max-chars 200 --score-limit 24 \\\n"
-        "    --out runs/table5-smollm2 \\\n    {rates} \\\n"
-        "    --csv figures/table5_smollm2-135m.csv",
-    ),
-}
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
 # Leng & Xiong 2025, Tables 1, 2, 6 and 7.
 PAPER_TABLE1 = {
@@ -63,57 +31,166 @@ PAPER_TABLE5 = {
 
 def tables(models: list[str]) -> str:
     """Every table that is there."""
-    parts = [make(models) for make in (_table1, _table2, _table8, _table4, _table5)]
-    parts += [_rows(name) for name in ROWS if (HERE / f"table5_{name}.csv").exists()]
-    return "\n".join(part for part in parts if part)
+    makers = (_gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, _table5)
+    return "\n".join(part for part in (make(models) for make in makers) if part)
+
+
+def _command(experiment: str) -> str:
+    """The command that makes a table alone; the rest of it is under "How it was done"."""
+    return f"`... --only {experiment}`\n"
+
+
+def _gates(models: list[str]) -> str:
+    """Whether the models do the tasks, means over tasks and how many pass."""
+    lines = [
+        "### Gates: what was learnt before anything is concluded\n",
+        "Scores are means over tasks (%), losses nats per token; a task passes by score where it "
+        "is above guessing and",
+        "by loss where that fell.\n",
+        "| model | what is tested | zero-shot | after | guessing | loss before | after | pass |",
+        "|---" * 8 + "|",
+    ]
+    for model, table in _each(models, "gates"):
+        for name, part in table.groupby("table", sort=False):
+            passed = int((part["above_floor"].astype(bool) & part["better"].astype(bool)).sum())
+            scores = [100 * part[c].mean() for c in ("zero_shot_score", "score", "floor")]
+            losses = [part[c].mean() for c in ("zero_shot_loss", "loss")]
+            lines.append(
+                f"| {model} | {name} | "
+                + " | ".join(f"{v:.1f}" for v in scores)
+                + " | "
+                + " | ".join(f"{v:.2f}" for v in losses)
+                + f" | {passed} of {len(part)} |"
+            )
+    return _if_filled(lines)
 
 
 def _table1(models: list[str]) -> str:
-    states = ("original", "random", "silenced")
-    return _averages(
-        models, "table1", states, PAPER_TABLE1,
-        "### Table 1 (6): task neurons silenced, 10%\n",
-        ("original", "random silenced", "task silenced"),
-    )  # fmt: skip
+    lines = [
+        "### Table 1 (6): neurons silenced, means over tasks\n",
+        _command("table1"),
+        "Scores in %, then the rise of the task's own loss (nats per token) and of the other "
+        "tasks'. Random neurons are "
+        "as many over all layers (plain) or in each (layer).\n",
+        "| model | share | controls | classification: original | random | task | generation: "
+        "original | random | task "
+        "| loss: random | task | others |",
+        "|---" * 12 + "|",
+    ]
+    for name, values in PAPER_TABLE1.items():
+        lines.append(
+            f"| {name} | 10% | plain | " + " | ".join(f"{v:.1f}" for v in values) + " | | | |"
+        )
+    keys = ["selection", "fraction", "match"]
+    for model, table in _each(models, "table1"):
+        for (selection, fraction, match), part in table.groupby(keys, sort=False):
+            what = "" if selection == "plain" else f", {selection}"
+            cells = _scores(part, ("original", "random", "silenced"))
+            rises = ("loss_rise_random", "loss_rise", "loss_rise_others")
+            cells += [f"{part[column].mean():+.2f}" for column in rises]
+            kind = "plain" if match == "total" else match
+            lines.append(f"| {model} | {fraction:.0%}{what} | {kind} | {' | '.join(cells)} |")
+    return _if_filled(lines, len(PAPER_TABLE1))
+
+
+def _table1_tasks(models: list[str]) -> str:
+    """Task by task at the smallest share, against plain controls."""
+    lines = [
+        "#### The same task by task, smallest share, plain controls\n",
+        "| model | task | score: original | random | task | loss: original | rise: random | task "
+        "| others |",
+        "|---" * 9 + "|",
+    ]
+    for model, table in _each(models, "table1"):
+        first = table[(table["selection"] == "plain") & (table["match"] == "total")]
+        first = first[first["fraction"] == first["fraction"].min()]
+        for task, part in first.groupby("task", sort=False):
+            scores = [_number(100 * part[c].mean()) for c in ("original", "random", "silenced")]
+            losses = [f"{part['loss'].mean():.2f}"]
+            rises = ("loss_rise_random", "loss_rise", "loss_rise_others")
+            losses += [f"{part[c].mean():+.2f}" for c in rises]
+            lines.append(f"| {model} | {task} | {' | '.join(scores)} | {' | '.join(losses)} |")
+    return _if_filled(lines)
 
 
 def _table2(models: list[str]) -> str:
-    states = ("zero_shot", "train_random", "train_task")
-    return _averages(
-        models, "table2", states, PAPER_TABLE2, "### Table 2 (7): task neurons trained, 10%\n",
-        ("zero-shot", "random trained", "task trained"),
-    )  # fmt: skip
+    lines = [
+        "### Table 2 (7): neurons trained, means over tasks\n",
+        _command("table2"),
+        "Scores in %, losses in nats per token. Speed: few updates at one low rate. End point: "
+        "each set at its best rate, "
+        "chosen on held-out examples.\n",
+        "| model | asked | share | controls | rate: random | task | classification: zero-shot | "
+        "random | task "
+        "| generation: zero-shot | random | task | loss: zero-shot | random | task |",
+        "|---" * 15 + "|",
+    ]
+    for name, values in PAPER_TABLE2.items():
+        lines.append(
+            f"| {name} | | 10% | plain | | | " + " | ".join(f"{v:.1f}" for v in values) + " | | | |"
+        )
+    keys = ["question", "fraction", "match"]
+    for model, table in _each(models, "table2"):
+        for (question, fraction, match), part in table.groupby(keys, sort=False):
+            rates = [f"{part[column].iloc[0]:.2g}" for column in ("lr_random", "lr_task")]
+            cells = _scores(part, ("zero_shot", "train_random", "train_task"))
+            if question == "speed":  # nothing is generated, and losses are what is asked
+                cells = [""] * len(cells)
+            losses = ("loss_zero_shot", "loss_random", "loss_task")
+            cells += [f"{part[column].mean():.3f}" for column in losses]
+            kind = "plain" if match == "total" else match
+            about = f"{question}, {part['updates'].iloc[0]} updates"
+            lines.append(
+                f"| {model} | {about} | {fraction:.0%} | {kind} | {' | '.join([*rates, *cells])} |"
+            )
+    return _if_filled(lines, len(PAPER_TABLE2))
 
 
-def _averages(
-    models: list[str], table: str, states: tuple[str, ...], paper: dict[str, tuple[float, ...]],
-    title: str, names: tuple[str, ...],
-) -> str:  # fmt: skip
-    headings = [f"{kind} {name}" for kind in ("classification:", "generation:") for name in names]
-    lines = [title, "| model | " + " | ".join(headings) + " |", "|---" * 7 + "|"]
-    for model, values in paper.items():
-        lines.append(f"| {model} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
-    for model in models:
-        found = read(table, model)
-        if found is None:
-            continue
-        classes = found["metric"] == "accuracy"
-        means = [100 * found.loc[kind, state].mean() for kind in (classes, ~classes)
-                 for state in states]  # fmt: skip
-        lines.append(f"| {model} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
-    return "\n".join(lines) + "\n"
+def _rate_map(models: list[str]) -> str:
+    lines = [
+        "### When task neurons beat random ones\n",
+        _command("rate_map"),
+        "Held-out loss after training random neurons minus that after training as many of the "
+        "task's, in nats per token "
+        "with its 95% interval over tasks; above 0, task neurons are better. In brackets, in how "
+        "many tasks they are.\n",
+    ]
+    n_lines = len(lines)
+    for model, table in _each(models, "rate_map"):
+        updates = sorted(table["updates"].unique())
+        lines += [
+            f"| {model}: share | controls | rate | "
+            + " | ".join(f"{n} updates" for n in updates)
+            + " |",
+            "|---" * (3 + len(updates)) + "|",
+        ]
+        for (fraction, match, lr), part in table.groupby(["fraction", "match", "lr"]):
+            by_updates = part.set_index("updates")
+            cells = [_gap(by_updates.loc[n]) for n in updates]
+            kind = "plain" if match == "total" else match
+            lines.append(f"| {fraction:.1%} | {kind} | {lr:g} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines) if len(lines) > n_lines else ""
+
+
+def _gap(row: pd.Series) -> str:
+    return (
+        f"{row['gap']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] "
+        f"({row['n_above']:.0f} of {row['n_tasks']:.0f})"
+    )
 
 
 def _table8(models: list[str]) -> str:
-    shares = (0.1, 0.3, 0.5, 0.7, 1.0)
+    shares = (0.01, 0.1, 0.3, 0.5, 0.7, 1.0)
     lines = [
         "### Table 8: overlap of the trained tasks' neurons with the unseen tasks' (%)\n",
+        _command("table8"),
         "| model | groups | " + " | ".join(f"{share:.0%}" for share in shares) + " |",
-        "|---" * 7 + "|",
+        "|---" * 8 + "|",
     ]
     for pair, values in PAPER_TABLE8.items():
         lines.append(
-            f"| Llama-2-7b (paper) | {pair} | " + " | ".join(f"{v:.1f}" for v in values) + " |"
+            f"| Llama-2-7b (paper) | {pair} | | " + " | ".join(f"{v:.1f}" for v in values) + " |"
         )
     for model in models:
         found = read("table8", model)
@@ -133,18 +210,19 @@ def _table4(models: list[str]) -> str:
     lines = [
         "### Table 4: similarity of parameters against transfer, over the tuned models\n",
         "The paper: Pearson .79 to .97, Spearman .71 to .83 (six models).\n",
+        _command("table4"),
         "| model | unseen task | Pearson [95%] | Spearman [95%] | models |", "|---" * 5 + "|",
     ]  # fmt: skip
     for model in models:
         found = read("table4", model)
         if found is None:
             continue
-        found = found[(found["reading"] == "masked") & (found["part"] == "all")]
+        found = found[found["reading"] == "masked"]
         for task, part in found.groupby("task", sort=False):
             rows = part.set_index("method")
             cells = [_correlation(rows.loc[method]) for method in ("pearson", "spearman")]
             lines.append(f"| {model} | {task} | {' | '.join(cells)} | {part['n'].iloc[0]} |")
-    return "\n".join(lines) + "\n"
+    return _if_filled(lines)
 
 
 def _correlation(row: pd.Series) -> str:
@@ -154,55 +232,51 @@ def _correlation(row: pd.Series) -> str:
 
 def _table5(models: list[str]) -> str:
     lines = [
-        "### Table 5: tasks in a row, mean score after the last stage (%)\n",
-        "| method | Llama-2-7b (paper, orders 1-3) | " + " | ".join(models) + " |",
-        "|---" * (2 + len(models)) + "|",
-    ]
-    tables = {name: read("table5", name) for name in models}
-    others = [
-        method for table in tables.values() if table is not None
-        for method in table["method"].unique() if method not in PAPER_TABLE5
-    ]  # fmt: skip
-    for method in (*PAPER_TABLE5, *dict.fromkeys(others)):
-        value = PAPER_TABLE5.get(method, "")
-        cells = []
-        for table in tables.values():
-            part = None
-            if table is not None:
-                part = table[(table["method"] == method) & (table["order"] == "all")]
-            if part is None or part.empty:
-                cells.append("")
-                continue
-            cells.append(_percent(part.iloc[0], "cl"))
-        lines.append(f"| {method} | {value} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _rows(name: str) -> str:
-    """A run of ``experiments.table5``: every method under one budget, and the claims."""
-    title, text, command = ROWS[name]
-    found = pd.read_csv(HERE / f"table5_{name}.csv")
-    means = found[found["order"] == "all"]
-    rates = [f"--rate {row['method']}={row['lr']:.4g}" for _, row in means.iterrows()]
-    lines_of_rates = [" ".join(rates[k : k + 4]) for k in range(0, len(rates), 4)]
-    command = command.format(
-        methods=",".join(means["method"]), rates=" \\\n    ".join(lines_of_rates)
-    )
-    lines = [
-        f"### {title}\n",
-        text.format(rows=int(means["rows"].max())) + "\n",
-        f"```\n{command}\n```\n",
-        "| method | what it is | learning rate | after the last stage (CL) | kept (FG) | backward "
-        "transfer | the task alone | seconds |",
+        "### Table 5: tasks in a row (%)\n",
+        _command("table5"),
+        "CL is the mean score after the last stage, alone that of each task trained by itself, "
+        "kept (FG) what is left of "
+        "earlier tasks, guessing taken away.\n",
+        "| model | method | rate | updates | alone | CL | kept (FG) | paper's CL |",
         "|---" * 8 + "|",
     ]
-    for _, row in means.sort_values("cl", ascending=False, kind="stable").iterrows():
-        lines.append(
-            f"| `{row['method']}` | {METHODS[row['method']]} | {row['lr']:.4g} | "
-            f"{_percent(row, 'cl')} | {_percent(row, 'fg')} | {100 * row['bwt']:+.1f} | "
-            f"{100 * row['alone']:.1f} | {row['seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+    for model, table in _each(models, "table5"):
+        means = table[table["order"] == "all"]
+        for _, row in means.iterrows():
+            value = PAPER_TABLE5.get(row["method"], "")
+            lines.append(
+                f"| {model} | `{row['method']}`, {row['instructions']} instructions | "
+                f"{row['lr']:.2g} | "
+                f"{row['updates']:.0f} | {100 * row['alone']:.1f} | {_percent(row, 'cl')} | "
+                f"{_percent(row, 'fg')} | {value} |"
+            )
+    return _if_filled(lines)
+
+
+def _each(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
+    """A table of every model that has it."""
+    found = [(model, read(name, model)) for model in models]
+    return [(model, table) for model, table in found if table is not None]
+
+
+def _if_filled(lines: list[str], n_rows: int = 0) -> str:
+    """The lines as text; nothing where there are no rows but the paper's."""
+    rule = next(k for k, line in enumerate(lines) if line.startswith("|---"))
+    return "\n".join(lines) + "\n" if len(lines) - rule - 1 > n_rows else ""
+
+
+def _scores(part: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    """Means over classification tasks (accuracy), then over generation tasks, in percent."""
+    classes = part["metric"] == "accuracy"
+    return [
+        _number(100 * part.loc[kind, column].mean())
+        for kind in (classes, ~classes)
+        for column in columns
+    ]
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.1f}"
 
 
 def _percent(row: pd.Series, name: str) -> str:

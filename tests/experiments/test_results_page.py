@@ -10,6 +10,7 @@ import pytest
 from claim_tables import ask, deactivation, last_stage
 
 from tl_taskneurons.experiments.claims import claims, frame
+from tl_taskneurons.runtime.table_files import write_csv
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "figures"
@@ -37,15 +38,50 @@ def test_the_page_is_the_one_made_of_the_csv_files(script):
 
 
 def test_the_page_follows_its_tables(script, copy):
+    for file in copy.glob("*_mini-bloom.csv"):
+        file.unlink()
     before = script.page()
-    for name, column in (("table2", "train_task"), ("table5", "cl")):
-        file = copy / f"{name}_mini-llama.csv"
-        table = pd.read_csv(file)
-        table.assign(**{column: 0.98765}).to_csv(file, index=False)
-        after = script.page()
-        assert after != before, name
-        before = after
-    assert "98.8" in before
+    for name, make in TABLES.items():
+        write_csv(copy / f"{name}_mini-bloom.csv", make())
+    page = script.page()
+    assert page != before
+    lines = [line for line in page.splitlines() if line.startswith("| mini-bloom")]
+    assert any("trained | 10.0 | 60.0 | 50.0 | 3.00 | 1.00 | 1 of 2" in line for line in lines)
+    assert any("1% | plain | 98.8 |" in line for line in lines)
+    assert any("`ncft`, neutral instructions | 0.003 | 80 | 97.0 | 91.2" in line for line in lines)
+    assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
+
+
+def gates_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"table": "trained", "task": ["a", "b"], "zero_shot_score": 0.1, "score": 0.6,
+         "floor": 0.5, "zero_shot_loss": 3.0, "loss": 1.0, "above_floor": [True, False],
+         "better": True}
+    )  # fmt: skip
+
+
+def table1() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"task": ["a", "b"], "selection": "plain", "fraction": 0.01, "sample": 0, "match": "total",
+         "metric": ["accuracy", "rougeL"], "original": 0.98765, "random": 0.9, "silenced": 0.5,
+         "loss": 1.0, "loss_rise": 2.0, "loss_rise_random": 0.1, "loss_rise_others": 0.5}
+    )  # fmt: skip
+
+
+def rate_map() -> pd.DataFrame:
+    about = {"fraction": 0.01, "match": "total", "lr": 0.001, "updates": 8}
+    return pd.DataFrame([{**about, "gap": 0.125, "low": 0.1, "high": 0.15, "n_tasks": 6,
+                          "n_above": 5}])  # fmt: skip
+
+
+def rows_table() -> pd.DataFrame:
+    line = {"instructions": "neutral", "method": "ncft", "order": "all", "lr": 0.003,
+            "updates": 80, "alone": 0.97}  # fmt: skip
+    spans = {f"{name}{end}": 0.912 for name in ("cl", "fg") for end in ("", "_low", "_high")}
+    return pd.DataFrame([{**line, **spans}])
+
+
+TABLES = {"gates": gates_table, "table1": table1, "rate_map": rate_map, "table5": rows_table}
 
 
 def test_verdicts_fill_the_first_screen(script, copy):

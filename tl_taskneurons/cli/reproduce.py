@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -67,7 +68,7 @@ class Run:
         out: folder (default: runs/reproduce/MODEL).
         workers: processes (default: one per core for mini models on the CPU, else 1).
         also: folders of reproductions with other models, for claim C11.
-        csv: also write the tables as CSV into this folder.
+        csv: also write the tables as CSV, and the figures, into this folder.
         tuned: model for Table 1: a name, or base, all or lora (default: by the model).
         dtype: of the weights.
         device: cpu, cuda ... (default: the first GPU, else the CPU).
@@ -255,12 +256,15 @@ def _effect(verdict: "claims.Verdict") -> str:
 
 
 def _write_csv(run: Path, model: str, folder: Path) -> None:
+    """Write a run's tables and figures into a folder, named after the model."""
     from tl_taskneurons.runtime.table_files import read_table, write_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     ending = model.split("/")[-1]
     for file in sorted(run.glob("*.parquet")):
         write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
+    for file in sorted(run.glob("*.png")):
+        copyfile(file, folder / f"{file.stem}_{ending}.png")
 
 
 def _show_plan(found: "Estimate", workers: int) -> None:
