@@ -1,191 +1,140 @@
-"""How good rankings and sets of neurons are, over the built-in tasks that a model can do.
+"""How good rankings of neurons are, method by method, on tasks that a model can do.
 
     python benchmarks/methods.py --out build/methods [--model smollm2-135m] [--tasks a,b]
-        [--examples 24] [--test 32] [--others 4] [--curves]
         [--table figures/methods_smollm2-135m.csv]
 
-A task is one that the model can do when its best prompt gives at least ``--least`` on training
-examples; the prompt, the sets and their limits are chosen on training examples, everything in the
-table is measured on test examples. One file for each task under ``--out``: a run that was stopped
-goes on with the tasks that are missing.
+Each method scores a task's neurons on training examples; test examples say what the task loses
+without the top of the ranking (necessity), keeps with it alone (sufficiency), and what other tasks
+lose without it (harm): areas of ``ablation_curves``. Single neurons are ablated one by one to see
+how well the scores foresee it. A run that was stopped goes on.
 """
 
-import argparse
 import time
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import torch
+from methods_setup import Setting, cells, parsed, save, setting_of
 
 import tl_taskneurons as tn
+from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.stored import stored
 
-SHOTS = (0, 4)
-SHARES = (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0)
-
-# Tasks that share their answers' kind with the task are asked as one family.
-SIBLINGS = {
-    "city_country": ("country_capital", "landmark_country"),
-    "country_capital": ("city_country", "landmark_country"),
-    "landmark_country": ("city_country", "country_capital"),
-    "present_past": ("verb_ing",), "verb_ing": ("present_past",),
-    "english_french": ("english_spanish", "english_german"),
-    "english_spanish": ("english_french", "english_german"),
-    "english_german": ("english_french", "english_spanish"),
-}  # fmt: skip
-
-
-def save(path: Path, table: pd.DataFrame) -> None:
-    """Write a table where none stands half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    table.to_csv(part, index=False)
-    part.replace(path)
+# Name in the table: method and options of scoring.
+METHODS = {
+    "grad_act": ("grad_act", {}),
+    "grad_act, signed": ("grad_act", {"signed": True}),
+    "relp, signed": ("relp", {"signed": True}),
+    "ig_inputs, signed": ("ig_inputs", {"signed": True, "steps": 3, "ablation": "resample"}),
+    "activation": ("activation", {}),
+    "activation_weight": ("activation_weight", {}),
+    "frequency": ("frequency", {}),
+    "weight_norm": ("weight_norm", {}),
+    "random": ("random", {}),
+}
+OTHERS = 2
 
 
-def training_value(model: Any, task: tn.Task, prompt: tn.Prompt, limit: int) -> float:
-    """The score on training examples."""
-    held = replace(task, test=task.train[:limit], train=task.train[limit:])
-    return float(tn.evaluate(model, held, prompt=prompt, share_prefix=True)["value"][0])
+def scored(setting: Setting, task: tn.Task, name: str) -> tuple[tn.NeuronScores, float]:
+    """Score by a method, or read it; also what that cost in forward passes."""
+    method, options = METHODS[name]
+    stem = name.replace(", ", "_")
+    cost = setting.folder / "costs" / f"{task.name}_{stem}.csv"
 
-
-def doable(model: Any, tasks: Sequence[tn.Task], given: argparse.Namespace) -> pd.DataFrame:
-    """Each task's best number of demonstrations by training examples, and its value there."""
-    rows = []
-    for task in tasks:
-        values = {
-            shots: training_value(model, task, tn.Prompt(shots=shots), given.examples)
-            for shots in SHOTS
-        }
-        best = max(SHOTS, key=lambda shots: values[shots])
-        rows.append({"task": task.name, "shots": best, "train": values[best]})
-    return pd.DataFrame(rows)
-
-
-def measured(
-    model: Any, task: tn.Task, others: Sequence[tn.Task], prompt: tn.Prompt,
-    neurons: tn.NeuronSet, given: argparse.Namespace,
-) -> dict[str, float]:  # fmt: skip
-    """What silencing a set does to the test examples of a task and of the others, in points."""
-    options: Any = {"prompt": prompt, "limit": given.test, "share_prefix": True}
-    before = tn.evaluate(model, [task, *others], **options)["value"]
-    with tn.deactivate(model, neurons):
-        after = tn.evaluate(model, [task, *others], **options)["value"]
-    lost = (before - after) * 100
-    floor = 1 / len(task.labels) if task.labels else 0.0
-    return {
-        "n_neurons": len(neurons), "plain": 100 * before[0], "left": 100 * after[0],
-        "taken": float((before[0] - after[0]) / max(before[0] - floor, 1e-9)),
-        "others_lose": float(lost[1:].mean()), "others_lose_most": float(lost[1:].max()),
-    }  # fmt: skip
-
-
-def compare(
-    model: Any, task: tn.Task, others: Sequence[tn.Task], known: dict[str, tn.NeuronScores],
-    prompt: tn.Prompt, given: argparse.Namespace,
-) -> pd.DataFrame:  # fmt: skip
-    """One row for each ranking and selection of a task."""
-    rows: list[dict[str, Any]] = []
-
-    def add(method: str, seconds: float, **columns: Any) -> None:
-        rows.append(
-            {"model": given.model, "task": task.name, "shots": prompt.shots, "method": method,
-             "seconds": round(seconds, 1), **columns}
+    def compute() -> tn.NeuronScores:
+        start = time.process_time()
+        scores = tn.score_neurons(
+            setting.model, task, method, prompt=setting.prompts[task.name],
+            limit=setting.sizes.score, **options,
         )  # fmt: skip
+        save(cost, pd.DataFrame({"seconds": [time.process_time() - start]}))
+        return scores
 
-    spared = [other for other in others if other.name not in SIBLINGS.get(task.name, ())]
-    start = time.process_time()
-    limits = tn.Limits(goal=given.goal, outside=(0.01, 0.03), checks=16)
-    question = tn.Question(prompt=prompt, n_score=given.examples, n_held=given.examples)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = tn.find_neurons(
-            model, task, spared[: given.others], limits=limits, question=question, known=known
-        )
-    seconds = time.process_time() - start
-    add("find_neurons", seconds, reached=found.reached,
-        **measured(model, task, spared, prompt, found.neurons, given))  # fmt: skip
-    for name in ("exclusive", "exclude"):
-        chosen = tn.select(known, name, fraction=0.01)[task.name]
-        add(f"{name} 1%", 0.0, **measured(model, task, spared, prompt, chosen, given))
-    size = len(found.neurons)
-    plain = known[task.name].top(n=size)
-    add("top, as many", 0.0, **measured(model, task, spared, prompt, plain, given))
-    drawn = found.neurons.random_like(0)
-    add("random, as many", 0.0, **measured(model, task, spared, prompt, drawn, given))
-    if given.curves:
-        rankings = {"grad_act": known[task.name]}
-        for name in given.methods:
-            rankings[name] = tn.score_neurons(
-                model, task, name, prompt=prompt, limit=given.examples
-            )
-        rankings["grad_act, signed"] = tn.score_neurons(
-            model, task, prompt=prompt, limit=given.examples, signed=True
-        )
-        curves = tn.ablation_curves(
-            model, task, rankings, others=spared[: given.others], fractions=SHARES,
-            metric="log_prob", prompt=prompt, limit=given.test // 2, share_prefix=True,
-        )  # fmt: skip
-        for row in curves.areas.to_dict("records"):
-            name = f"ranking: {row.pop('ranking')}"
-            add(name, 0.0, **{str(column): value for column, value in row.items()})
-    return pd.DataFrame(rows)
+    scores = stored(
+        setting.folder / "scores" / f"{task.name}_{stem}.ranking.safetensors", compute,
+        load=tn.NeuronScores.load, save=lambda path, found: found.save(path),
+    )  # fmt: skip
+    return scores, float(pd.read_csv(cost)["seconds"][0])
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--data", default="builtin")
-    parser.add_argument("--tasks", default="", help="names with commas; by default all")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tasks' files")
-    parser.add_argument("--table", type=Path, help="where to write the whole table")
-    parser.add_argument("--examples", type=int, default=24, help="to score, and to hold out")
-    parser.add_argument("--test", type=int, default=32, help="test examples of each task")
-    parser.add_argument("--others", type=int, default=4, help="other tasks in search and curves")
-    parser.add_argument("--goal", type=float, default=0.95, help="on held-out training examples")
-    parser.add_argument("--least", type=float, default=0.4, help="a task that can be done")
-    parser.add_argument("--curves", action="store_true", help="areas of rankings as well")
-    parser.add_argument("--methods", nargs="*", default=["activation", "random"])
-    return parser.parse_args(argv)
+def forward_seconds(setting: Setting, task: tn.Task) -> float:
+    """The seconds of a forward pass over the examples that are scored."""
+
+    def compute() -> pd.DataFrame:
+        start = time.process_time()
+        tn.evaluate(setting.model, task, split="train", prompt=setting.prompts[task.name],
+                    limit=setting.sizes.score, metric="loss")  # fmt: skip
+        return pd.DataFrame({"seconds": [time.process_time() - start]})
+
+    path = setting.folder / "costs" / f"{task.name}.csv"
+    return float(stored(path, compute, load=pd.read_csv, save=save)["seconds"][0])
+
+
+def ours(setting: Setting, task: tn.Task, own: tn.NeuronScores) -> tn.NeuronScores:
+    """The signed effects of a task's neurons, with 0 in the top 3% of other tasks' scores."""
+    rivals = [setting.scores(rival) for rival in setting.rivals(task)]
+    taken = torch.stack([rival.top(fraction=0.03).mask for rival in rivals]).any(0)
+    return tn.NeuronScores(
+        own.side("help").values.masked_fill(taken, 0.0), own.fingerprint, own.name
+    )
+
+
+def rank(setting: Setting, name: str) -> pd.DataFrame:
+    """Compare the methods on one task; one row each."""
+    task = next(task for task in setting.tasks if task.name == name)
+    sizes, prompt = setting.sizes, setting.prompts[name]
+    passes = forward_seconds(setting, task)
+    found = {method: scored(setting, task, method) for method in METHODS}
+    rankings = {method: scores for method, (scores, _) in found.items()}
+    costs = {method: seconds / passes for method, (_, seconds) in found.items()}
+    extra = "grad_act, signed, outside others' top 3%"
+    rankings[extra] = ours(setting, task, rankings["grad_act, signed"])
+    costs[extra] = costs["grad_act, signed"] * (1 + len(setting.rivals(task)))
+    curves = tn.ablation_curves(
+        setting.model, task, rankings, fractions=sizes.shares, metric="log_prob",
+        others=same_prompt(setting, task), prompt=prompt, limit=sizes.curve, share_prefix=True,
+    )  # fmt: skip
+    table = curves.areas.rename(columns={"ranking": "method"})
+    sample = sampled(setting, rankings["grad_act"])
+    exact = tn.score_neurons(
+        setting.model, task, "exact", neurons=sample, prompt=prompt, limit=sizes.exact
+    ).values[sample.mask]
+    foreseen = {
+        method: pd.Series(scores.values.abs()[sample.mask]).corr(pd.Series(exact), "spearman")
+        for method, scores in rankings.items()
+    }
+    table.insert(0, "model", setting.name)
+    table.insert(1, "task", name)
+    table["spearman"] = table["method"].map(foreseen)
+    table["forward_passes"] = table["method"].map(costs)
+    return table
+
+
+def same_prompt(setting: Setting, task: tn.Task) -> list[tn.Task]:
+    """The other tasks whose harm is measured, which read the task's form of prompt best too."""
+    prompt = setting.prompts[task.name]
+    others = setting.others(task)
+    alike = [other for other in others if setting.prompts[other.name] == prompt]
+    return [*alike, *(other for other in others if other not in alike)][:OTHERS]
+
+
+def sampled(setting: Setting, scores: tn.NeuronScores) -> tn.NeuronSet:
+    """Neurons to ablate one by one: the top of the usual score, and as many at random."""
+    half = setting.sizes.sample // 2
+    top = scores.top(n=half)
+    lottery = torch.rand(scores.values.shape, generator=torch.Generator().manual_seed(0))
+    drawn = tn.NeuronScores(
+        lottery.masked_fill(top.mask, 0.0), view(setting.model).fingerprint, "drawn"
+    )
+    return top | drawn.top(n=half)
 
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
-    """Run what is missing, and put the tasks' tables together."""
-    given = parsed(argv)
-    model = tn.load_model(given.model, device="cpu")
-    names = [name for name in given.tasks.split(",") if name]
-    tasks = tn.load_tasks(given.data, names or None)
-    gate = stored(
-        given.out / "gate.csv", lambda: doable(model, tasks, given), load=pd.read_csv, save=save
-    ).set_index("task")
-    chosen = [task for task in tasks if gate.loc[task.name, "train"] >= given.least]
-    # One form of prompt for all, so that tasks differ in what they ask alone.
-    prompt = tn.Prompt(shots=int(gate.loc[[task.name for task in chosen], "shots"].mode()[0]))
-    known: dict[str, tn.NeuronScores] = {}
-    for task in chosen:
-        known[task.name] = stored(
-            given.out / f"{task.name}.safetensors",
-            lambda task=task: tn.score_neurons(model, task, prompt=prompt, limit=given.examples),
-            load=tn.NeuronScores.load, save=lambda path, scores: scores.save(path),
-        )  # fmt: skip
-    tables = []
-    for task in chosen:
-        others = [other for other in chosen if other.name != task.name]
-        table = stored(
-            given.out / f"{task.name}.csv",
-            lambda task=task, others=others: compare(model, task, others, known, prompt, given),
-            load=pd.read_csv, save=save,
-        )  # fmt: skip
-        tables.append(table)
-        print(table.round(3).to_string(index=False), flush=True)  # noqa: T201
-    whole = pd.concat(tables, ignore_index=True)
-    if given.table:
-        save(given.table, whole.round(4))
-    return whole
+    """Compare what is missing, and put the tasks' tables together."""
+    given = parsed(argv, __doc__)
+    setting = setting_of(given)
+    names = [task.name for task in setting.tasks]
+    return cells(setting.folder / "rankings", names, lambda name: rank(setting, name), given.table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tl_taskneurons.analysis.search import GoalNotReachedWarning, _Search
 from tl_taskneurons.builtin.planted import planted_model
 from tl_taskneurons.tasks.task import Example, Task
 
-QUESTION = tn.Question(n_score=16, n_held=16)
+QUESTION = tn.Question(n_score=16, n_held=16, n_spared=16)
 # Everything must go: a smaller set leaves some of the answers right.
 ALL = tn.Limits(goal=1.0, budget=12)
 
@@ -95,10 +95,10 @@ class Ledger(Probe):
     def effects(self, silenced: tn.NeuronSet) -> torch.Tensor:
         return self.takes
 
-    def toll(self, silenced: tn.NeuronSet) -> Toll:
+    def toll(self, silenced: tn.NeuronSet, least: float = 0.0) -> Toll:
         taken = round(float(self.takes[silenced.mask].sum()), 6)
         harm = round(float(self.harms[silenced.mask].sum()), 6)
-        return Toll(1 - taken, taken, harm, harm, "other" if harm else "", 0.0)
+        return Toll(1 - taken, taken, 0.0, harm, harm, "other" if harm else "", 0.0)
 
 
 def searched(model: Any, takes: list[float], harms: list[float], **limits: Any) -> Any:

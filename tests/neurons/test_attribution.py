@@ -25,9 +25,10 @@ CLASSES = [(name, "bridge") for name in helpers.ARCHITECTURES] + [
     for name in helpers.HOOKED_ARCHITECTURES
 ]
 DATA_METHODS = (
-    "grad_act", "grad_act_abs", "grad_act_mean", "integrated_gradients", "activation", "frequency",
+    "grad_act", "grad_act_abs", "grad_act_mean", "integrated_gradients", "ig_inputs", "activation",
+    "activation_weight", "frequency",
 )  # fmt: skip
-GRADIENT_METHODS = DATA_METHODS[:4]
+GRADIENT_METHODS = DATA_METHODS[:5]
 
 
 def is_close(values: Tensor, expected: Any, tolerance: float = 1e-6) -> bool:
@@ -148,6 +149,13 @@ def test_activation_baselines_on_paper():
     assert is_close(score_items(model, items, "activation"), [[6 / 5, 12 / 5, 0.5 / 5]])
     assert is_close(score_items(model, items, "frequency"), [[1.0, 1.0, 1 / 5]])
     assert is_close(score_items(model, items[:1], "frequency"), [[1.0, 1.0, 0.0]])
+
+
+def test_activation_times_weight_on_paper():
+    # Squared activations summed over 4 tokens 0 and one token 1, times squared output norms.
+    model, items = micro.one_layer(), [ITEMS[0], ITEMS[3]]
+    sums = [8 * (2 * LN3) ** 2, 32 * (LN3 / 2) ** 2, 0.25 * 16]
+    assert is_close(score_items(model, items, "activation_weight"), [[x / 5 for x in sums]])
 
 
 def test_weight_norm_on_paper_needs_no_tokenizer():

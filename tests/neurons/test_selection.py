@@ -59,3 +59,19 @@ def test_bad_selections():
         if name != "plain":
             with pytest.raises(ValueError, match="there is only \\['a'\\]"):
                 select({"a": BOTH["a"]}, name)
+
+
+def test_lape_takes_neurons_that_fire_in_few_tasks():
+    # Of 60 frequencies the top 5% are .9 and above. Neuron 0 fires in task a alone, 3 in c alone,
+    # 2 in a and b, 1 in all; so the three of least entropy are 0, 3 and 2.
+    rows = {"a": [0.9, 0.95, 0.9, 0.0], "b": [0.0, 0.95, 0.9, 0.0], "c": [0.0, 0.95, 0.2, 0.9]}
+    found = {
+        name: NeuronScores(torch.tensor([[*row, *[0.0] * 16]]), "m", name, "frequency")
+        for name, row in rows.items()
+    }
+    few = {name: [j for _, j in members] for name, members in select(found, "lape", 0.15).items()}
+    assert few == {"a": [0, 2], "b": [2], "c": [3]}
+    with pytest.raises(ValueError, match="'lape' at fraction 0.1 leaves no neurons for task 'b'"):
+        select(found, "lape", 0.1)
+    with pytest.raises(ValueError, match="the scores of 'a' are of method 'grad_act'"):
+        select(BOTH, "lape", 0.1)

@@ -39,23 +39,40 @@ class Question:
             ``"loss"`` is also what the goal is measured in.
         ablation: as in ``deactivate``; ``"mean"`` takes the means over the task's examples.
         positions: as in ``deactivate``.
-        prompt: how examples become text.
+        prompt: how examples become text; where tasks differ in it, by task name.
         n_score: training examples that effects are taken on.
-        n_held: further training examples that goal and harm are measured on.
+        n_held: further training examples that the goal is measured on.
+        n_spared: training examples of each other task that harm is measured on.
     """
 
     metric: str | Callable[..., Any] = "loss"
     ablation: str | Tensor = "zero"
     positions: Positions = "all"
-    prompt: Prompt = Prompt()
+    prompt: Prompt | Mapping[str, Prompt] = Prompt()
     n_score: int = 24
-    n_held: int = 32
+    n_held: int = 64
+    n_spared: int = 32
 
     def __post_init__(self) -> None:
-        if self.n_score < 1 or self.n_held < 1:
+        if min(self.n_score, self.n_held, self.n_spared) < 1:
             raise InputError(
-                f"n_score is {self.n_score} and n_held {self.n_held}; both must be at least 1."
+                f"n_score is {self.n_score}, n_held {self.n_held} and n_spared {self.n_spared}; "
+                "each must be at least 1."
             )
+
+    def prompt_of(self, task: Task) -> Prompt:
+        """How a task's examples become text.
+
+        Raises:
+            ValueError: for a task that none is given for.
+        """
+        if isinstance(self.prompt, Prompt):
+            return self.prompt
+        if task.name not in self.prompt:
+            raise InputError(
+                f"Question has prompts by task name, but none for {task.name!r}; give one."
+            )
+        return self.prompt[task.name]
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,9 @@ class Toll:
     Attributes:
         value: of the task's metric.
         taken: share of the task's value above chance that is gone, at most 1.
-        harm: what the other tasks lose of their scores, the mean over tasks (of 1).
+        error: its standard error over examples.
+        harm: what the other tasks lose of their scores, the mean over tasks (of 1). This and the
+            rest is NaN where a set that takes too little was not measured further.
         worst: what the one that loses most loses.
         worst_task: its name.
         text_harm: rise of the loss of plain text, the largest over texts, in nats per token.
@@ -73,13 +92,14 @@ class Toll:
 
     value: float
     taken: float
-    harm: float
-    worst: float
-    worst_task: str
-    text_harm: float
+    error: float = 0.0
+    harm: float = float("nan")
+    worst: float = float("nan")
+    worst_task: str = ""
+    text_harm: float = float("nan")
 
 
-def halves(task: Task, question: Question) -> tuple[Task, Task]:
+def halves(task: Task, question: Question, n_held: int | None = None) -> tuple[Task, Task]:
     """Cut a task's training examples: one part to take effects on, one to measure on.
 
     The second part is the test split of the task that is returned; its demonstrations come from
@@ -89,14 +109,15 @@ def halves(task: Task, question: Question) -> tuple[Task, Task]:
         ValueError: for fewer than four training examples.
     """
     examples, n_score = task.train, question.n_score
+    n_held = question.n_held if n_held is None else n_held
     if len(examples) < 4:
         raise InputError(
             f"Task {task.name!r} has {len(examples)} training examples; the search needs at least "
             "4, to take effects on some and to measure on others."
         )
-    if len(examples) < n_score + question.n_held:
+    if len(examples) < n_score + n_held:
         n_score = min(n_score, len(examples) // 2)
-    held = examples[n_score : n_score + question.n_held]
+    held = examples[n_score : n_score + n_held]
     rest = (*examples[:n_score], *examples[n_score + len(held) :])
     return replace(task, train=examples[:n_score]), replace(task, train=rest, test=held)
 
@@ -109,13 +130,13 @@ class Probe:
     ) -> None:
         self.model, self.question = model, question
         self.scored, self.held = halves(task, question)
-        parts = [halves(other, question) for other in others]
+        parts = [halves(other, question, question.n_spared) for other in others]
         self.ablation = question.ablation
         if isinstance(self.ablation, str) and self.ablation == "mean":
-            self.ablation = activation_mean(model, self.scored, prompt=question.prompt)
+            self.ablation = activation_mean(model, self.scored, prompt=question.prompt_of(task))
         self.metric = None if question.metric == "loss" else question.metric
         self.floor = _floor(task, self.metric)
-        self.plain = self._value(self.held, self.metric)
+        self.plain, _ = self._value(self.held, self.metric)
         if self.plain - self.floor < _LEAST:
             raise InputError(
                 f"{task.name!r} is at {self.plain:.3g} on held-out training examples, and chance "
@@ -124,7 +145,7 @@ class Probe:
             )
         self.spared: list[tuple[Task, Task, float]] = []
         for before, held in parts:
-            value = self._value(held, None)
+            value, _ = self._value(held, None)
             if held.metric != "loss" and value - _floor(held, None) < _LEAST:
                 warnings.warn(
                     f"The model can't do {held.name!r}, which must not be harmed: it is at "
@@ -142,18 +163,20 @@ class Probe:
 
     def rivals(self, known: Mapping[str, NeuronScores] | None = None) -> list[NeuronScores]:
         """Score the neurons for the tasks to spare, but those whose scores are known."""
-        known = known or {}
-        missing = [scored for scored, _, _ in self.spared if scored.name not in known]
-        found: dict[str, NeuronScores] = dict(known)
-        if missing:
-            found |= score_tasks(self.model, missing, prompt=self.question.prompt)
+        found: dict[str, NeuronScores] = dict(known or {})
+        missing: dict[Prompt, list[Task]] = {}
+        for scored, _, _ in self.spared:
+            if scored.name not in found:
+                missing.setdefault(self.question.prompt_of(scored), []).append(scored)
+        for prompt, tasks in missing.items():
+            found |= score_tasks(self.model, tasks, prompt=prompt)
         return [found[scored.name] for scored, _, _ in self.spared]
 
     def effects(self, silenced: NeuronSet) -> Float[Tensor, "layer d_mlp"]:
         """How much each neuron helps the task while others are silenced; 0 where it doesn't."""
         options: Any = {
             "metric": self.question.metric, "ablation": self.ablation,
-            "positions": self.question.positions, "prompt": self.question.prompt,
+            "positions": self.question.positions, "prompt": self.question.prompt_of(self.scored),
         }  # fmt: skip
         if not len(silenced):
             scores = score_neurons(self.model, self.scored, signed=True, **options)
@@ -162,11 +185,20 @@ class Probe:
                 scores = score_neurons(self.model, self.scored, signed=True, **options)
         return scores.side("help").values
 
-    def toll(self, silenced: NeuronSet) -> Toll:
-        """Measure what silencing a set costs."""
+    def toll(self, silenced: NeuronSet, least: float = 0.0) -> Toll:
+        """Measure what silencing a set costs.
+
+        Args:
+            silenced: the set.
+            least: where less than this share is taken, the others aren't measured.
+        """
         with self._silenced(silenced):
-            value = self._value(self.held, self.metric)
-            after = [self._value(held, None) for _, held, _ in self.spared]
+            value, error = self._value(self.held, self.metric)
+            above = self.plain - self.floor
+            taken, error = min(1.0, (self.plain - value) / above), error / above
+            if taken < least:
+                return Toll(value, taken, error)
+            after = [self._value(held, None)[0] for _, held, _ in self.spared]
         losses, texts = {"": 0.0}, [0.0]
         for (_, held, before), now in zip(self.spared, after, strict=True):
             if held.metric == "loss":
@@ -174,9 +206,8 @@ class Probe:
             else:
                 losses[held.name] = max(0.0, before - now)
         worst = max(losses, key=lambda name: losses[name])
-        n_tasks = max(1, len(losses) - 1)
-        taken = min(1.0, (self.plain - value) / (self.plain - self.floor))
-        return Toll(value, taken, sum(losses.values()) / n_tasks, losses[worst], worst, max(texts))
+        harm = sum(losses.values()) / max(1, len(losses) - 1)
+        return Toll(value, taken, error, harm, losses[worst], worst, max(texts))
 
     def mask(self, rivals: Sequence[NeuronScores], share: float) -> Bool[Tensor, "layer d_mlp"]:
         """Return the neurons in another task's top share."""
@@ -187,7 +218,8 @@ class Probe:
             self.model, neurons, ablation=self.ablation, positions=self.question.positions
         )
 
-    def _value(self, task: Task, metric: str | Callable[..., Any] | None) -> float:
+    def _value(self, task: Task, metric: str | Callable[..., Any] | None) -> tuple[float, float]:
+        """A task's mean over examples, and its standard error."""
         # A prefix that all prompts share runs once, where silencing can be done without the rest.
         simple = (
             metric is None
@@ -195,11 +227,12 @@ class Probe:
             and (isinstance(self.ablation, Tensor) or self.ablation == "zero")
         )
         frame = evaluate_items(
-            self.model, task, split="test", prompt=self.question.prompt, metric=metric,
+            self.model, task, split="test", prompt=self.question.prompt_of(task), metric=metric,
             share_prefix=simple,
         )  # fmt: skip
         column = "loss" if metric is None and task.metric == "loss" else "score"
-        return float(frame[column].mean())
+        values = frame[column]
+        return float(values.mean()), float(values.std(ddof=0) / len(values) ** 0.5)
 
 
 def _floor(task: Task, metric: str | Callable[..., Any] | None) -> float:

@@ -37,32 +37,42 @@ class Limits:
 
     Attributes:
         goal: share of the task's value above chance that silencing the set must take.
+        margin: how many standard errors more than the goal it must take on held-out examples, so
+            that it takes as much on new ones; a set that leaves nothing above chance will do.
         budget: the most neurons; None stands for 0.2% of all, but at least 32.
         harm: the most that the other tasks may lose of their scores, the mean over them (of 1).
         harm_each: the most that any one of them may lose (of 1).
         text_harm: the most that the loss of plain text (a task of metric ``"loss"``) may rise, in
             nats per token.
         outside: neurons in another task's top share are no candidates: the shares to try, of 1.
+        first: how many neurons the first round adds.
         checks: how many smaller sets are tried when the goal is reached.
     """
 
     goal: float = 0.9
+    margin: float = 1.0
     budget: int | None = None
     harm: float = 0.02
     harm_each: float = 0.10
     text_harm: float = 0.05
     outside: tuple[float, ...] = (0.01, 0.03)
+    first: int = 1
     checks: int = 24
 
     def __post_init__(self) -> None:
         if not 0 < self.goal <= 1:
             raise InputError(f"goal is {self.goal}; it is a share and must be in (0, 1].")
-        if self.budget is not None and self.budget < 1:
-            raise InputError(f"budget is {self.budget}; it must be at least 1 neuron.")
-        if min(self.harm, self.harm_each, self.text_harm, self.checks) < 0:
+        for name, number in {"budget": self.budget, "first": self.first}.items():
+            if number is not None and number < 1:
+                raise InputError(f"{name} is {number}; it must be at least 1 neuron.")
+        if min(self.margin, self.harm, self.harm_each, self.text_harm, self.checks) < 0:
             raise InputError(f"{self} has a limit below 0.")
         if not self.outside or not all(0 < share < 1 for share in self.outside):
             raise InputError(f"outside is {self.outside}; give at least one share in (0, 1).")
+
+    def reached(self, toll: Toll) -> bool:
+        """Whether a set takes enough."""
+        return toll.taken >= 1.0 or toll.taken - self.margin * toll.error >= self.goal
 
     def allows(self, toll: Toll) -> bool:
         """Whether the harm is within its bounds."""
@@ -88,12 +98,15 @@ class FoundNeurons:
         curve: one row per set that was tried, in order: ``outside, step`` (``"grow"`` or
             ``"prune"``), ``n_neurons, kept`` (False where it harmed too much, or, when pruning,
             fell below the goal), and the fields of ``Toll``.
+        order: the neurons ``(layer, j)`` in the order of their choice, so that the first few are
+            the best set of that size that the search knows.
     """
 
     neurons: NeuronSet
     reached: bool
     toll: Toll
     curve: pd.DataFrame = field(repr=False)
+    order: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return (
@@ -166,15 +179,17 @@ def find_neurons(
             _Search(probe, limits, share, probe.mask(rivals, share)).run()
             for share in bar.track(limits.outside)
         ]
-    best = max(runs, key=lambda run: run.rank(limits.goal))
-    reached = best.toll.taken >= limits.goal
+    best = max(runs, key=_Search.rank)
+    reached = limits.reached(best.toll)
     info = {
         "task": task.name, "method": "find_neurons", "others": list(listed.names),
         "outside": best.outside, **asdict(best.toll), "goal": limits.goal, "reached": reached,
     }  # fmt: skip
     neurons = NeuronSet(best.chosen, view(model).fingerprint, task.name, info)
     curve = pd.concat([pd.DataFrame(run.rows) for run in runs], ignore_index=True)
-    found = FoundNeurons(neurons, reached, best.toll, curve)
+    d_mlp = neurons.mask.shape[1]
+    order = tuple(divmod(place, d_mlp) for place in best.order)
+    found = FoundNeurons(neurons, reached, best.toll, curve, order)
     if not reached:
         warnings.warn(
             f"The goal of {limits.goal:.0%} wasn't reached: {found}. Allow more neurons (budget) "
@@ -193,25 +208,26 @@ class _Search:
         self.banned = banned.clone()
         self.chosen = torch.zeros_like(banned)
         self.order: list[int] = []  # places of the chosen, in the order of their choice
-        self.toll = Toll(probe.plain, 0.0, 0.0, 0.0, "", 0.0)
+        self.toll = Toll(probe.plain, 0.0, 0.0, 0.0, 0.0, "", 0.0)
         self.rows: list[dict[str, Any]] = []
+        self.tried: set[frozenset[int]] = set()
 
     def run(self) -> "_Search":
         """Grow until the goal or a limit is reached, then make the set smaller."""
         most = self.limits.size(self.chosen.numel())
         refused = 0
-        while len(self.order) < most and self.toll.taken < self.limits.goal:
+        while len(self.order) < most and not self.limits.reached(self.toll):
             grown = self._round(most)
             refused = 0 if grown else refused + 1
             if grown is None or refused == _PATIENCE:
                 break
-        if self.toll.taken >= self.limits.goal:
+        if self.limits.reached(self.toll):
             self._prune()
         return self
 
-    def rank(self, goal: float) -> tuple[float, ...]:
+    def rank(self) -> tuple[float, ...]:
         """What is better is larger: the goal, then few neurons, then little harm."""
-        if self.toll.taken >= goal:
+        if self.limits.reached(self.toll):
             return (1.0, -float(len(self.order)), -self.toll.harm)
         return (0.0, self.toll.taken, -self.toll.harm)
 
@@ -219,7 +235,9 @@ class _Search:
         """Add the most helpful candidates; False when they did harm, None when none is left."""
         effects = self.probe.effects(self._set(self.order)).masked_fill(self.banned, 0.0)
         flat = effects.masked_fill(self.chosen, 0.0).flatten()
-        size = min(max(1, len(self.order)), most - len(self.order), int((flat > 0).sum()))
+        size = min(
+            len(self.order) or self.limits.first, most - len(self.order), int((flat > 0).sum())
+        )
         if not size:
             return None
         ranked = flat.argsort(descending=True, stable=True).tolist()
@@ -244,17 +262,19 @@ class _Search:
             while start > 0 and left:
                 start = max(0, start - piece)
                 trial = self.order[:start] + self.order[start + piece :]
-                if not trial:
+                if not trial or frozenset(trial) in self.tried:
                     continue
                 left -= 1
                 toll = self._try(trial, "prune")
-                if toll.taken >= self.limits.goal and self.limits.allows(toll):
+                if self.limits.reached(toll) and self.limits.allows(toll):
                     self._take(trial, toll)
             piece = piece // 2
 
     def _try(self, places: list[int], step: str) -> Toll:
-        toll = self.probe.toll(self._set(places))
-        kept = self.limits.allows(toll) and (step == "grow" or toll.taken >= self.limits.goal)
+        least = self.limits.goal if step == "prune" else 0.0
+        toll = self.probe.toll(self._set(places), least)
+        self.tried.add(frozenset(places))
+        kept = self.limits.allows(toll) and (step == "grow" or self.limits.reached(toll))
         self.rows.append(
             {"outside": self.outside, "step": step, "n_neurons": len(places), "kept": kept,
              **asdict(toll)}

@@ -55,7 +55,7 @@ def find(
 
     limits = Limits(goal=goal, budget=budget, harm=harm)
     prompt = Prompt(shots=usual_shots(source.model, shots))
-    question = Question(prompt=prompt, n_score=limit, n_held=limit)
+    question = Question(prompt=prompt, n_score=limit, n_held=limit, n_spared=limit)
     task, *others = tasks
     found = find_neurons(
         source.load(), task, others, limits=limits, question=question, progress=True

@@ -142,6 +142,11 @@ def is_undisturbed() -> bool:
     return _UNDISTURBED.get()
 
 
+def is_prepared() -> bool:
+    """Whether interventions look at batches before they run."""
+    return bool(_PREPARING.get()) and not is_undisturbed()
+
+
 def prepare(batch: Batch) -> None:
     """Let open interventions look at a batch, e.g. to run its counterfactuals first."""
     if not is_undisturbed():

@@ -75,7 +75,7 @@ def counterfactuals(model_view: ModelView, batch: Batch, layers: Sequence[int]) 
     other; where both are of one length that is token by token. A position without a counterpart
     keeps its activation.
     """
-    other, shifts = _counterfactual_batch(batch)
+    other, shifts = counterfactual_batch(batch)
     found: dict[int, Tensor] = {}
 
     def hook(layer: int) -> Hook:
@@ -87,10 +87,10 @@ def counterfactuals(model_view: ModelView, batch: Batch, layers: Sequence[int]) 
 
     with torch.no_grad(), hooked(model_view, {layer: hook(layer) for layer in layers}):
         answer_logits(model_view, other)
-    return lambda layer, activation: _aligned(found[layer], activation, shifts)
+    return lambda layer, activation: aligned(found[layer], activation, shifts)
 
 
-def _counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
+def counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
     """Return the batch with counterfactual prompts, and how much longer the clean prompts are."""
     items, shifts = [], []
     for row, item in enumerate(batch.items):
@@ -107,7 +107,8 @@ def _counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
     return other.to(batch.tokens.device), torch.tensor(shifts, device=batch.tokens.device)
 
 
-def _aligned(other: Tensor, activation: Tensor, shifts: Int[Tensor, " batch"]) -> Tensor:
+def aligned(other: Tensor, activation: Tensor, shifts: Int[Tensor, " batch"]) -> Tensor:
+    """Move activations of counterfactual prompts so that they end where the clean prompts end."""
     if other.shape == activation.shape and not bool(shifts.any()):
         return other
     places = torch.arange(activation.shape[1], device=other.device) - shifts[:, None].to(

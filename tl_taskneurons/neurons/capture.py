@@ -167,6 +167,20 @@ def frequency(run: BatchPass) -> None:
     run.watch(lambda layer, a: run.add(layer, _sum(run, (a.float() > 0).float())))
 
 
+def wanda(run: BatchPass) -> None:
+    """Hand over sums over tokens of the squared size of what a neuron writes.
+
+    Sun et al. 2024 (Wanda, arXiv 2306.11695) rank a weight by its size times the norm of its
+    input over tokens; a neuron's output weights together have the size of their norm, and all its
+    inputs are its activation.
+    """
+    outs = [
+        layer.parameters["W_out"].oriented.float().square().sum(1)
+        for layer in run.model_view.layers
+    ]
+    run.watch(lambda layer, a: run.add(layer, _sum(run, a.float().square()) * outs[layer]))
+
+
 def plain_activations(run: BatchPass) -> None:
     """Hand over sums over an example's tokens of the activation."""
     run.watch(lambda layer, a: run.add(layer, _sum(run, a.float())))

@@ -116,12 +116,29 @@ for _method in (
         cost="about 1.7 * steps * layers / 2",
     ),
     Method(
+        "relp",
+        "relevance patching: grad_act with coefficients of relevance propagation for gradients",
+        _HERE + "relp:relp", unit="nats", signed=True, gradients=True, first_order=True,
+        cost="1.7",
+    ),
+    Method(
+        "ig_inputs",
+        "gradients along the path from the counterfactual prompt's embeddings (else from zero)",
+        _HERE + "paths:from_inputs", unit="nats", signed=True, gradients=True,
+        cost="1.7 * steps + 3",
+    ),
+    Method(
         "exact", "mean over examples of |loss when silenced - loss|, one neuron at a time",
         _HERE + "exact:exact", unit="nats", signed=True, neurons=True, cost="1 for each neuron",
     ),
     Method(
         "activation", "mean over tokens of |activation|", _HERE + "capture:sizes",
         unit="activation", over="tokens",
+    ),
+    Method(
+        "activation_weight",
+        "mean over tokens of squared activation * norm of the output weights (Wanda's, squared)",
+        _HERE + "capture:wanda", unit="squared norm", over="tokens",
     ),
     Method(
         "frequency", "share of tokens with an activation above 0", _HERE + "capture:frequency",
@@ -218,6 +235,12 @@ for _selection in (
     ),
     Choice(
         "rank", "the top of own rank minus the others' highest rank", _SELECTION + "by_rank"
+    ),
+    Choice(
+        "lape",
+        "of the neurons that fire in fewest tasks (least entropy), those that fire most in this "
+        "one; of 'frequency' scores",
+        _SELECTION + "by_entropy",
     ),
 ):  # fmt: skip
     SELECTIONS.add(_selection)

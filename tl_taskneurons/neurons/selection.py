@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pandas as pd
+import torch
 
 from tl_taskneurons.neurons.given import Scores, Sets, named_scores, named_sets
 from tl_taskneurons.neurons.methods import SELECTIONS
@@ -66,6 +67,41 @@ def _by_contrast(
 by_exclude = partial(_by_contrast, how="exclude")
 by_difference = partial(_by_contrast, how="difference")
 by_rank = partial(_by_contrast, how="rank")
+
+
+# Of all neurons, those considered fire at least as often in some task as this share of them.
+_FIRING = 0.95
+
+
+def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str, NeuronSet]:
+    """Take the neurons that fire in few tasks, as LAPE does for languages.
+
+    Tang et al. 2024 (arXiv 2402.16438): how often a neuron fires in each task, as shares that sum
+    to one, has an entropy. Neurons that fire seldom in every task are left out: their largest
+    frequency must be among the top 5% of all frequencies. Of the rest the ``fraction`` of least
+    entropy is kept, and a task has those that fire in it as often as these top 5% do.
+
+    Raises:
+        ValueError: for other scores than ``"frequency"``.
+    """
+    for name, own in scores.items():
+        if own.method != "frequency":
+            raise InputError(
+                f"Selection 'lape' compares how often neurons fire, but the scores of {name!r} "
+                f"are of method {own.method!r}; score with method 'frequency'."
+            )
+    often = torch.stack([own.values for own in scores.values()]).double()
+    line = often.flatten().sort().values[int(_FIRING * (often.numel() - 1))]
+    shares = often / often.sum(0).clamp_min(1e-300)
+    entropy = -torch.special.xlogy(shares, shares).sum(0)
+    entropy = entropy.masked_fill(often.amax(0) < line, float("inf"))
+    n_kept = min(max(1, round(fraction * entropy.numel())), int(entropy.isfinite().sum()))
+    kept = torch.zeros_like(entropy, dtype=torch.bool)
+    kept.view(-1)[entropy.flatten().argsort(stable=True)[:n_kept]] = True
+    return {
+        name: replace(own.top(fraction=fraction), mask=kept & (own.values >= line))
+        for name, own in scores.items()
+    }
 
 
 def layer_table(scores: Scores, sets: Sets) -> pd.DataFrame:

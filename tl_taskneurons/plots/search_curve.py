@@ -21,7 +21,7 @@ def search_curve(curve: pd.DataFrame, *, ax: Own = None) -> Figure:
     Raises:
         ValueError: for a missing column or an empty table.
     """
-    require(curve, [], ["outside", "n_neurons", "taken", "harm"], also=["kept"])
+    require(curve, [], ["outside", "n_neurons", "taken"], also=["kept", "harm", "step"])
     grown = curve[(curve["step"] == "grow") & curve["kept"]]
     grown = grown.assign(
         line=[f"outside the others' top {100 * share:g}%" for share in grown["outside"]],

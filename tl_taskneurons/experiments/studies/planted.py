@@ -22,7 +22,6 @@ from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import score_neurons
-from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder
@@ -66,6 +65,12 @@ class Plan:
                     yield Point(mlp, noise, overlap, seed)
 
 
+COMPARED = (
+    "grad_act", "grad_act_abs", "grad_act_mean", "integrated_gradients", "exact", "activation",
+    "frequency", "weight_norm", "random",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Point:
     """One planted model."""
@@ -100,7 +105,7 @@ def score_methods(point: Point, plan: Plan) -> pd.DataFrame:
     model = load_model(planted.model, tokenizer=planted.tokenizer, device="cpu")
     accuracy = float(evaluate(model, task)["value"].iloc[0])
     found = {
-        method: _found(model, task, method, int(truth.sum()), point.seed) for method in METHODS
+        method: _found(model, task, method, int(truth.sum()), point.seed) for method in COMPARED
     }
     rows = []
     for method, members in found.items():
