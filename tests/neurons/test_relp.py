@@ -41,7 +41,7 @@ def without_biases(name: str) -> transformers.PreTrainedModel:
 @pytest.mark.parametrize(("name", "kind"), CLASSES)
 def test_relevance_is_conserved(name: str, kind: str):
     """Without biases, what reaches the first residual stream is the logit that was started from."""
-    overrides = {"final_logit_softcapping": None} if name == "gemma2" else {}
+    overrides: Any = {"final_logit_softcapping": None} if name == "gemma2" else {}
     hf = without_biases(name) if not overrides else helpers.tiny_hf(name, **overrides)
     model = helpers.load_model(hf, kind=kind, device="cpu")
     tokens = torch.tensor([[5, 6, 7, 9]])

@@ -52,7 +52,8 @@ def relevance_rules(model_view: ModelView) -> Iterator[None]:
             branch.
     """
     _require_known(model_view)
-    model, points = model_view.model, model_view.model.hook_dict
+    model = model_view.model
+    points: Any = model.hook_dict
     norms = [getattr(block, name, None) for block in model.blocks for name in _NORMS]
     norms = [norm for norm in [*norms, model.ln_final] if isinstance(norm, nn.Module)]
     with Undo() as undo:

@@ -21,8 +21,9 @@ def search_curve(curve: pd.DataFrame, *, ax: Own = None) -> Figure:
     Raises:
         ValueError: for a missing column or an empty table.
     """
-    require(curve, [], ["outside", "n_neurons", "taken"], also=["kept", "harm", "step"])
+    require(curve, [], ["outside", "n_neurons", "taken"], also=["kept"])
     grown = curve[(curve["step"] == "grow") & curve["kept"]]
+    require(grown, [], ["harm"])  # of sets that were not kept it may be unknown
     grown = grown.assign(
         line=[f"outside the others' top {100 * share:g}%" for share in grown["outside"]],
         taken=100 * grown["taken"], harm=100 * grown["harm"],
