@@ -21,7 +21,7 @@ import tl_taskneurons as tn
 
 CASES = ("simple", "nounpp", "within_rc")
 METHODS = ("grad_act", "relp", "ig_inputs")
-COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000)
+COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 
 
 def task_of(folder: Path, case: str) -> tn.Task:
@@ -64,10 +64,10 @@ def carried(model: object, name: str, task: tn.Task, given: argparse.Namespace) 
         for method in METHODS
     }
     n_all = rankings[METHODS[0]].values.numel()
+    shares = [count / n_all for count in COUNTS if count < n_all]
     curves = tn.ablation_curves(
-        model, task, rankings, fractions=[count / n_all for count in COUNTS], limit=given.test,
-        **asked,
-    )  # fmt: skip
+        model, task, rankings, fractions=[*shares, 1.0], limit=given.test, **asked
+    )
     table = curves.table[curves.table["curve"].isin(["necessity", "sufficiency"])]
     table = table.assign(model=name, taken=1 - table["faithfulness"])
     return table[["model", "task", "ranking", "curve", "n_neurons", "value", "taken"]]
@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--cases", nargs="+", default=CASES)
-    parser.add_argument("--train", type=int, default=96)
-    parser.add_argument("--test", type=int, default=96)
+    parser.add_argument("--train", type=int, default=64)
+    parser.add_argument("--test", type=int, default=40)
     parser.add_argument("--table", type=Path)
     given = parser.parse_args(argv)
     model, name = tn.load_model(given.model, device="cpu"), Path(given.model).stem

@@ -14,7 +14,7 @@ from tl_taskneurons.tasks.task import Example, Task
 
 QUESTION = tn.Question(n_score=16, n_held=16, n_spared=16)
 # Everything must go: a smaller set leaves some of the answers right.
-ALL = tn.Limits(goal=1.0, budget=12)
+ALL = tn.Limits(goal=1.0, budget=12, outside=(0.05,))
 
 
 def planted(gated=True, overlap=0.0):
@@ -47,7 +47,7 @@ def test_by_the_answer_s_margin_it_finds_the_planted_neurons_exactly(is_gated, g
     model, found = gated if is_gated else planted(gated=False)
     task, other = found.tasks
     question = replace(QUESTION, metric="logit_diff")
-    limits = tn.Limits(goal=0.999, budget=12)
+    limits = tn.Limits(goal=0.999, budget=12, outside=(0.05,))
     result = tn.find_neurons(model, task, other, limits=limits, question=question)
     assert torch.equal(result.neurons.mask, found.truth[task.name])
     assert f"6 neurons (12.500%) take 100% of '{task.name}'" in str(result)
@@ -80,7 +80,7 @@ def test_a_goal_out_of_reach_gives_the_best_and_says_how_far(gated):
     with pytest.warns(GoalNotReachedWarning, match=r"goal of 100% wasn't reached: 2 neurons"):
         result = tn.find_neurons(model, task, other, limits=limits, question=question)
     assert not result.reached and 0.1 < result.toll.taken < 0.9
-    assert len(result.neurons) == 2
+    assert len(result.neurons) == 2 and set(result.order) == set(result.neurons)
 
 
 class Ledger(Probe):
@@ -121,6 +121,23 @@ def test_pruning_leaves_out_what_the_goal_doesn_t_need():
     assert sorted(search.order) == [1, 3] and search.toll.taken == pytest.approx(0.7)
 
 
+def test_the_goal_must_be_passed_by_the_margin():
+    limits = tn.Limits(goal=0.9, margin=2.0)
+    assert limits.reached(Toll(0.0, 0.96, 0.03)) and not limits.reached(Toll(0.0, 0.95, 0.03))
+    assert limits.reached(Toll(0.0, 1.0, 0.2))  # nothing is left above chance
+    assert not limits.allows(Toll(0.0, 0.5))  # what wasn't measured isn't allowed
+
+
+def test_two_tasks_may_differ_in_their_prompts(gated):
+    model, found = gated
+    task, other = found.tasks
+    prompts = {task.name: tn.Prompt(), other.name: tn.Prompt(seed=1)}
+    probe = Probe(model, task, [other], replace(QUESTION, prompt=prompts))
+    assert len(probe.rivals()) == 1
+    with pytest.raises(ValueError, match=f"but none for '{other.name}'"):
+        Probe(model, task, [other], replace(QUESTION, prompt={task.name: tn.Prompt()}))
+
+
 def test_it_gives_up_where_everything_harms():
     search = searched(micro.two_layers(), [0.01] * 30, [1.0] * 30)
     assert search.order == [] and len(search.rows) == 8
@@ -133,7 +150,7 @@ def test_plain_text_is_spared(gated):
     texts = tn.Task.from_texts("text", [example.input for example in other.train[:8]])
     result = tn.find_neurons(model, task, [other, texts], limits=ALL, question=QUESTION)
     assert result.toll.text_harm <= ALL.text_harm
-    strict = replace(ALL, text_harm=0.0, outside=(0.05,))
+    strict = replace(ALL, text_harm=0.0, budget=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GoalNotReachedWarning)
         held = tn.find_neurons(model, task, [other, texts], limits=strict, question=QUESTION)

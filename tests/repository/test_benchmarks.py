@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import helpers
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -178,3 +179,41 @@ def test_exponent_of_growth(power: float, module: Any) -> None:
 
 def test_growth_needs_times_above_zero(module: Any) -> None:
     assert str(module("growth").exponent([1, 2], [0.0, 1.0])) == "nan"
+
+
+@pytest.mark.slow
+def test_methods_are_compared_on_a_mini_model(tmp_path: Path, module: Any) -> None:
+    tasks = "mini_film,mini_food,mini_reword"
+    words = ["--model", "mini-llama", "--data", "mini", "--tasks", tasks, "--sizes", "tiny",
+             "--out", str(tmp_path)]  # fmt: skip
+    table = tmp_path / "search.csv"
+    found = module("methods_search").main([*words, "--table", str(table)])
+    best = found[found["set"] == "find_neurons"]
+    assert len(best) >= 2 and best["n_neurons"].between(1, module("methods_search").BUDGET).all()
+    assert {"top, as many", "random, as many", "exclude, as many"} <= set(found["set"])
+    before = table.read_text()
+    again = module("methods_search").main([*words, "--table", str(table)])  # nothing is missing
+    assert table.read_text() == before and len(again) == len(found)
+    ranked = module("methods").main(words)
+    assert set(module("methods").METHODS) < set(ranked["method"])
+    assert ranked[["necessity", "sufficiency", "spearman", "forward_passes"]].notna().any().all()
+
+
+def test_agreement_of_pairs_is_measured(tmp_path: Path, module: Any) -> None:
+    model = helpers.save_tiny("llama", tmp_path / "model")
+    rows = [
+        {"clean_prefix": f"The cat{i}", "patch_prefix": f"The men{i}", "clean_answer": " is",
+         "patch_answer": " are"}
+        for i in range(4)
+    ]  # fmt: skip
+    longer = {**rows[0], "patch_prefix": "The children"}  # has no counterpart token by token
+    for split in ("train", "test"):
+        lines = [json.dumps(row) for row in [*rows, longer]]
+        (tmp_path / f"simple_{split}.jsonl").write_text("\n".join(lines))
+    words = [str(tmp_path), "--model", str(model), "--cases", "simple"]
+    found = module("sva").main([*words, "--table", str(tmp_path / "sva.csv")])
+    assert set(found["ranking"]) == set(module("sva").METHODS)
+    last = found[(found["curve"] == "necessity") & (found["n_neurons"] == found["n_neurons"].max())]
+    assert last["taken"].tolist() == pytest.approx([1.0] * len(last))
+    fewest = module("sva").enough(found)
+    assert fewest["n_neurons"].between(1, 96).all() and len(fewest) == len(last)

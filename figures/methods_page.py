@@ -1,0 +1,130 @@
+"""Write docs/which_method.md from the CSV files that the benchmarks of methods left beside this.
+
+python figures/methods_page.py
+
+Nothing is typed in here but what the columns mean.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "which_method.md"
+OPENING = """# Which method, and how few neurons
+
+Every task here is a built-in one that the model can do; prompts, neurons and limits were chosen
+on training examples, all numbers are of test examples. The page is written from the tables in
+`figures/` by `figures/methods_page.py`.
+"""
+SEARCH = """## How few neurons carry a task
+
+`find_neurons` against as many neurons chosen otherwise. *taken*: share of the task's score that
+is gone when the neurons are silenced; *others lose*: points that other tasks lose on average
+(of `find_neurons`, all tasks outside the family, of which the search saw {spared}; of the
+others, those that the search saw).
+
+Command: `{command}`
+"""
+RANKING = """## Rankings by method
+
+Means over tasks of areas under `ablation_curves` over the share silenced: *necessity* of what
+the task loses without the top of the ranking, *harm* of what others lose, *specificity* their
+difference, *sufficiency* of what the top alone keeps. *rank correlation*: with the exact effect
+of silencing single neurons. *passes*: processor time in forward passes.
+
+Command: `{command}`
+"""
+AGREEMENT = """## Subject-verb agreement
+
+The published pairs of Marks et al. 2025: the logit difference of the two verbs, when neurons
+take the activation that they have in the prompt of the other number. In the table: how many
+neurons take 90% of what all neurons of the model take, of the numbers tried.
+
+Command: `{command}`
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [OPENING]
+    for name, part in (("methods_search", search), ("methods", ranking), ("sva", agreement)):
+        for file in sorted(HERE.glob(f"{name}_*.csv")):
+            model = file.stem.removeprefix(f"{name}_")
+            if name != "methods" or not model.startswith("search_"):
+                parts.append(part(model, pd.read_csv(file)))
+    return "\n".join(parts)
+
+
+def search(model: str, table: pd.DataFrame) -> str:
+    """How few neurons carry each task."""
+    script = f"python benchmarks/methods_search.py --model {model} --out build/methods"
+    command = f"{script} --table figures/methods_search_{model}.csv"
+    best = table[table["set"] == "find_neurons"].set_index("task")
+    rest = {name: table[table["set"] == name].set_index("task") for name in
+            ("exclude, as many", "top, as many", "random, as many")}  # fmt: skip
+    head = ["task", "score", "neurons", "left", "taken", "others lose",
+            "exclude: taken / others", "top: taken / others", "random: taken"]  # fmt: skip
+    lines = [_row(head), "|---" * len(head) + "|"]
+    for task, row in best.iterrows():
+        against = [other.loc[task] for other in rest.values()]
+        cells = [task, f"{row['plain']:.0f}%", f"{row['n_neurons']}", f"{row['left']:.0f}%",
+                 f"{row['taken']:.0%}", f"{row['others_lose']:.1f}"]  # fmt: skip
+        cells += [f"{one['taken']:.0%} / {one['others_lose']:.1f}" for one in against[:2]]
+        lines.append(_row([*cells, f"{against[2]['taken']:.0%}"]))
+    met = (best["n_neurons"] <= 50) & (best["taken"] >= 0.9) & (best["others_lose"] <= 2)
+    told = (
+        f"{int(met.sum())} of {len(best)} tasks: at most 50 neurons take at least 90%, and the "
+        "others lose at most 2 points on average. Mean over tasks: "
+        f"{best['n_neurons'].mean():.0f} neurons take {best['taken'].mean():.0%}, the others lose "
+        f"{best['others_lose'].mean():.1f} points."
+    )
+    few = table[table["set"] == "the first of find_neurons"]
+    counts = sorted(few["n_neurons"].unique())
+    growing = [_row(["task", *map(str, counts)]), "|---" * (1 + len(counts)) + "|"]
+    for task in best.index:
+        own = few[few["task"] == task].set_index("n_neurons")["taken"]
+        cells = [f"{own[count]:.0%}" if count in own.index else "" for count in counts]
+        growing.append(_row([str(task), *cells]))
+    text = SEARCH.format(command=command, spared=5)
+    title = f"### {model}\n"
+    first = "What the first neurons of the search take alone, by their number:\n"
+    return "\n".join([text, title, *lines, "", told, "", first, *growing, ""])
+
+
+def ranking(model: str, table: pd.DataFrame) -> str:
+    """The areas of each method, most specific first."""
+    script = f"python benchmarks/methods.py --model {model} --out build/methods"
+    command = f"{script} --table figures/methods_{model}.csv"
+    columns = {"necessity": "necessity", "harm": "harm", "specificity": "specificity",
+               "sufficiency": "sufficiency", "spearman": "rank correlation",
+               "forward_passes": "passes"}  # fmt: skip
+    means = table.groupby("method")[list(columns)].mean()
+    lines = [_row(["method", *columns.values()]), "|---" * (1 + len(columns)) + "|"]
+    for method, row in means.sort_values("specificity", ascending=False).iterrows():
+        cells = [f"{row[name]:.2f}" if row.notna()[name] else "" for name in list(columns)[:-1]]
+        lines.append(_row([str(method), *cells, f"{row['forward_passes']:.1f}"]))
+    tasks = ", ".join(table["task"].unique())
+    title = f"### {model}\n\nTasks: {tasks}.\n"
+    return "\n".join([RANKING.format(command=command), title, *lines, ""])
+
+
+def agreement(model: str, table: pd.DataFrame) -> str:
+    """How many neurons take 90% of the difference, by case and ranking."""
+    command = f"python benchmarks/sva.py PAIRS --model {model} --table figures/sva_{model}.csv"
+    taken = table[(table["curve"] == "necessity") & (table["taken"] >= 0.9)]
+    least = taken.groupby(["task", "ranking"])["n_neurons"].min().unstack()
+    rankings = list(dict.fromkeys(table["ranking"]))
+    lines = [_row(["case", *rankings]), "|---" * (1 + len(rankings)) + "|"]
+    for case in dict.fromkeys(table["task"]):
+        lines.append(_row([case, *(f"{least.loc[case, one]:.0f}" for one in rankings)]))
+    return "\n".join([AGREEMENT.format(command=command), f"### {model}\n", *lines, ""])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE} is written.")
