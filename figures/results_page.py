@@ -15,14 +15,11 @@ from results_tables import read
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
-REAL = (
-    f"{REPRODUCE} --preset real --data my_data/ --model {{}} \\\n"
-    "    --also runs/reproduce/mini-llama"
-)
+REAL = f"{REPRODUCE} --data my_data/ --model {{}} --preset {{}} \\\n    --only table1"
 # Real models first; each with the command that makes its tables.
 MODELS = {
-    "gemma-3-270m": REAL.format("gemma-3-270m"),
-    "smollm2-135m": REAL.format("smollm2-135m"),
+    "gemma-3-270m": REAL.format("gemma-3-270m.gguf", "hour"),
+    "smollm2-135m": REAL.format("smollm2-135m", "hour"),
     "mini-llama": f"{REPRODUCE} --model mini-llama",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
