@@ -22,6 +22,7 @@ from .analysis.overlap import (
     overlap_matrix as overlap_matrix,
 )
 from .analysis.probe import Question as Question
+from .analysis.reliability import selection_reliability as selection_reliability
 from .analysis.search import FoundNeurons as FoundNeurons
 from .analysis.search import Limits as Limits
 from .analysis.search import find_neurons as find_neurons

@@ -32,6 +32,16 @@ def test_a_set_is_found_and_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     neurons = tn.NeuronSet.load(tmp_path / "mini_film.safetensors")
     assert 0 < len(neurons) <= 16
     assert set(pd.read_csv(tmp_path / "mini_film_search.csv")["step"]) >= {"grow"}
+    assert len(pd.read_csv(tmp_path / "mini_film_neurons.csv")) == len(neurons)
+    # Results of another command may lie beside them, and one page shows all.
+    said = ["generate", *MINI, "mini_film", "--neurons", str(tmp_path / "mini_film.safetensors")]
+    assert main([*said, "--examples", "2", "--max-new-tokens", "2", "--out", out]) == 0
+    capsys.readouterr()
+    assert main(["report", out, "--no-model"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'<section id="{name}">' in page for name in ("neurons", "answers", "figures"))
+    assert "without mini_film" in page and '"found":{"mini_film"' in page
+    assert "Unfinished" not in page
 
 
 def test_one_task_is_not_enough(capsys: pytest.CaptureFixture[str], tmp_path: Path):

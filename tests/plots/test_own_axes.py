@@ -72,6 +72,13 @@ def demo(ax: Any = None) -> Figure:
     return plots.demo_figure(layers, matrix, ax=ax)
 
 
+def found(ax: Any = None) -> Figure:
+    table = plotting.silencing_table().assign(n_neurons=40)
+    parts = {"plain": table, "exclusive": table, "found": table[table["silenced"] == "task_1"]}
+    matrix = pd.concat([part.assign(selection=name) for name, part in parts.items()])
+    return plots.found_figure(matrix, tried_table(), ax=ax)
+
+
 def of(function: Callable[..., Figure], table: Callable[[], pd.DataFrame]) -> Any:
     return lambda **options: function(table(), **options)
 
@@ -88,6 +95,7 @@ PANELS: dict[str, tuple[Callable[..., Figure], int]] = {
     "faithfulness_scatter": (of(plots.faithfulness_scatter, plotting.neuron_table), 1),
     "faithfulness_sets": (of(plots.faithfulness_sets, plotting.set_table), 1),
     "forgetting_curves": (of(plots.forgetting_curves, plotting.forgetting_table), 1),
+    "found_figure": (found, 4),
     "gap_curves": (of(plots.gap_curves, gap_table), 2),
     "neurons_by_layer": (of(plots.neurons_by_layer, plotting.layer_table), 4),
     "overlap_curves": (of(plots.overlap_curves, plotting.overlap_table), 1),
@@ -163,3 +171,19 @@ def test_a_notebook_shows_a_figure_once(with_pyplot: bool):
         assert shown["image/png"].startswith(b"\x89PNG")
         width, height = figure.get_size_inches() * figure.dpi
         assert facts["image/png"] == {"width": round(width), "height": round(height)}
+
+
+def test_what_a_search_found_stands_beside_the_selections_on_one_scale():
+    figure = found()
+    left, middle, right, growth, *_ = figure.axes
+    images = [axes.get_images()[0] for axes in (left, middle, right)]
+    assert len({image.get_clim() for image in images}) == 1
+    assert images[0].get_array().shape == (3, 3)
+    assert images[2].get_array().shape == (1, 3)
+    # Its columns begin with the task that was searched for.
+    assert right.get_xticklabels()[0].get_text() == "task 1"
+    assert right.get_title(loc="left") == "Found: 40 neurons"
+    drawn_lines = plotting.lines(growth)
+    assert drawn_lines["taken of the task"][1].tolist() == [10, 40, 90]
+    assert drawn_lines["lost by the others"][1].tolist() == [0, 1, 2]
+    assert not plotting.clipped(figure)

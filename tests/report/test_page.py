@@ -12,6 +12,7 @@ from typing import Any
 import helpers
 import pandas as pd
 import pytest
+import torch
 
 from tl_taskneurons.analysis.explain import explain_neuron
 from tl_taskneurons.cli import app as cli
@@ -20,7 +21,7 @@ from tl_taskneurons.report import page
 from tl_taskneurons.report.folder import read_folder
 from tl_taskneurons.report.fragments import rounded, table_html
 from tl_taskneurons.report.page import write_report
-from tl_taskneurons.report.view import choose
+from tl_taskneurons.report.view import choose, score_map_of
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import read_json, write_csv, write_json, write_table
 from tl_taskneurons.tasks.prompts import Prompt
@@ -72,7 +73,7 @@ def finished(model: Any, tasks: Tasks, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def report(finished: Path, model: Any, tasks: Tasks, tmp_path: Path, monkeypatch: Any):
     """Write a report of the finished run with its model, with changes; return it as text."""
-    monkeypatch.setattr(page, "load_tasks", lambda data, names: tasks)
+    monkeypatch.setattr(page, "load_tasks", lambda data, names, columns=None: tasks)
 
     def make(**options: Any) -> str:
         out = tmp_path / "page.html"
@@ -399,6 +400,50 @@ def dom(file: Path, state: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_answers_stand_side_by_side_and_what_changed_is_marked(tmp_path: Path):
+    answers = {"input": ["a", "b"], "target": ["x", "y"], "undisturbed": ["x", "y"],
+               "without them": ["x", HOSTILE]}  # fmt: skip
+    write_csv(tmp_path / "upper_generations.csv", pd.DataFrame(answers))
+    text = write_report(tmp_path).read_text()
+    read = Page(text)
+    assert [cell for cell, _ in read.tables["upper_generations"][2]] == ["b", "y", "y", HOSTILE]
+    assert text.count('class="changed"') == 1
+    assert "without them: 1 of 2 answers change" in read.text
+    assert "answers" in read.ids and "tables" not in read.ids and "<b onload" not in text
+
+
+def test_the_view_has_reliability_scores_of_all_and_what_a_search_found(
+    report: Any, finished: Path
+):
+    found = pd.DataFrame({"layer": [1, 0], "neuron": [3, 5], "task": "upper", "selection": "found",
+                          "score": [0.5, 0.25]})  # fmt: skip
+    write_csv(finished / "upper_neurons.csv", found)
+    try:
+        data = Page(report()).json()
+    finally:
+        (finished / "upper_neurons.csv").unlink()
+    listed = data["sets"]["found"]["upper"]["neurons"]
+    assert [(one["layer"], one["neuron"]) for one in listed] == [(1, 3), (0, 5)]
+    assert listed[0]["examples"]
+    layers = pd.read_parquet(finished / "layers.parquet").set_index(["selection", "task"])
+    share = layers.loc[("plain", "upper"), "split_half"].iloc[0]
+    assert data["sets"]["plain"]["upper"]["returns"] == pytest.approx(share, abs=1e-3)
+    assert "returns" not in data["sets"]["found"]["upper"]
+    assert set(data["maps"]) == {"upper", HOSTILE}
+
+
+def test_a_map_holds_sizes_over_four_decades_and_neighbours_share_columns():
+    made = score_map_of(torch.tensor([[-1.0, 0.1, 0.0], [1e-4, 1e-6, 0.01]]))
+    assert (made["columns"], made["step"], made["largest"]) == (3, 1, 1.0)
+    assert list(base64.b64decode(made["sizes"])) == [255, 191, 0, 0, 0, 128]
+    wide = torch.zeros(1, 600)
+    wide[0, 5] = 2.0
+    made = score_map_of(wide)
+    assert (made["columns"], made["step"]) == (200, 3)
+    assert base64.b64decode(made["sizes"])[:3] == bytes([0, 255, 0])
+    assert set(base64.b64decode(score_map_of(torch.zeros(1, 2))["sizes"])) == {0}
+
+
 @pytest.mark.needs("chromium")
 def test_a_browser_shows_the_chosen_neuron_and_sorts(report: Any, tmp_path: Path):
     data = Page(report()).json()
@@ -417,6 +462,7 @@ def test_a_browser_shows_the_chosen_neuron_and_sorts(report: Any, tmp_path: Path
     assert listed == [str(entry["neuron"]) for entry in wanted]
     assert f"Layer {layer}, neuron {chosen['neuron']}" in read.text and HOSTILE in read.text
     assert text.count('aria-selected="true"') == 1
+    assert "Layer 0 at the top" in read.text
     for one in chosen["examples"]:
         tokens = data["texts"][HOSTILE][str(one["text"])]["tokens"]
         assert "".join(tokens).replace("\n", "\u21b5") in read.text

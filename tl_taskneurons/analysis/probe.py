@@ -43,6 +43,7 @@ class Question:
         n_score: training examples that effects are taken on.
         n_held: further training examples that the goal is measured on.
         n_spared: training examples of each other task that harm is measured on.
+        layers: only neurons of these layers are candidates; None stands for all.
     """
 
     metric: str | Callable[..., Any] = "loss"
@@ -52,6 +53,7 @@ class Question:
     n_score: int = 24
     n_held: int = 64
     n_spared: int = 32
+    layers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.n_score, self.n_held, self.n_spared) < 1:
@@ -177,6 +179,7 @@ class Probe:
         options: Any = {
             "metric": self.question.metric, "ablation": self.ablation,
             "positions": self.question.positions, "prompt": self.question.prompt_of(self.scored),
+            "layers": self.question.layers,
         }  # fmt: skip
         if not len(silenced):
             scores = score_neurons(self.model, self.scored, signed=True, **options)

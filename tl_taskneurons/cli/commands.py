@@ -9,7 +9,16 @@ from cyclopts.help import DefaultFormatter
 from rich.text import Text
 
 from tl_taskneurons import __version__
-from tl_taskneurons.cli import continual, detection, exchange, plan, reproduce, search, training
+from tl_taskneurons.cli import (
+    continual,
+    detection,
+    exchange,
+    plan,
+    reproduce,
+    search,
+    sets,
+    training,
+)
 from tl_taskneurons.cli.options import (
     Names,
     Source,
@@ -50,7 +59,7 @@ def _default(value: Any) -> str | None:
 def _whole(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse fractions where whole numbers are needed; they would be rounded without a word."""
     for argument in arguments:
-        if int not in _inner(argument.hint):
+        if int not in _inner(argument.hint) or argument.parameter.converter is not None:
             continue
         for token in argument.tokens:
             if not re.fullmatch(r"[+-]?\d+", token.value.strip()):
@@ -73,7 +82,7 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=_default, allow_repeating=True),
     result_action="return_value", suppress_keyboard_interrupt=False, config=_whole,
 )  # fmt: skip
-for module in (detection, search, training, exchange, continual, reproduce, plan):
+for module in (detection, search, sets, training, exchange, continual, reproduce, plan):
     for command, example in module.COMMANDS.items():
         app.command(command, help_epilogue=example)
 app.register_install_completion_command()
@@ -100,7 +109,9 @@ def launch(
         if isinstance(given, Source):
             if not given.model and command is not detection.info:
                 raise InputError("model is empty; give a name, a Hugging Face id or a folder.")
-            check_sources(given.data, given.tasks, *filter(None, [given.model]))
+            check_sources(
+                given.data, given.tasks, *filter(None, [given.model]), columns=given.mapping
+            )
     device = device_of(bound.arguments.values())
     with sharing(device, shares=command in _SHARED):
         check_device(device)

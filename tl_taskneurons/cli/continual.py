@@ -22,7 +22,6 @@ from tl_taskneurons.cli.settings import require_at_least
 from tl_taskneurons.continual.methods import METHODS
 from tl_taskneurons.continual.orders import ORDERS
 from tl_taskneurons.continual.orders import order as tasks_of_order
-from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_seed
@@ -90,6 +89,7 @@ class InARow(Source):
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
+        Source.__post_init__(self)
         if (self.order is None) == (not self.tasks):
             raise InputError("Give either --order or --tasks, which says what comes after what.")
         if not self.methods:
@@ -117,7 +117,7 @@ class InARow(Source):
 def continual(settings: Annotated[InARow, Flat]) -> None:
     """Train tasks in a row and see what is forgotten."""
     training = settings.training
-    check_sources(settings.data, settings.row)
+    check_sources(settings.data, settings.row, columns=settings.mapping)
     out = settings.out
     check_writable(out)
     from tl_taskneurons.continual import find_method, run_sequence
@@ -127,7 +127,7 @@ def continual(settings: Annotated[InARow, Flat]) -> None:
 
     for name in settings.methods:
         find_method(name, settings.fraction, settings.score_limit)
-    tasks = load_tasks(settings.data, settings.row)
+    tasks = settings.read(settings.row)
     prompt = Prompt(shots=usual_shots(settings.model, settings.shots), seed=settings.seed)
     arguments = {
         "model": settings.model, "data": settings.data, "order": list(settings.row),

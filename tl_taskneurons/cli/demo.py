@@ -1,5 +1,7 @@
 """A first look: find the neurons of four tasks in SmolLM2-135M, silence them, see what breaks.
 
+For the first task it then searches the few neurons that take it and spare the others.
+
 ``make demo`` runs it. Stop it at any moment and call it again: it goes on where it stopped.
 """
 
@@ -11,12 +13,25 @@ from pathlib import Path
 
 import pandas as pd
 
+from tl_taskneurons.analysis.probe import Question
+from tl_taskneurons.analysis.search import Limits, find_neurons
+from tl_taskneurons.cli.search import write_found
 from tl_taskneurons.cli.settings import Settings
-from tl_taskneurons.cli.study import deactivate, detect, open_study
-from tl_taskneurons.evaluation.tables import diagonal_wins
+from tl_taskneurons.cli.study import Study, deactivate, detect, open_study
+from tl_taskneurons.evaluation.deactivation import conditions, evaluate_condition
+from tl_taskneurons.evaluation.tables import (
+    deactivation_matrix,
+    deactivation_table,
+    diagonal_wins,
+)
+from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.plots import found_figure, save
 from tl_taskneurons.report.terminal import deactivation_report, draw
 from tl_taskneurons.runtime.console import console
-from tl_taskneurons.runtime.table_files import read_table
+from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.run_folder import RunFolder, file_name
+from tl_taskneurons.runtime.table_files import read_csv, read_table
 
 # Tasks that SmolLM2-135M can do with four solved examples: what it fails has no neurons to find.
 TASKS = ("present_past", "singular_plural", "city_country", "country_demonym")
@@ -30,7 +45,11 @@ How to read it
                 means that they matter
   others' drop  what silencing this task's neurons costs the other tasks, in points
   specificity   own drop less others' drop: near 0, the neurons serve every task
-                alike; high, they serve this one"""
+                alike; high, they serve this one
+  split-half    share of the neurons that return when half the examples choose them"""
+
+# Fewer examples and checks than the default, for a demo of two minutes.
+_LIMITS = Limits(outside=(0.01,), checks=8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             tables = deactivate(study, detect(study))
             files = draw(study.run, read_table(study.run.file("layers.parquet")), tables)
+            tables = add_found(study, tables, 4 if options.quick else 16)
+            files = [*draw_found(study.run, tables), *files]
             study.run.finish()
     except KeyboardInterrupt:
         sys.stderr.write(f"stopped. Call it again to go on where it stopped ({options.out}).\n")
@@ -76,10 +97,77 @@ def demo_settings(model: str = "smollm2-135m", *, quick: bool = False) -> Settin
     )  # fmt: skip
 
 
+def add_found(
+    study: Study, tables: dict[str, pd.DataFrame], n_examples: int
+) -> dict[str, pd.DataFrame]:
+    """Search for few neurons of the first task, and add what silencing them does to the tables.
+
+    Args:
+        study: the model, the tasks, and the scores that detection wrote.
+        tables: those of ``deactivate``.
+        n_examples: training examples of each task to search on, and as many to measure on.
+    """
+    settings, run = study.settings, study.run
+    task, *others = study.tasks
+    name = file_name(task.name)
+    known = {one.name: NeuronScores.load(run.file("scores", f"{file_name(one.name)}.safetensors"))
+             for one in study.tasks}  # fmt: skip
+    kept = run.file(f"{name}.safetensors")  # written last
+    if not kept.exists():
+        question = Question(prompt=settings.prompt, n_score=n_examples, n_held=n_examples)
+        try:
+            found = find_neurons(
+                study.model, task, others, limits=_LIMITS, question=question, progress=True,
+                known={other.name: known[other.name] for other in others},
+            )  # fmt: skip
+        except InputError as error:  # a model that can't do the task
+            console().print(f"No search for few neurons: {error}", soft_wrap=True)
+            return tables
+        write_found(found, known[task.name], run.file)
+    frames = [
+        run.unit(
+            "original" if condition.kind == "none" else f"found/{condition.kind}{condition.seed}",
+            lambda condition=condition: evaluate_condition(
+                study.model, study.tasks, condition, prompt=settings.prompt,
+                limit=settings.test_limit, share_prefix=True,
+            ),
+        )
+        for condition in conditions({task.name: NeuronSet.load(kept)}, controls=settings.controls)
+    ]  # fmt: skip
+    items = pd.concat(frames, ignore_index=True)
+    columns = {"selection": "found", "fraction": settings.fraction}
+    found_tables = {
+        "table": deactivation_table(items).assign(**columns),
+        "matrix": deactivation_matrix(items).assign(**columns),
+    }
+    return tables | {
+        key: pd.concat([tables[key], found], ignore_index=True)
+        for key, found in found_tables.items()
+    }
+
+
+def draw_found(run: RunFolder, tables: dict[str, pd.DataFrame]) -> list[Path]:
+    """Draw the search beside the selections; return the file, where there was a search."""
+    searches = sorted(run.path.glob("*_search.csv"))
+    if "found" not in set(tables["table"]["selection"]) or not searches:
+        return []
+    file = run.file("found.png")
+    save(found_figure(tables["matrix"], read_csv(searches[0])), file)
+    return [file]
+
+
 def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> list[str]:
     """Say in one line per selection what came out, in numbers."""
     lines = []
     for selection, part in table.groupby("selection", sort=False):
+        if selection == "found":
+            row = part.iloc[0]
+            lines.append(
+                f"found: silencing the {row['n_neurons']} neurons that the search found costs "
+                f"{row['task']} {100 * row['drop']:.0f} points, the other tasks "
+                f"{100 * row['others_drop']:.0f}."
+            )
+            continue
         wins = diagonal_wins(matrix[matrix["selection"] == selection])
         random_drop = (part["original"] - part["random"]).mean()
         lines.append(

@@ -8,9 +8,11 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from tl_taskneurons.cli.options import Flat, Out, Source, check_device, check_writable
+from tl_taskneurons.cli.question import require_silencing
 from tl_taskneurons.cli.settings import Detection, Settings
-from tl_taskneurons.loading.tasks import load_tasks
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.runtime.console import console, table
+from tl_taskneurons.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from tl_taskneurons.models.view import ModelView
@@ -53,11 +55,17 @@ neurons with the texts that excite them and the tokens they write. One file, whi
 
 def detect(settings: Annotated[Detection, Flat], *, out: Out) -> None:
     """Find each task's neurons."""
+    if settings.ablation != "zero" and not METHODS.find(settings.method).asks:
+        raise InputError(
+            f"Method {settings.method!r} silences nothing, so ablation={settings.ablation!r} means "
+            "nothing to it; use grad_act, say."
+        )
     _study(Settings(**asdict(settings)), out, deactivating=False)
 
 
 def deactivate(settings: Annotated[Settings, Flat], *, out: Out) -> None:
     """Silence each task's neurons and see what breaks."""
+    require_silencing(settings.ablation)
     _study(settings, out, deactivating=True)
 
 
@@ -99,7 +107,7 @@ class Shown(Source):
 
 def info(shown: Annotated[Shown, Flat] = Shown()) -> None:
     """Show a model's neurons and the tasks there are."""
-    tasks = load_tasks(shown.data, shown.tasks or None)
+    tasks = shown.read()
     screen = console()
     if shown.model:
         from tl_taskneurons.models.view import view

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.completion._engine import CompletionContext
@@ -16,6 +16,9 @@ from tl_taskneurons.builtin.mini_models import mini_model_names
 from tl_taskneurons.loading.names import check_model_name
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from tl_taskneurons.tasks.task import Tasks
 
 
 def split(_type: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -71,6 +74,7 @@ class Source:
         kind: TransformerBridge, or HookedTransformer (TransformerLens 3.9 only).
         tasks: names with commas between, e.g. present_past,city_country.
         data: 'builtin', 'mini', 'hub', or a file or folder with your own tasks.
+        columns: what your own data calls our fields, as input=question,target=answer.
         dtype: of the weights.
         device: cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU).
     """
@@ -79,8 +83,29 @@ class Source:
     kind: Kind = "bridge"
     tasks: Names = ()
     data: str = "builtin"
+    columns: Names = ()
     dtype: Dtype = "float32"
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse columns that say nothing."""
+        self.mapping  # noqa: B018 - it checks
+
+    @property
+    def mapping(self) -> dict[str, str] | None:
+        """The data's names of fields to ours, as ``load_tasks`` takes them."""
+        pairs = [(word, *word.partition("=")[::2]) for word in self.columns]
+        for word, ours, theirs in pairs:
+            if not (ours and theirs):
+                raise InputError(
+                    f"columns has {word!r}; give our name, = and the name in your data, as "
+                    "--columns input=question,target=answer."
+                )
+        return {theirs: ours for _, ours, theirs in pairs} or None
+
+    def read(self, names: Sequence[str] | None = None, *, limit: int | None = None) -> "Tasks":
+        """Load the tasks, by default those that were named."""
+        return load_tasks(self.data, names or self.tasks or None, limit=limit, columns=self.mapping)
 
     def load(self) -> Any:
         """Load the model."""
@@ -96,7 +121,9 @@ def usual_shots(model: str, shots: int | None) -> int:
     return 0 if model.lower() in mini_model_names() else 4
 
 
-def check_sources(data: str, tasks: Sequence[str], *models: str) -> None:
+def check_sources(
+    data: str, tasks: Sequence[str], *models: str, columns: Mapping[str, str] | None = None
+) -> None:
     """Refuse unknown tasks and models before torch is loaded.
 
     Raises:
@@ -106,7 +133,7 @@ def check_sources(data: str, tasks: Sequence[str], *models: str) -> None:
     for model in models:
         check_model_name(model)
     if not data.startswith("hub"):  # tasks of the hub are large, and are loaded once
-        load_tasks(data, tasks or None, limit=1)
+        load_tasks(data, tasks or None, limit=1, columns=columns)
 
 
 def check_device(device: str | None) -> None:

@@ -1,7 +1,7 @@
 """What defines a run that finds neurons and silences them. No torch here."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +13,7 @@ from tl_taskneurons.cli.options import (
     several,
     usual_shots,
 )
+from tl_taskneurons.cli.question import Asked
 from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_seed
@@ -22,7 +23,7 @@ SCORED = {name: METHODS[name] for name in METHODS.names(neurons=False)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(Source):
+class Detection(Asked, Source):
     """What defines how neurons are found.
 
     Attributes:
@@ -59,7 +60,10 @@ class Detection(Source):
             raise InputError(
                 f"fraction is {self.fraction}; it must be in (0, 1], e.g. 0.10 for 10%."
             )
+        Source.__post_init__(self)
+        Asked.__post_init__(self)
         check_method(self.method)
+        self.scoring(self.method)
         for name in self.selections:
             SELECTIONS.find(name)
         if len(self.tasks) < 2 and set(self.selections) - {"plain"}:
@@ -83,20 +87,16 @@ class Evaluation:
     Attributes:
         test_limit: test examples per task (default: all).
         controls: random sets per task, with as many neurons in each layer.
-        ablation: set silenced neurons to 0 or to their mean activation.
         max_new_tokens: the longest generated answer of tasks that are judged by ROUGE-L.
     """
 
     test_limit: int | None = None
     controls: int = 5
-    ablation: Literal["zero", "mean"] = "zero"
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
         require_at_least(self, controls=1, test_limit=1, max_new_tokens=1)
-        if self.ablation not in ("zero", "mean"):
-            raise InputError(f"ablation is {self.ablation!r}; use 'zero' or 'mean'.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,27 @@
 """The way from a model and tasks to tables and figures on disk; command line and demo share it."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from tl_taskneurons.analysis.reliability import halves_of, reliability_of
+from tl_taskneurons.cli.question import require_silencing
 from tl_taskneurons.cli.settings import Settings
 from tl_taskneurons.evaluation.deactivation import conditions, evaluate_condition
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
 from tl_taskneurons.loading.models import load_model
-from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import layer_table, select
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -27,6 +31,9 @@ from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.runtime.table_files import stamp, write_table
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
+
+_HALVES = "HalfScores"
+_MOST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def open_study(
         deactivating: whether the settings of the evaluation count, too.
         progress: show progress bars.
     """
-    tasks = load_tasks(settings.data, settings.tasks)  # cheap and often wrong: before the model
+    if deactivating:
+        require_silencing(settings.ablation)
+    tasks = settings.read()  # cheap and often wrong: before the model
     arguments = settings.arguments(deactivate=deactivating)
     with RunFolder.open(out, arguments, kind="detect/deactivate") as run:
         model = load_model(
@@ -93,14 +102,18 @@ def detect(study: Study) -> dict[str, dict[str, NeuronSet]]:
 
     Writes ``scores/TASK.safetensors`` (at once, and reused when there), ``sets/SELECTION/TASK
     .safetensors``, ``neurons.parquet`` (one row per selected neuron) and ``layers.parquet`` (one
-    row per layer: count, share of the set, share of the task's total score).
+    row per layer: count, share of the set, share of the task's total score, and the set's
+    split-half reliability, from ``scores/halves``).
 
     Returns:
         Selection to task name to neurons.
     """
     settings = study.settings
     scores = {task.name: _scores(study, task) for task in study.tasks}
-    sets = {name: select(scores, name, settings.fraction) for name in settings.selections}
+    halves = _halves(study)
+    sets = {
+        name: _selected(scores, halves, name, settings.fraction) for name in settings.selections
+    }
     neurons, layers = [], []
     for selection, chosen in sets.items():
         for task, members in chosen.items():
@@ -110,7 +123,11 @@ def detect(study: Study) -> dict[str, dict[str, NeuronSet]]:
             values = scores[task].values
             frame["score"] = values[members.mask].numpy()
             neurons.append(frame.assign(**labels))
-        layers.append(layer_table(scores, chosen).assign(selection=selection))
+        table = layer_table(scores, chosen).assign(selection=selection)
+        if halves:
+            told = {task: members.info["split_half"] for task, members in chosen.items()}
+            table["split_half"] = table["task"].map(told)
+        layers.append(table)
     common = {**study.columns(), "seed": settings.seed}
     for name, frames in (("neurons", neurons), ("layers", layers)):
         table = stamp(pd.concat(frames, ignore_index=True), **common)
@@ -148,6 +165,7 @@ def deactivate(
             unit,
             lambda condition=condition: evaluate_condition(
                 study.model, study.tasks, condition, ablation=settings.ablation, means=means,  # pyright: ignore[reportArgumentType]
+                positions=settings.place,
                 prompt=settings.prompt, limit=settings.test_limit, share_prefix=True,
                 max_new_tokens=settings.max_new_tokens,
             ),
@@ -171,14 +189,55 @@ def _scores(study: Study, task: Task) -> NeuronScores:
     file = study.run.file("scores", f"{file_name(task.name)}.safetensors")
     if not file.exists():
         settings = study.settings
-        score_neurons(
-            study.model, task, settings.method, prompt=settings.prompt,
-            limit=settings.limit, seed=settings.seed, progress=study.progress,
-        ).save(file)  # fmt: skip
+        found = score_neurons(
+            study.model, task, settings.method, prompt=settings.prompt, limit=settings.limit,
+            seed=settings.seed, progress=study.progress, per_example=_keeps_examples(study, task),
+            **settings.scoring(settings.method),
+        )  # fmt: skip
+        if found.examples is not None:  # before the scores: where these are, the halves are too
+            save_tensor(_halves_file(study, task), _HALVES, halves_of(found), {"task": task.name})
+        found.save(file)
     current_role().wait()
     scores = NeuronScores.load(file)
     require_same_model(repr(scores), scores.fingerprint, study.view)
     return scores
+
+
+def _keeps_examples(study: Study, task: Task) -> bool:
+    """Whether each example's scores are kept for the reliability of sets; they take memory."""
+    limit = study.settings.limit or len(task.train)
+    n_examples = min(limit, len(task.train))
+    scored = math.prod(study.view.shape) * n_examples * 4
+    return METHODS.find(study.settings.method).data and n_examples > 1 and scored <= _MOST_BYTES
+
+
+def _halves_file(study: Study, task: Task) -> Path:
+    return study.run.file("scores", "halves", f"{file_name(task.name)}.safetensors")
+
+
+def _halves(study: Study) -> dict[str, Tensor]:
+    """Each task's scores on halves of its examples; nothing where a task has none."""
+    files = {task.name: _halves_file(study, task) for task in study.tasks}
+    if not all(file.exists() for file in files.values()):
+        return {}
+    return {name: load_tensor(file, _HALVES)[0] for name, file in files.items()}
+
+
+def _selected(
+    scores: Mapping[str, NeuronScores],
+    halves: Mapping[str, Tensor],
+    selection: str,
+    fraction: float,
+) -> dict[str, NeuronSet]:
+    """Select sets, which know their split-half reliability where it can be told."""
+    sets = select(scores, selection, fraction)
+    if not halves:
+        return sets
+    shares = reliability_of(halves, scores, selection, fraction)
+    return {
+        name: replace(chosen, info={**chosen.info, "split_half": shares[name]})
+        for name, chosen in sets.items()
+    }
 
 
 def _means(study: Study) -> Tensor:

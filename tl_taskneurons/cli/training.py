@@ -21,7 +21,6 @@ from tl_taskneurons.cli.options import (
     usual_shots,
 )  # fmt: skip
 from tl_taskneurons.cli.settings import SCORED, check_method, require_at_least
-from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
@@ -102,6 +101,7 @@ class Chosen(Source):
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
+        Source.__post_init__(self)
         check_method(self.method)
         SELECTIONS.find(self.selection)
         if not 0 < self.fraction <= 1:
@@ -156,7 +156,7 @@ def finetune(
     require_seed(training.seed)
     check_writable(file.parent)
     prompt = Prompt(shots=usual_shots(chosen.model, chosen.shots), seed=training.seed)
-    tasks = load_tasks(chosen.data, chosen.tasks)
+    tasks = chosen.read()
     from tl_taskneurons.evaluation.evaluate import evaluate
     from tl_taskneurons.training.finetune import finetune as train
     from tl_taskneurons.training.loop import loss_texts
@@ -206,7 +206,7 @@ def apply(
     own = Path(source.data).is_file()
     if not (trained or source.tasks or own):
         raise InputError(f"{deltas.delta[0]} names no tasks; give --tasks.")
-    tasks = load_tasks(source.data, source.tasks or (None if own else tuple(trained)))
+    tasks = source.read(source.tasks or (None if own else tuple(trained)))
     prompt = Prompt(**loaded[0].info.get("prompt", {}))
     if shots is not None:
         prompt = replace(prompt, shots=shots)

@@ -133,7 +133,8 @@ def evaluate_condition(
             silenced one, which only specificity needs; by default ``limit``.
 
     Returns:
-        The rows of ``evaluate_items`` with ``silenced, kind, seed, n_neurons, ablation``.
+        The rows of ``evaluate_items`` with ``silenced, kind, seed, n_neurons, ablation``, and
+        ``split_half`` where the set knows its reliability (see ``NeuronScores.top``).
 
     Raises:
         ValueError: for an unknown ablation, or ``"mean"`` without means.
@@ -166,10 +167,12 @@ def evaluate_condition(
                 for task in listed
             ]
         )
+    facts = {} if neurons is None else neurons.info
+    told = {"split_half": facts["split_half"]} if "split_half" in facts else {}
     return frame.assign(
         silenced=condition.silenced, kind=condition.kind, seed=condition.seed,
         ablation=silencing.ablation,
-        n_neurons=0 if neurons is None else len(neurons),
+        n_neurons=0 if neurons is None else len(neurons), **told,
     ).reset_index(drop=True)  # fmt: skip
 
 

@@ -71,7 +71,8 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         One row per silenced task: ``task, metric, n_neurons, original, original_low,
         original_high, random, random_low, random_high, n_controls, silenced, silenced_low,
         silenced_high, drop, drop_low, drop_high, excess, excess_low, excess_high, others_drop,
-        specificity, loss, loss_rise, loss_rise_random, loss_rise_others, loss_specificity, n``.
+        specificity, loss, loss_rise, loss_rise_random, loss_rise_others, loss_specificity, n``,
+        and ``split_half``, the reliability of the sets, where they know it.
         ``drop`` is original minus silenced; ``excess``
         is the drop beyond the random controls' (the paper's claim is that it is above 0);
         ``specificity`` is the own drop minus the mean drop of the other tasks when the same
@@ -98,14 +99,17 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
             "drop": drops.mean(), "drop_low": low, "drop_high": high,
             "loss": base["loss"].mean(), "loss_rise": rises.mean(), "n": len(own),
         }  # fmt: skip
+        if "split_half" in own:
+            row["split_half"] = own["split_half"].iloc[0]
         row |= _against_controls(control, plain, drops)
         row |= _against_others(others, plain, row)
         rows.append(row)
+    reliability = "split_half " if "split_half" in items else ""
     columns = (
-        "task metric n_neurons original original_low original_high random random_low random_high "
-        "n_controls silenced silenced_low silenced_high drop drop_low drop_high excess excess_low "
-        "excess_high others_drop specificity loss loss_rise loss_rise_random loss_rise_others "
-        "loss_specificity n"
+        f"task metric n_neurons {reliability}original original_low original_high random random_low "
+        "random_high n_controls silenced silenced_low silenced_high drop drop_low drop_high "
+        "excess excess_low excess_high others_drop specificity loss loss_rise loss_rise_random "
+        "loss_rise_others loss_specificity n"
     )
     return pd.DataFrame(rows, columns=columns.split())
 

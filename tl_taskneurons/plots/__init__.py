@@ -17,7 +17,7 @@ from tl_taskneurons.plots.gaps import gap_curves
 from tl_taskneurons.plots.layers import neurons_by_layer, score_heatmap, similarity_by_layer
 from tl_taskneurons.plots.look import describe, save
 from tl_taskneurons.plots.matrices import deactivation_heatmap, overlap_heatmap, training_heatmap
-from tl_taskneurons.plots.overview import demo_figure
+from tl_taskneurons.plots.overview import demo_figure, found_figure
 from tl_taskneurons.plots.recovery import recovery_curves
 from tl_taskneurons.plots.scatter import faithfulness_scatter, faithfulness_sets
 from tl_taskneurons.plots.score_map import score_map
@@ -34,6 +34,7 @@ __all__ = [
     "faithfulness_scatter",
     "faithfulness_sets",
     "forgetting_curves",
+    "found_figure",
     "gap_curves",
     "neurons_by_layer",
     "overlap_curves",

@@ -130,5 +130,6 @@ def describe(selection: str, fraction: float) -> str:
         "exclusive": f"Exclusive: in the {top} of this task alone",
         "exclude": f"Exclude: {top}, none of other tasks' {top}",
         "difference": f"Difference: {top} by score beyond other tasks'",
+        "found": "Found: few neurons that take the task and spare the others",
         "rank": f"Rank: {top} by rank beyond other tasks'",
     }.get(selection, f"{top}, {selection}")

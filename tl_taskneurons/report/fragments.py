@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tl_taskneurons.analysis.generations import PLAIN
+
 # The same in all rows of a table: said once above it.
 _COMMON = (
     "model", "revision", "fingerprint", "method", "fraction", "seed", "run_seed", "ablation",
@@ -24,7 +26,17 @@ _ABOUT = {
     "deactivation_items": "Every answer to every item.",
     "layers": "How many of each task's neurons lie in each layer, and their share.",
     "neurons": "Every selected neuron with its score.",
+    "overlap": "Which neurons sets share, beside what chance would give.",
 }
+# The same of tables that several tasks have, by the end of their name.
+_ABOUT_KIND = {
+    "_curves": "What is left of the task without its top neurons, and with these alone; what "
+    "silencing them costs others.",
+    "_areas": "The areas under these curves.",
+    "_search": "Every set that the search tried, in order.",
+    "_neurons": "The neurons that the search found.",
+}
+ANSWERS = "_generations"
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,23 @@ class Table:
     notes: str
     columns: list[tuple[str, bool]]
     rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a model undisturbed and changed, side by side.
+
+    Attributes:
+        name: the task.
+        columns: the headings.
+        rows: cells: the text, and whether it differs from the undisturbed answer.
+        n_changed: how many answers do, by heading of what changed the model.
+    """
+
+    name: str
+    columns: list[str]
+    rows: list[list[tuple[str, bool]]]
+    n_changed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -100,7 +129,10 @@ def table_of(name: str, frame: pd.DataFrame) -> Table:
         [_cell(row, column, spans.get(column), column in numeric) for column in columns]
         for row in shown.to_dict("records")
     ]
-    notes = [_ABOUT[name]] if name in _ABOUT else []
+    about = _ABOUT.get(name) or next(
+        (says for kind, says in _ABOUT_KIND.items() if name.endswith(kind)), ""
+    )
+    notes = [about] if about else []
     if len(shown) < len(frame):
         notes.append(f"The first {len(shown)} of {len(frame):,} rows.")
     else:
@@ -109,6 +141,27 @@ def table_of(name: str, frame: pd.DataFrame) -> Table:
         listed = (f"{column} {_plain(value)}" for column, value in common.items())
         notes.append(f"In all rows: {', '.join(listed)}.")
     return Table(name, " ".join(notes), [(str(c), c in numeric) for c in columns], rows)
+
+
+def answers_of(name: str, frame: pd.DataFrame) -> Answers:
+    """Return the table of ``compare_generations`` as the page has it."""
+    columns = [str(column) for column in frame.columns]
+    changed = [column not in ("input", "target", PLAIN) for column in columns]
+    plain = columns.index(PLAIN)
+    told = frame.head(_PREVIEW_ROWS).fillna("").astype(str).to_numpy().tolist()
+    rows = [
+        [(text, other and text != row[plain]) for text, other in zip(row, changed, strict=True)]
+        for row in told
+    ]
+    counts = {
+        column: sum(row[k][1] for row in rows) for k, column in enumerate(columns) if changed[k]
+    }
+    return Answers(name.removesuffix(ANSWERS), columns, rows, counts)
+
+
+def is_answers(name: str, frame: pd.DataFrame) -> bool:
+    """Whether a table is one of answers side by side."""
+    return name.endswith(ANSWERS) and {"input", "target", PLAIN} <= {*frame.columns}
 
 
 def figures_of(figures: Mapping[str, bytes]) -> list[Figure]:

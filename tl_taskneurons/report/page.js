@@ -82,6 +82,7 @@ function choose(changes) {
   if (!listed.some((entry) => nameOf(entry) === state.neuron)) state.neuron = listed.length ? nameOf(listed[0]) : "";
   showControls();
   showLayers();
+  showMap();
   showList(listed);
   showDetail(listed.find((entry) => nameOf(entry) === state.neuron));
 }
@@ -123,12 +124,32 @@ function showLayers() {
   }));
 }
 
+function showMap() {
+  const canvas = find("map").querySelector("canvas");
+  const map = Object.hasOwn(data.maps, state.task) ? data.maps[state.task] : null;
+  canvas.hidden = !map;
+  if (!map) return;
+  const sizes = Uint8Array.from(atob(map.sizes), (char) => char.charCodeAt(0));
+  const rows = sizes.length / map.columns;
+  Object.assign(canvas, { width: map.columns, height: rows });
+  canvas.style.height = `${Math.max(8, Math.min(20, 0.4 * rows))}rem`;
+  const [red, green, blue] = getComputedStyle(document.documentElement).getPropertyValue("--above").split(",").map(Number);
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(map.columns, rows);
+  sizes.forEach((size, i) => picture.data.set([red, green, blue, size], 4 * i));
+  context.putImageData(picture, 0, 0);
+  const shared = map.step > 1 ? `; ${map.step} neurons share a column, of which the largest counts` : "";
+  find("map").querySelector("p").textContent =
+    `Layer 0 at the top; logarithmic, over four decades below ${rounded(map.largest)}${shared}. Click on a layer to list its neurons.`;
+}
+
 function showList(listed) {
   const counts = currentSet().counts;
   const here = state.layer === "all" ? counts.reduce((a, b) => a + b, 0) : counts[Number(state.layer)];
   const where = state.layer === "all" ? "the task's neurons" : `the task's neurons in layer ${state.layer}`;
   find("listed").textContent = `${listed.length} of ${where} (${here}) are listed` +
     (listed.length < here ? ": the best of each layer, then the best of all." : ".") +
+    (typeof currentSet().returns === "number" ? ` ${Math.round(100 * currentSet().returns)}% of the task's neurons return when half the examples choose them.` : "") +
     (data.about ? ` Score: ${data.about}.` : "");
   const number = (value, text) => make("td", { className: "number", title: String(value), textContent: text });
   const table = find("list").querySelector("table");
@@ -219,6 +240,11 @@ function enableView() {
     const button = event.target.closest("button");
     if (button) change({ layer: button.dataset.layer });
   });
+  find("map").querySelector("canvas").addEventListener("click", (event) => {
+    const box = event.target.getBoundingClientRect();
+    change({ layer: String(Math.floor((event.target.height * (event.clientY - box.top)) / box.height)) });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showMap);
   const pick = (row) => {
     state.neuron = row.dataset.neuron;
     markSelected();

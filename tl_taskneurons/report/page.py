@@ -2,13 +2,14 @@
 
 import os
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from tl_taskneurons.analysis.explain import explain_neurons
@@ -21,13 +22,15 @@ from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.report.folder import Contents, attempt, is_own, read_folder
 from tl_taskneurons.report.fragments import (
+    answers_of,
     facts_of,
     figures_of,
+    is_answers,
     json_script,
     table_of,
     templates,
 )  # fmt: skip
-from tl_taskneurons.report.view import NEEDED, Pair, choose, view_data
+from tl_taskneurons.report.view import Pair, all_neurons, choose, reliability_of, view_data
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.errors import InputError, TaskNeuronsError
 from tl_taskneurons.runtime.run_folder import file_name
@@ -76,8 +79,8 @@ def write_report(
         raise InputError(f"neurons is {neurons}; it must be at least 1.")
     contents = read_folder(run_dir)
     data, facts = None, {}
-    table = contents.tables.get("neurons")
-    if table is not None and len(table) and {*NEEDED} <= {*table.columns}:
+    table = all_neurons(contents)
+    if table is not None:
         chosen = choose(table, neurons)
         note, explained = _why_no_texts(contents, texts), {}
         if not note:
@@ -85,7 +88,8 @@ def write_report(
             explained = _explain(contents, model, tasks, chosen, progress=progress)
             facts = {"revision": model_revision(model)} if model_revision(model) else {}
         damaged = list(contents.damaged)
-        data = view_data(contents, chosen, _scores(contents, damaged), explained) | {
+        scores = _scores(contents, table["task"], damaged)
+        data = view_data(table, chosen, scores, explained, reliability_of(contents)) | {
             "note": note, "about": str(METHODS.get(contents.arguments.get("method", ""), "")),
         }  # fmt: skip
         contents = replace(contents, damaged=tuple(damaged))
@@ -110,16 +114,22 @@ def render(contents: Contents, data: dict[str, Any] | None, facts: dict[str, Any
     if data is not None and data["note"]:
         banners.append(("note", data["note"]))
     facts_shown = facts_of(_facts(contents, facts))
+    answers = [
+        answers_of(name, frame)
+        for name, frame in contents.tables.items()
+        if is_answers(name, frame)
+    ]
+    tables = {name: frame for name, frame in contents.tables.items() if not is_answers(name, frame)}
     there = {
-        "neurons": data is not None, "figures": bool(contents.figures),
-        "tables": bool(contents.tables), "facts": True,
+        "neurons": data is not None, "answers": bool(answers), "figures": bool(contents.figures),
+        "tables": bool(tables), "facts": True,
     }  # fmt: skip
     script = _asset("page.js")
     return templates().get_template("page.html").render(
         title=title, subtitle=_subtitle(contents), banners=banners,
         sections=[name for name, is_there in there.items() if is_there],
         figures=figures_of(contents.figures), facts=facts_shown,
-        tables=[table_of(name, frame) for name, frame in contents.tables.items()],
+        tables=[table_of(name, frame) for name, frame in tables.items()], answers=answers,
         style=_asset("page.css"), script=script, data=json_script(data),
         # The browser runs this script and no other, whatever a folder's files may hold.
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
@@ -181,7 +191,9 @@ def _sources(
     needs = "what the neurons do can't be shown without; leave that out with --no-model "
     needs += "(texts=False)"
     try:
-        tasks = load_tasks(arguments["data"], arguments["tasks"])
+        tasks = load_tasks(
+            arguments["data"], arguments["tasks"], columns=_mapping(arguments.get("columns"))
+        )
     except (TaskNeuronsError, OSError) as error:
         raise InputError(f"The run's tasks can't be loaded, and {needs}: {error}") from error
     if tasks_digest(tasks) != facts.get("tasks_digest", tasks_digest(tasks)):
@@ -224,15 +236,22 @@ def _explain(
     return explained
 
 
-def _scores(contents: Contents, damaged: list[str]) -> dict[str, Tensor]:
+def _scores(contents: Contents, tasks: pd.Series, damaged: list[str]) -> dict[str, Tensor]:
     """Each task's scores of all neurons, where the folder has them."""
     found = {}
-    for name in dict.fromkeys(contents.tables["neurons"]["task"].astype(str)):
+    for name in dict.fromkeys(tasks.astype(str)):
         file = contents.path / "scores" / f"{file_name(name)}.safetensors"
         scores = attempt(NeuronScores.load, file, damaged) if is_own(contents.path, file) else None
         if scores is not None:
             found[name] = scores.values
     return found
+
+
+def _mapping(columns: Sequence[str] | None) -> dict[str, str] | None:
+    """The data's names of fields to ours, as the command line wrote them down."""
+    return {
+        theirs: ours for ours, _, theirs in (word.partition("=") for word in columns or ())
+    } or None
 
 
 def _asset(name: str) -> str:

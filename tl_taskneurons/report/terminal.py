@@ -16,6 +16,7 @@ from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_folder import RunFolder
 
 _MINUS = "\u2212"
+RELIABILITY = "split-half: share of the neurons that return when half the examples choose them"
 
 
 def detection_report(layers: pd.DataFrame) -> list[Table]:
@@ -27,8 +28,10 @@ def detection_report(layers: pd.DataFrame) -> list[Table]:
     tables: list[Table] = []
     for selection, part in layers.groupby("selection", sort=False):
         table = _table(describe(str(selection), float(part["fraction"].iloc[0])))
-        for heading in ("task", "neurons", "layers with most (share)"):
-            table.add_column(heading, justify="right" if heading == "neurons" else "left")
+        told = _tells_reliability(part)
+        for heading in ("task", "neurons", *told * ["split-half"], "layers with most (share)"):
+            is_number = heading in ("neurons", "split-half")
+            table.add_column(heading, justify="right" if is_number else "left")
         for task, rows in part.groupby("task", sort=False):
             most = rows.sort_values(["n_neurons", "layer"], ascending=[False, True]).head(4)
             most = most[most["n_neurons"] > 0]
@@ -36,7 +39,12 @@ def detection_report(layers: pd.DataFrame) -> list[Table]:
                 f"{layer} ({share:.0%})"
                 for layer, share in zip(most["layer"], most["share"], strict=True)
             ]
-            table.add_row(printable(task), f"{rows['n_neurons'].sum():,}", ", ".join(listed))
+            cells = [f"{rows['n_neurons'].sum():,}"]
+            if told:
+                cells.append(f"{_percent(rows['split_half'].iloc[0])}%")
+            table.add_row(printable(task), *cells, ", ".join(listed))
+        if told:
+            table.caption = RELIABILITY
         tables.append(table)
     return tables
 
@@ -54,13 +62,16 @@ def deactivation_report(table: pd.DataFrame, *, wide: bool = False) -> list[Tabl
     for selection, part in table.groupby("selection", sort=False):
         shown = _table(describe(str(selection), float(part["fraction"].iloc[0])))
         shown.add_column("task", no_wrap=True)
-        headings = ["neurons", "original", "random [95%]", "own silenced", "others'\ndrop"]
+        told = _tells_reliability(part)
+        headings = ["neurons,\nsplit-half" if told else "neurons"]
+        headings += ["original", "random [95%]", "own silenced", "others'\ndrop"]
         headings += ["speci-\nficity"] + losses * ["loss: own", "random", "others"]
         for heading in headings:
             shown.add_column(heading, justify="right")
         for row in part.to_dict("records"):
             cells: list[str | Text] = [
-                f"{row['n_neurons']:,}", _percent(row["original"]),
+                f"{row['n_neurons']:,}" + (f" {_percent(row['split_half'])}%" * told),
+                _percent(row["original"]),
                 _percent(row["random"]) + _interval(row["random_low"], row["random_high"]),
                 _percent(row["silenced"])
                 + _interval(row["silenced_low"], row["silenced_high"]),
@@ -114,6 +125,10 @@ def draw(run: RunFolder, layers: pd.DataFrame, tables: Mapping[str, pd.DataFrame
         if current_role().leads:
             plots.save(make(), files[-1])
     return files
+
+
+def _tells_reliability(table: pd.DataFrame) -> bool:
+    return "split_half" in table.columns and bool(table["split_half"].notna().any())
 
 
 def _table(title: str) -> Table:

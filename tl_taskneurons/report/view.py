@@ -1,14 +1,17 @@
 """The data of the interactive view: which neurons it lists, and what it says about each."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from tl_taskneurons.analysis.explanation import ExplainedExample, NeuronExplanation
 from tl_taskneurons.report.folder import Contents
 
+_MAP_COLUMNS, _MAP_DECADES = 256, 4
 NEEDED = ("task", "selection", "layer", "neuron", "score")
 Pair = tuple[int, int]
 
@@ -36,21 +39,36 @@ def choose(neurons: pd.DataFrame, n: int) -> dict[tuple[str, str], list[Pair]]:
     return chosen
 
 
+def all_neurons(contents: Contents) -> pd.DataFrame | None:
+    """Return every selected neuron of a run: those of detect, and those that searches found.
+
+    None where there are none.
+    """
+    wanted = [name for name in contents.tables if name == "neurons" or name.endswith("_neurons")]
+    frames = [
+        contents.tables[name]
+        for name in sorted(wanted, key=lambda name: (name != "neurons", name))
+        if len(contents.tables[name]) and {*NEEDED} <= {*contents.tables[name].columns}
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
 def view_data(
-    contents: Contents,
+    neurons: pd.DataFrame,
     chosen: Mapping[tuple[str, str], Sequence[Pair]],
     scores: Mapping[str, Tensor],
     explained: Mapping[tuple[str, Pair], NeuronExplanation],
+    reliability: Mapping[tuple[str, str], float],
 ) -> dict[str, Any]:
     """Return what the page's script reads, as plain JSON values.
 
     Args:
-        contents: the run folder, with the table ``neurons``.
+        neurons: from ``all_neurons``.
         chosen: from ``choose``.
         scores: each task's scores of all neurons ``[layer, d_mlp]``, where there are any.
         explained: by task and neuron; empty for a page without texts.
+        reliability: split-half reliability of sets by selection and task, where it is known.
     """
-    neurons = contents.tables["neurons"]
     owners = _owners(neurons)
     texts: dict[str, dict[int, dict[str, Any]]] = {}
     sets: dict[str, dict[str, Any]] = {}
@@ -67,8 +85,39 @@ def view_data(
                 entry |= _told(explained[task, pair], texts.setdefault(task, {}))
             listed.append(entry)
         counts = part["layer"].value_counts().reindex(range(n_layers), fill_value=0)
-        sets.setdefault(selection, {})[task] = {"counts": counts.tolist(), "neurons": listed}
-    return {"layers": n_layers, "sets": sets, "texts": texts}
+        entry = {"counts": counts.tolist(), "neurons": listed}
+        if (selection, task) in reliability:
+            entry["returns"] = _short(reliability[selection, task])
+        sets.setdefault(selection, {})[task] = entry
+    maps = {name: score_map_of(own) for name, own in scores.items()}
+    return {"layers": n_layers, "sets": sets, "texts": texts, "maps": maps}
+
+
+def reliability_of(contents: Contents) -> dict[tuple[str, str], float]:
+    """Return the reliability of sets that a run's table of layers tells of."""
+    layers = contents.tables.get("layers")
+    if layers is None or not {"selection", "task", "split_half"} <= {*layers.columns}:
+        return {}
+    told = layers.dropna(subset="split_half").drop_duplicates(["selection", "task"])
+    columns = (told[name] for name in ("selection", "task", "split_half"))
+    return {(str(s), str(t)): float(share) for s, t, share in zip(*columns, strict=True)}
+
+
+def score_map_of(scores: Tensor) -> dict[str, Any]:
+    """Return the sizes of scores as bytes, for a picture of layers by neurons.
+
+    Neighbours share a column where there are more than 256 neurons; of these the largest counts.
+    The bytes are logarithms over four decades below the largest size.
+    """
+    sizes = scores.detach().abs().float().cpu().numpy()
+    step = -(-sizes.shape[1] // _MAP_COLUMNS)
+    shown = np.maximum.reduceat(sizes, np.arange(0, sizes.shape[1], step), axis=1)
+    largest = float(shown.max()) or 1.0
+    with np.errstate(divide="ignore"):
+        decades = np.log10(shown / largest).clip(-_MAP_DECADES, 0) / _MAP_DECADES + 1
+    content = (255 * decades).round().astype(np.uint8).tobytes()
+    return {"columns": shown.shape[1], "step": step, "largest": _short(largest),
+            "sizes": b64encode(content).decode()}  # fmt: skip
 
 
 def _told(explanation: NeuronExplanation, texts: dict[int, dict[str, Any]]) -> dict[str, Any]:
