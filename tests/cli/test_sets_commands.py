@@ -109,6 +109,10 @@ def test_generate_shows_answers_side_by_side(
     assert (run["status"], run["arguments"]["command"]) == ("finished", "generate")
     assert main([*arguments, "--ablation", "mean", "--fraction", "0.1"]) == 0
     assert "without tone" in capsys.readouterr().out.replace("\n", " ")
+    (tmp_path / "own.json").write_text('{"0": [1, 2]}')
+    assert main([*arguments, "--neurons", str(tmp_path / "own.json")]) == 0
+    assert main(["overlap", str(tmp_path / "own.json"), str(found)]) == 2
+    assert "says nothing of their model" in capsys.readouterr().err
     assert main([*arguments, "--neurons", str(found), "--layers", "0"]) == 2
     assert "has no neuron in the layers [0]" in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ from tl_taskneurons.runtime.table_files import write_csv
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tl_taskneurons.models.protocol import LanguageModel
     from tl_taskneurons.neurons.sets import NeuronSet
 
 _OVERLAP_EXAMPLE = """\
@@ -80,8 +81,8 @@ class Said(Searched):
     """What is answered, and which neurons are silenced.
 
     Attributes:
-        neurons: sets to silence, each alone: files (safetensors) or a folder that detect wrote
-            (default: each task's top neurons, found on the fly).
+        neurons: sets to silence, each alone: files of sets (safetensors) or lists (JSON, CSV), or a
+            folder that detect wrote (default: each task's top neurons, found on the fly).
         fraction: without --neurons: share of all neurons to find.
         examples: test examples of each task.
         max_new_tokens: the longest answer.
@@ -118,10 +119,10 @@ def generate(said: Annotated[Said, Flat] = Said(), *, out: Path | None = None) -
     from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
     from tl_taskneurons.neurons.selection import select
 
-    given = read_sets(files)
     facts = {**said.facts(), "neurons": [path.name for path in said.neurons]}
     with results_folder(out, "generate", facts) as file:
         model = said.load()
+        given = read_sets(files, model)
         if given:
             sets = {name: _in_layers(chosen, said.layers) for name, chosen in given.items()}
         else:
@@ -173,17 +174,32 @@ def set_files(path: Path, selection: str) -> list[Path]:
     return files
 
 
-def read_sets(files: list[Path]) -> "dict[str, NeuronSet]":
-    """Read sets, by their names, or by those of their files where names are not told apart."""
+def read_sets(files: list[Path], model: "LanguageModel | None" = None) -> "dict[str, NeuronSet]":
+    """Read sets, by their names, or by those of their files where names are not told apart.
+
+    Args:
+        files: of sets; with a model, lists of neurons (JSON, CSV) too.
+        model: what the lists are of.
+    """
+    from tl_taskneurons.neurons.lists import read_sets as read_lists
     from tl_taskneurons.neurons.sets import NeuronSet
 
-    sets = [NeuronSet.load(file) for file in files]
-    names = [chosen.name or file.stem for chosen, file in zip(sets, files, strict=True)]
-    if len(set(names)) < len(names):
-        names = [file.stem for file in files]
-    if len(set(names)) < len(names):
-        names = [str(file.with_suffix("")) for file in files]
-    return dict(zip(names, sets, strict=True))
+    found: list[tuple[str, str, NeuronSet]] = []
+    for file in files:
+        if file.suffix.lower() in (".json", ".csv"):
+            if model is None:
+                raise InputError(
+                    f"{file} is a list of neurons, which says nothing of their model; give files "
+                    "of sets (safetensors)."
+                )
+            found += [(name, file.stem, one) for name, one in read_lists(model, file).items()]
+        else:
+            one = NeuronSet.load(file)
+            found.append((one.name or file.stem, file.stem, one))
+    for names in ([name for name, _, _ in found], [stem for _, stem, _ in found]):
+        if len(set(names)) == len(names):
+            return dict(zip(names, (one for _, _, one in found), strict=True))
+    return {f"{name} #{k}": one for k, (name, _, one) in enumerate(found)}
 
 
 def _in_layers(chosen: "NeuronSet", layers: tuple[int, ...] | None) -> "NeuronSet":

@@ -123,14 +123,17 @@ def found_figure(
         places = (grid[:, 0], grid[:, 1], grid[0, 2], grid[1:, 2])
         canvas = Canvas(figure, [figure.add_subplot(place) for place in places])
     limit = change_limit(pd.concat(parts), column)
-    for k, (axes, part) in enumerate(zip(canvas.panels, parts, strict=False)):
-        cells = draw_changes(axes, part, "silenced", column, limit, name_rows=k == 0)
-        sizes = [f"{size:,}" for size in sorted({part["n_neurons"].min(), part["n_neurons"].max()})]
-        heading = f"{_SHORT.get(selections[k], selections[k])}: {' to '.join(sizes)} neurons"
+    images = [
+        draw_changes(axes, part, "silenced", column, limit, name_rows=k == 0)
+        for k, (axes, part) in enumerate(zip(canvas.panels, parts, strict=False))
+    ]
+    for axes, name, part in zip(canvas.panels, selections, parts, strict=False):
+        sizes = sorted({int(part["n_neurons"].min()), int(part["n_neurons"].max())})
+        heading = f"{_SHORT.get(name, name)}: {' to '.join(f'{n:,}' for n in sizes)} neurons"
         axes.set_title(heading, fontsize=LABEL, loc="left", color=INK)
     if ax is None:
         canvas.panels[2].set_xlabel("")
-        canvas.colour_bar(cells, change_label(matrix, column), canvas.panels[:2])
+        canvas.colour_bar(images[0], change_label(matrix, column), canvas.panels[:2])
         own = spaced(parts[2]["silenced"].iloc[0])
         canvas.figure.suptitle(
             f"What silencing a task's neurons changes; right, the few found for {own}",
