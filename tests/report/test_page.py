@@ -303,7 +303,7 @@ def test_another_model_or_changed_tasks_are_refused(
     with pytest.raises(ValueError, match="belongs to model"):
         report(model=other)
     changed = Tasks((replace(tasks[0], instruction="Other."), tasks[1]))
-    monkeypatch.setattr(page, "load_tasks", lambda data, names: changed)
+    monkeypatch.setattr(page, "load_tasks", lambda data, names, columns=None: changed)
     with pytest.raises(ValueError, match="have changed since the run.*--no-model"):
         report()
 
@@ -434,9 +434,9 @@ def test_the_view_has_reliability_scores_of_all_and_what_a_search_found(
 
 
 def test_a_map_holds_sizes_over_four_decades_and_neighbours_share_columns():
-    made = score_map_of(torch.tensor([[-1.0, 0.1, 0.0], [1e-4, 1e-6, 0.01]]))
+    made = score_map_of(torch.tensor([[-1.0, 0.1, 0.0], [1e-4, 1e-6, 0.001]]))
     assert (made["columns"], made["step"], made["largest"]) == (3, 1, 1.0)
-    assert list(base64.b64decode(made["sizes"])) == [255, 191, 0, 0, 0, 128]
+    assert list(base64.b64decode(made["sizes"])) == [255, 191, 0, 0, 0, 64]
     wide = torch.zeros(1, 600)
     wide[0, 5] = 2.0
     made = score_map_of(wide)

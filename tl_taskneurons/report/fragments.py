@@ -184,14 +184,16 @@ def json_script(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def rounded(value: Any) -> str:
-    """Return a value as it is shown: four digits for a number."""
+def rounded(value: Any, digits: int = 4) -> str:
+    """Return a value as it is shown: a number with so many digits."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "\u2013"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     is_float = isinstance(value, float)
-    text = f"{value:.4g}" if is_float else f"{value:,}" if abs(value) >= 10_000 else str(value)
+    text = (
+        f"{value:.{digits}g}" if is_float else f"{value:,}" if abs(value) >= 10_000 else str(value)
+    )
     return text.replace("-", "\u2212")
 
 
@@ -206,7 +208,7 @@ def _cell(row: dict[Any, Any], column: Any, span: tuple[str, str] | None, numeri
     if span is not None and not (pd.isna(row[span[0]]) or pd.isna(row[span[1]])):
         low, high = row[span[0]], row[span[1]]
         title += f" [{low!r}, {high!r}]"
-        shown = f"[{rounded(low)}, {rounded(high)}]"
+        shown = f"[{rounded(low, 3)}, {rounded(high, 3)}]"
     return Cell(rounded(value), True, title, shown)
 
 
