@@ -49,7 +49,7 @@ How to read it
   split-half    share of the neurons that return when half the examples choose them"""
 
 # Fewer examples and checks than the default, for a demo of two minutes.
-_LIMITS = Limits(outside=(0.01,), checks=8)
+_LIMITS = Limits(outside=(0.01,), first=8, checks=8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +114,9 @@ def add_found(
              for one in study.tasks}  # fmt: skip
     kept = run.file(f"{name}.safetensors")  # written last
     if not kept.exists():
-        question = Question(prompt=settings.prompt, n_score=n_examples, n_held=n_examples)
+        question = Question(
+            prompt=settings.prompt, n_score=n_examples, n_held=n_examples, n_spared=n_examples
+        )
         try:
             found = find_neurons(
                 study.model, task, others, limits=_LIMITS, question=question, progress=True,
