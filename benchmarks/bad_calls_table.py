@@ -433,7 +433,7 @@ def _own() -> Iterator[Any]:
 
 def _plots() -> Iterator[Any]:
     for name in tn.plots.__all__:
-        if name in ("describe", "save", "demo_figure"):
+        if name in ("describe", "save", "demo_figure", "found_figure"):
             continue
         function = getattr(tn.plots, name)
         first = function.__code__.co_varnames[0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
@@ -178,8 +179,8 @@ def test_what_a_search_found_stands_beside_the_selections_on_one_scale():
     left, middle, right, growth, *_ = figure.axes
     images = [axes.get_images()[0] for axes in (left, middle, right)]
     assert len({image.get_clim() for image in images}) == 1
-    assert images[0].get_array().shape == (3, 3)
-    assert images[2].get_array().shape == (1, 3)
+    assert np.shape(images[0].get_array()) == (3, 3)
+    assert np.shape(images[2].get_array()) == (1, 3)
     # Its columns begin with the task that was searched for.
     assert right.get_xticklabels()[0].get_text() == "task 1"
     assert right.get_title(loc="left") == "Found: 40 neurons"
