@@ -208,7 +208,7 @@ def test_a_folder_of_the_old_design_is_refused_with_the_way_to_rename_it(model, 
 
 
 def test_presets_and_subjects_fit_together():
-    assert {"smoke", "mini", "full", "real", "paper"} == set(PRESETS)
+    assert {"smoke", "mini", "full", "hour", "real", "paper"} == set(PRESETS)
     assert subject_of("meta-llama/Llama-2-7b-hf").preset == "paper"
     assert subject_of("gpt2").tuned == "lora"
     assert set(PAPER_TASKS) <= set(hub_task_names())
