@@ -18,12 +18,6 @@ class SequenceSizes:
         orders: names of orders.
         methods: names of methods.
         steps: the most updates of a stage.
-        goal: the held-out loss (nats per token, mean over single tasks) that every method is
-            trained to: each gets the fewest updates after which it is there, so that methods are
-            compared at the same depth of learning. None gives all of them ``steps``.
-        look_every: updates between two looks at the held-out loss.
-        primer_steps: updates that first make the labels known to the base model, by other
-            instructions and phrases; 0 where it knows them already.
         batch_size: examples of an update.
         n_train: training examples of a task.
         n_test: test examples of a task; as many training examples are held out for the choice.
@@ -33,14 +27,17 @@ class SequenceSizes:
         score_limit: neurons are chosen by the scores of at most so many training examples.
         instructions: ``"neutral"``, the same for all tasks, so that an input's task must be told
             by its content; ``"own"``, each task's own.
+        goal: the held-out loss (nats per token, mean over single tasks) that every method is
+            trained to: each gets the fewest updates after which it is there, so that methods are
+            compared at the same depth of learning. None gives all of them ``steps``.
+        look_every: updates between two looks at the held-out loss.
+        primer_steps: updates that first make the labels known to the base model, by other
+            instructions and phrases; 0 where it knows them already.
     """
 
     orders: tuple[str, ...] = ("mini1", "mini2", "mini3")
     methods: tuple[str, ...] = MINI_METHODS
     steps: int = 60
-    goal: float | None = None
-    look_every: int = 20
-    primer_steps: int = 0
     batch_size: int = 8
     n_train: int = 480
     n_test: int = 20
@@ -48,6 +45,9 @@ class SequenceSizes:
     given_rates: tuple[tuple[str, float], ...] = ()
     score_limit: int = 100
     instructions: tuple[str, ...] = ("neutral",)
+    goal: float | None = None
+    look_every: int = 20
+    primer_steps: int = 0
 
 
 @dataclass(frozen=True)
