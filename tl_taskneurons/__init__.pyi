@@ -121,6 +121,8 @@ from .neurons.selection import (
 from .neurons.sets import NeuronSet as NeuronSet
 from .neurons.sets import common as common
 from .neurons.sets import exclusive as exclusive
+from .report.hub import from_hub as from_hub
+from .report.hub import push_to_hub as push_to_hub
 from .report.page import write_report as write_report
 from .runtime.sharing import share_work as share_work
 from .tasks.prompts import Prompt as Prompt

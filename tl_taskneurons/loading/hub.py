@@ -20,8 +20,8 @@ def use_cache_alone(repo: str, name: str) -> bool:
     from huggingface_hub import constants, try_to_load_from_cache
 
     if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(repo, "config.json"), str):
-        return constants.HF_HUB_OFFLINE or not _reaches(constants.ENDPOINT)
-    if _reaches(constants.ENDPOINT):
+        return constants.HF_HUB_OFFLINE or not reaches(constants.ENDPOINT)
+    if reaches(constants.ENDPOINT):
         return False
     raise OutOfReachError(
         f"{name!r} is no folder here and not in the Hugging Face cache, and the hub is out of "
@@ -31,7 +31,7 @@ def use_cache_alone(repo: str, name: str) -> bool:
     )
 
 
-def _reaches(url: str) -> bool:
+def reaches(url: str) -> bool:
     """Whether anything answers there; a thread, because looking a name up has no time limit."""
     answers: list[bool] = []
 
