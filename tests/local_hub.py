@@ -45,13 +45,13 @@ class _Hub(BaseHTTPRequestHandler):
             ]
             self._json({"files": files})
         elif "/commit/" in path:
-            repo = self.repos["/".join(path.split("/")[3:5])]
+            name = "/".join(path.split("/")[3:5])
             for line in body.decode().splitlines():
                 entry = json.loads(line)
                 if entry["key"] == "file":
                     value = entry["value"]
-                    repo[value["path"]] = base64.b64decode(value["content"])
-            url = f"http://{self.headers['Host']}{path}/{COMMIT}"
+                    self.repos[name][value["path"]] = base64.b64decode(value["content"])
+            url = f"http://{self.headers['Host']}/{name}/commit/{COMMIT}"
             self._json({"commitUrl": url, "commitOid": COMMIT})
         else:
             self._json({"error": path}, status=404)

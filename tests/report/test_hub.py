@@ -24,7 +24,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def point(address: str) -> None:
         constants = huggingface_hub.constants
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("HF_TOKEN", "local")
 
@@ -71,7 +71,7 @@ def test_the_card_says_what_is_there_and_runs(reachable, tokenizer, monkeypatch)
         reachable(address)
         tn.push_to_hub(neurons, "me/words", base_model="tiny/llama", results=results, licence="mit")
         text = repos["me/words"]["README.md"].decode()
-        found = huggingface_hub.ModelCard(text).data
+        found: Any = huggingface_hub.ModelCard(text).data
         assert (found.library_name, found.base_model, found.license) == (
             "tl-taskneurons", "tiny/llama", "mit",
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Sets, scores and deltas to and from the Hugging Face hub."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -152,7 +153,14 @@ def _offline() -> bool:
     """Whether only the cache can be read."""
     from huggingface_hub import constants
 
-    return bool(constants.HF_HUB_OFFLINE) or not reaches(constants.ENDPOINT)
+    return bool(constants.HF_HUB_OFFLINE) or not reaches(_endpoint())
+
+
+def _endpoint() -> str:
+    """The hub's address, also where it was set after Hugging Face's client was imported."""
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
 
 
 @contextmanager
@@ -164,12 +172,12 @@ def _asking(repo_id: str, *, reading: bool = False) -> Iterator[Any]:
     """
     from huggingface_hub import HfApi, constants, errors
 
-    away = f"the hub is out of reach ({constants.ENDPOINT} does not answer"
+    away = f"the hub is out of reach ({_endpoint()} does not answer"
     away += ", HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ")"
     if not reading and _offline():
         raise OutOfReachError(f"{repo_id} was not written: {away}. Connect to the network.")
     try:
-        yield HfApi(endpoint=constants.ENDPOINT)
+        yield HfApi(endpoint=_endpoint())
     except (InputError, InputTypeError):
         raise
     except errors.HFValidationError as error:
