@@ -113,7 +113,7 @@ def found_figure(
     parts = [_of_selection("matrix", matrix, name) for name in selections]
     for part in parts:
         check_changes(part, "silenced", column)
-    require(curve, [], ["n_neurons", "taken", "harm"], also=["kept"])
+    require(curve, [], ["n_neurons", "taken"], also=["harm", "kept"])
     if ax is not None:
         canvas = lent(ax, [*selections, "curve"])
     else:

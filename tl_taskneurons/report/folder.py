@@ -72,7 +72,7 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
         run = {}
     tables = {
         file.stem: table
-        for pattern, read in (("*.parquet", read_table), ("*.csv", read_csv))
+        for pattern, read in (("*.csv", read_csv), ("*.parquet", read_table))  # the last counts
         for file in _own(folder, pattern, damaged)
         if (table := attempt(read, file, damaged)) is not None
     }
