@@ -32,7 +32,8 @@ def results_folder(
     if out is None:
         yield None
         return
-    if out.is_dir() and read_record(out).get("status") == "finished":
+    record = read_record(out) if out.is_dir() else {}
+    if record and (record["status"] == "finished" or record["kind"] != _KIND):
         yield out.joinpath
     else:
         with RunFolder.open(out, {"command": command, **arguments}, kind=_KIND) as run:
