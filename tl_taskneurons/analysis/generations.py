@@ -60,7 +60,7 @@ def compare_generations(
     examples = [task.split(data.split)[item.index] for item in inputs.items]
     table = pd.DataFrame(
         {"input": [example.input for example in examples],
-         "target": [example.target for example in examples]}
+         "target": [task.answer(example) for example in examples]}
     )  # fmt: skip
     states: dict[str, AbstractContextManager[None]] = {PLAIN: nullcontext()}
     states |= {

@@ -17,7 +17,7 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import Batch, in_memory
 from tl_taskneurons.tasks.endings import Ending, ending_of
-from tl_taskneurons.tasks.prompts import Item, Prompt, label_ids
+from tl_taskneurons.tasks.prompts import Item, Prompt, word_ids
 from tl_taskneurons.tasks.task import Task
 
 # Of each example: its loss in nats per token, its score from 0 to 1, and what was answered.
@@ -137,41 +137,54 @@ def _teacher_forced(
 
 
 def _rank(run: Answering) -> Answers:
-    """Choose the label of highest summed log-probability.
+    """Choose the most probable label: of its word's summed log-probability, or its words' together.
 
     The log-probability of a label's first token bounds that of the whole label, so a label whose
     bound is below the best complete one needs no forward pass of its own. The choice is exact.
     """
     labels = run.task.labels
-    ids = label_ids(run.task, run.tokenizer, run.prompt)
+    ids = word_ids(run.task, run.tokenizer, run.prompt)
+    words = [(label, word) for label in labels for word in ids[label]]
+    one_each = len(words) == len(labels)
     items = run.encoded.items
-    losses, sums, firsts = _teacher_forced(run, items, [ids[label][0] for label in labels])
-    truth = [label for item in items for label in labels if ids[label] == item.answer]
+    losses, sums, firsts = _teacher_forced(run, items, [word[0] for _, word in words])
+    truth = [label for item in items for label in labels if ids[label][0] == item.answer]
     if len(truth) != len(items):
         raise InputError(
             f"In task {run.task.name!r} an answer's token ids differ from its label's; check that "
             "targets are written exactly like the labels."
         )
-    known: list[dict[str, float]] = []
-    missing: list[tuple[int, str]] = []
+    known: list[dict[int, float]] = []
+    missing: list[tuple[int, int]] = []
     for i, own in enumerate(truth):
-        exact = {own: sums[i]}
-        bounds = dict(zip(labels, firsts[i], strict=True))
-        exact |= {label: bounds[label] for label in labels if len(ids[label]) == 1}
-        best = max(exact.values())
-        missing += [(i, label) for label in labels if label not in exact and bounds[label] >= best]
+        exact = {words.index((own, ids[own][0])): sums[i]}
+        exact |= {k: firsts[i][k] for k, (_, word) in enumerate(words) if len(word) == 1}
+        best = max(exact.values()) if one_each else -math.inf
+        rest = [k for k in range(len(words)) if k not in exact and firsts[i][k] >= best]
+        missing += [(i, k) for k in rest]
         known.append(exact)
-    others = [replace(items[i], answer=ids[label]) for i, label in missing]
+    others = [replace(items[i], answer=words[k][1]) for i, k in missing]
     _, other_sums, _ = _teacher_forced(run, others)
-    for (i, label), value in zip(missing, other_sums, strict=True):
-        known[i][label] = value
-    # Equal log-probabilities go to the label listed first.
-    predictions = [
-        max((label for label in labels if label in exact), key=lambda label: exact[label])
-        for exact in known
-    ]
+    for (i, k), value in zip(missing, other_sums, strict=True):
+        known[i][k] = value
+    predictions = []
+    for exact in known:
+        of_label: dict[str, list[float]] = {}
+        for k in sorted(exact):
+            of_label.setdefault(words[k][0], []).append(exact[k])
+        together = {label: _log_sum(values) for label, values in of_label.items()}
+        # Equal log-probabilities go to the label listed first.
+        predictions.append(max(together, key=together.__getitem__))
     scores = [float(own == said) for own, said in zip(truth, predictions, strict=True)]
     return losses, scores, predictions
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    """The logarithm of a sum of probabilities, of their logarithms; exact for one."""
+    most = max(values)
+    if len(values) == 1 or most == -math.inf:
+        return most
+    return most + math.log(sum(math.exp(value - most) for value in values))
 
 
 def _match(run: Answering, split: str) -> Answers:
@@ -185,7 +198,7 @@ def _match(run: Answering, split: str) -> Answers:
     ending = run.ending
     losses, said = [0.0] * len(items), [""] * len(items)
     verdicts: list[bool | None] = [None] * len(items)
-    targets = [run.task.split(split)[item.index].target for item in items]
+    targets = [run.task.answer(run.task.split(split)[item.index]) for item in items]
 
     def score(batch: Batch) -> None:
         logits = run.logits(batch)
@@ -220,7 +233,7 @@ def _match(run: Answering, split: str) -> Answers:
 def _accepted(run: Answering, split: str) -> list[frozenset[str]]:
     """The texts that count as right answers to each example."""
     examples = run.task.split(split)
-    listed = [(item.index, examples[item.index].accepted) for item in run.encoded.items]
+    listed = [(item.index, run.task.accepted(examples[item.index])) for item in run.encoded.items]
     for index, accepted in listed:
         run.ending.require_sayable(accepted, f"Example {index} of task {run.task.name!r}")
     return [run.ending.forms(accepted) for _, accepted in listed]
@@ -242,7 +255,7 @@ def _generated(run: Answering, split: str) -> tuple[list[float], list[str]]:
 
         scorer = RougeScorer(["rougeL"], use_stemmer=False)
         examples = run.task.split(split)
-        wanted = [examples[item.index].accepted for item in run.encoded.items]
+        wanted = [run.task.accepted(examples[item.index]) for item in run.encoded.items]
         scores = [
             # An answer without a word gives the integer 0.
             float(max(scorer.score(ref, text)["rougeL"].fmeasure for ref in accepted))

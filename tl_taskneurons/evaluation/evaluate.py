@@ -135,7 +135,7 @@ def evaluate_items(
             "max_new_tokens": settings.max_new_tokens, "share_prefix": settings.share_prefix,
             "examples": [asdict(item) for item in inputs.items],
             "references": [
-                example.accepted for example in task.split(settings.split)[: settings.limit]
+                task.accepted(example) for example in task.split(settings.split)[: settings.limit]
             ],
         },
     )  # fmt: skip

@@ -104,41 +104,49 @@ def encode(
 
 
 def label_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, Ids]:
-    """Return the token ids of each label as an answer to the task's prompt.
+    """Return the token ids of each label, or of its first word; see ``word_ids``."""
+    return {label: ids[0] for label, ids in word_ids(task, tokenizer, prompt).items()}
 
-    Where one label begins another, or the tokenizer joins a label with its end, all labels have
-    their end as well: a label could otherwise never be more probable than its own beginning.
+
+def word_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, tuple[Ids, ...]]:
+    """Return the token ids of each label's words as answers to the task's prompt.
+
+    Where one word begins another, or the tokenizer joins a word with its end, all words have
+    their end as well: one could otherwise never be more probable than its own beginning.
 
     Raises:
-        ValueError: when two labels have the same ids, so that ranking could not tell them apart,
-            a label is all unknown tokens, or nothing ends a label that begins another.
+        ValueError: when two words have the same ids, so that ranking could not tell them apart,
+            one is all unknown tokens, or nothing ends one that begins another.
     """
     return _labels(task, tokenizer, prompt)[0]
 
 
-def _labels(task: Task, tokenizer: Any, prompt: Prompt) -> tuple[dict[str, Ids], bool]:
-    """The labels' ids, and whether they have their end."""
+def _labels(task: Task, tokenizer: Any, prompt: Prompt) -> tuple[dict[str, tuple[Ids, ...]], bool]:
+    """The ids of the labels' words, and whether they have their end."""
     ending = ending_of(tokenizer, prompt)
     probe = Example(input="x", target=task.labels[0])
     text = prompt_text(task, probe, (), tokenizer, prompt)
-    pairs = {label: _answer(ending, text, label) for label in task.labels}
+    words = [word for label in task.labels for word in task.words(label)]
+    pairs = {word: _answer(ending, text, word) for word in words}
     owner: dict[Ids, str] = {}
-    for label, (ids, end) in pairs.items():
-        _require_known(tokenizer, ids, f"The label {label!r} of task {task.name!r}")
+    for word, (ids, end) in pairs.items():
+        _require_known(tokenizer, ids, f"The label {word!r} of task {task.name!r}")
         if ids in owner:
             raise InputError(
-                f"Labels {owner[ids]!r} and {label!r} of task {task.name!r} have the same "
+                f"Labels {owner[ids]!r} and {word!r} of task {task.name!r} have the same "
                 f"token ids {list(ids)} in this tokenizer; rename one of them."
             )
-        owner[ids] = label
-        longer = next((o for o, (i, _) in pairs.items() if o != label and _begins(ids, i)), None)
+        owner[ids] = word
+        longer = next((o for o, (i, _) in pairs.items() if o != word and _begins(ids, i)), None)
         if longer is not None and not end:
             raise InputError(
-                f"Label {label!r} of task {task.name!r} begins label {longer!r} in this tokenizer, "
+                f"Label {word!r} of task {task.name!r} begins label {longer!r} in this tokenizer, "
                 "and no token ends an answer, so the longer could never win; rename one of them."
             )
     with_end = _with_end(pairs)
-    return {k: ids + end if with_end else ids for k, (ids, end) in pairs.items()}, with_end
+    whole = {word: ids + end if with_end else ids for word, (ids, end) in pairs.items()}
+    by_label = {label: tuple(whole[word] for word in task.words(label)) for label in task.labels}
+    return by_label, with_end
 
 
 def _with_end(pairs: Mapping[str, tuple[Ids, Ids]]) -> bool:
@@ -156,7 +164,7 @@ def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> 
     """Tokenise an example's wrong answers: its own, or for classification all other labels."""
     if task.is_classification and not example.wrong:
         ids = _labels(task, tokenizer, prompt)[0]
-        return tuple(ids[label] for label in task.labels if label != example.target)
+        return tuple(ids[label][0] for label in task.labels if label != example.target)
     ending = ending_of(tokenizer, prompt)
     text = prompt_text(task, example, (), tokenizer, prompt)
     return tuple(_answer(ending, text, answer)[0] for answer in example.wrong)
@@ -228,10 +236,11 @@ def _item(
 ) -> Item:
     where = f"example {index} of task {task.name!r}"
     text = prompt_text(task, example, shots, tokenizer, prompt)
-    answer, end = _answer(ending_of(tokenizer, prompt), text, example.target)
+    said = task.answer(example)
+    answer, end = _answer(ending_of(tokenizer, prompt), text, said)
     if not answer:
-        raise InputError(f"The answer {example.target!r} of {where} has no tokens.")
-    _require_known(tokenizer, answer, f"The answer {example.target!r} of {where}")
+        raise InputError(f"The answer {said!r} of {where} has no tokens.")
+    _require_known(tokenizer, answer, f"The answer {said!r} of {where}")
     prompt_ids = token_ids(tokenizer, text)
     if prompt.bos and not prompt.chat and tokenizer.bos_token_id is not None:
         prompt_ids = (tokenizer.bos_token_id, *prompt_ids)

@@ -4,12 +4,13 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
 from tl_taskneurons.tasks.example import Example
+from tl_taskneurons.tasks.verbalizers import checked_words
 
 if TYPE_CHECKING:
     from tl_taskneurons.tasks.wording import Prompt
@@ -33,6 +34,8 @@ class Task:
         labels: the labels of a classification task; empty for generation.
         metric: ``"accuracy"``, ``"rougeL"``, ``"exact_match"`` or ``"loss"``.
         family: the kind of task (``"sentiment"``, ``"relation"``, ...), for grouping.
+        verbalizers: the words that a label is said in, see ``verbalize``; a label that isn't there
+            is said as it is.
 
     Raises:
         ValueError: for an unknown metric, an empty name, an empty target, or a label that is
@@ -46,12 +49,13 @@ class Task:
     labels: tuple[str, ...] = ()
     metric: str = "accuracy"
     family: str = ""
+    verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for field in ("name", "instruction"):
-            value = getattr(self, field)
+        for name in ("name", "instruction"):
+            value = getattr(self, name)
             if not isinstance(value, str | None):
-                raise InputTypeError(f"A task's {field} is {value!r}; it must be a string.")
+                raise InputTypeError(f"A task's {name} is {value!r}; it must be a string.")
         if isinstance(self.labels, str) or not isinstance(self.labels, Sequence):
             raise InputTypeError(f"A task's labels are {self.labels!r}; give a tuple of strings.")
         for examples in (self.train, self.test):
@@ -95,6 +99,7 @@ class Task:
                         f"Example {i} of the {split} split of task {self.name!r} has the unknown "
                         f"label {example.target!r}; use one of the labels {self.labels}."
                     )
+        object.__setattr__(self, "verbalizers", checked_words(self, self.verbalizers))
 
     def _strip_answers(self) -> None:
         """Take white space from the ends of answers, and say of how many."""
@@ -104,8 +109,8 @@ class Task:
             stripped[split] = tuple(_stripped(example, changed) for example in examples)
         stripped["labels"] = _strip_texts(self.labels, changed)
         if changed:
-            for field, value in stripped.items():
-                object.__setattr__(self, field, value)
+            for name, value in stripped.items():
+                object.__setattr__(self, name, value)
             warnings.warn(
                 f"{len(changed)} answers of task {self.name!r} began or ended with white space, "
                 f"which was taken away, as {changed[0]!r} became {changed[0].strip()!r}.",
@@ -126,6 +131,33 @@ class Task:
     def is_classification(self) -> bool:
         """Whether the task has labels."""
         return bool(self.labels)
+
+    def words(self, label: str) -> tuple[str, ...]:
+        """Return how a label is said: its verbalizers, the first of which is taught, or itself."""
+        return self.verbalizers.get(label, (label,))
+
+    def answer(self, example: Example) -> str:
+        """Return the text that an example's prompt is followed by."""
+        return self.words(example.target)[0] if self.labels else example.target
+
+    def accepted(self, example: Example) -> tuple[str, ...]:
+        """Return every text that counts as the right answer to an example."""
+        return self.words(example.target) if self.verbalizers else example.accepted
+
+    def verbalize(self, words: Mapping[str, str | Sequence[str]]) -> "Task":
+        """Return the task with labels that are said in other words, or in several.
+
+        A label's probability is the sum of its words', so accuracy asks which label the model
+        gives most; the first word stands in demonstrations, and loss and scores are of it.
+
+        Args:
+            words: label to its word or words, e.g. ``{"positive": ["great", "good"]}``.
+
+        Raises:
+            ValueError: for a label that isn't one of the task's, or a word given twice.
+            TypeError: for something else than words.
+        """
+        return replace(self, verbalizers=checked_words(self, words))
 
     def split(self, name: str) -> tuple[Example, ...]:
         """Return the examples of ``"train"`` or ``"test"``.
@@ -304,9 +336,11 @@ def tasks_digest(tasks: Sequence[Any]) -> str:
     """Return a short name for these tasks and all their examples."""
     listed = [asdict(task) for task in tasks]
     for task in listed:
+        if not task["verbalizers"]:  # no part of what older runs are known by
+            del task["verbalizers"]
         for example in (*task["train"], *task["test"]):
-            for field in ("wrong", "counterfactual"):  # no part of what older runs are known by
-                if not example[field]:
-                    del example[field]
+            for name in ("wrong", "counterfactual"):  # nor these
+                if not example[name]:
+                    del example[name]
     text = json.dumps(listed, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

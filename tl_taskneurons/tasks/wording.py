@@ -111,14 +111,14 @@ def prompt_text(
         for shot in (*shots, example):
             content = shot.input if prompt.template is None else worded(shot)
             turns.append({"role": "user", "content": opening + content})
-            turns.append({"role": "assistant", "content": shot.target})
+            turns.append({"role": "assistant", "content": task.answer(shot)})
         return apply_template(tokenizer, turns[:-1], add_generation_prompt=True)
     if not example.input and not shots and not instruction and prompt.template is None:
         return ""  # plain text
     end = prompt.end or "\n"
     return (
         opening
-        + "".join(f"{worded(shot)}{prompt.lead}{shot.target}{end}" for shot in shots)
+        + "".join(f"{worded(shot)}{prompt.lead}{task.answer(shot)}{end}" for shot in shots)
         + worded(example)
     )
 
