@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from methods_setup import Setting, cells, parsed, setting_of
+from methods_setup import Setting, cells, chance_of, parsed, setting_of
 
 import tl_taskneurons as tn
+from tl_taskneurons.analysis.probe import UnableWarning
 from tl_taskneurons.analysis.search import GoalNotReachedWarning
 
 # A task is taken whose score falls so far on test examples, by at most so many neurons, and at
 # the cost of at most so many points of the others on average.
 BUDGET = 50
 LIMITS = tn.Limits(
-    goal=0.92, margin=1.0, budget=BUDGET, harm=0.02, outside=(0.03,), first=2, checks=8
+    goal=0.92, margin=1.0, budget=BUDGET, harm=0.02, outside=(0.03,), first=4, checks=8
 )
 COLUMNS = ["model", "task", "set", "n_neurons", "plain", "left", "taken", "others_lose"]
 
@@ -39,7 +40,7 @@ def silenced(
         after += setting.values(others, sizes.harmed) if others else []
     lost = [100 * (b - a) for b, a in zip(before, after, strict=False)]
     harm = pd.Series(lost[1:], dtype=float)
-    chance = 1 / len(task.labels) if task.labels else 0.0
+    chance = chance_of(task)
     return {
         "n_neurons": len(neurons), "plain": 100 * before[0], "left": 100 * after[0],
         "taken": (before[0] - after[0]) / max(before[0] - chance, 1e-9),
@@ -56,6 +57,7 @@ def search(setting: Setting, name: str) -> pd.DataFrame:
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GoalNotReachedWarning)
+        warnings.simplefilter("ignore", UnableWarning)  # on the few examples that are spared
         found = tn.find_neurons(
             setting.model, task, rivals, limits=LIMITS,
             question=tn.Question(prompt=setting.prompts, n_score=sizes.score, n_held=sizes.held,

@@ -32,7 +32,7 @@ class Sizes:
 
     Attributes:
         gate: training examples by which prompts are compared and tasks are let in.
-        least: the training score that lets a task in.
+        least: the training score above chance that lets a task in, of what is possible.
         score: training examples that neurons are scored on.
         held: further training examples that a search measures its goal on.
         spared: training examples of each other task that a search measures harm on.
@@ -62,7 +62,7 @@ class Sizes:
 SIZES = {
     "full": Sizes(),
     "tiny": Sizes(
-        gate=8, least=0.1, score=10, held=8, spared=4, rivals=1, test=6, harmed=4, curve=4,
+        gate=12, least=0.3, score=10, held=16, spared=12, rivals=1, test=6, harmed=4, curve=4,
         shares=(0.01,), exact=1, sample=10,
     ),
 }  # fmt: skip
@@ -135,12 +135,19 @@ def set_up(name: str, tasks: Sequence[tn.Task], sizes: Sizes, folder: Path) -> S
 
     table = stored(folder / "gate.csv", gate, load=pd.read_csv, save=save)
     best = table.loc[table.groupby("task")["train"].idxmax()].set_index("task")
-    able = best[best["train"] >= sizes.least].sort_values("train", ascending=False, kind="stable")
     named = {task.name: task for task in tasks}
+    chance = pd.Series({name: chance_of(task) for name, task in named.items()})[best.index]
+    able = best[(best["train"] - chance) / (1 - chance) >= sizes.least]
+    able = able.sort_values("train", ascending=False, kind="stable")
     return Setting(
         Path(name).stem, model, tuple(named[str(task)] for task in able.index),
         {task: PROMPTS[form] for task, form in best["prompt"].items()}, sizes, folder,
     )  # fmt: skip
+
+
+def chance_of(task: tn.Task) -> float:
+    """Return the score of guessing."""
+    return 1 / len(task.labels) if task.labels else 0.0
 
 
 def save(path: Path, table: pd.DataFrame) -> None:

@@ -43,6 +43,17 @@ neurons take 90% of what all neurons of the model take, of the numbers tried.
 
 Command: `{command}`
 """
+PROGRAMS = """## Compiled programs
+
+Programs that Tracr compiles have neurons of known meaning. They were compiled for more tokens and
+longer inputs than they are given here, so some neurons have nothing to do; which, the compiler's
+labels and the program's interpreter say. In the table: the area under the ROC curve of each
+method's scores for the log-probability of the right outputs (.5 is chance); beside a program's
+name the neurons that are needed, and all. A neuron that has nothing to do here doesn't fire, so
+how often neurons fire tells them apart as it does nowhere else.
+
+Command: `{command}`
+"""
 
 
 def page() -> str:
@@ -53,6 +64,8 @@ def page() -> str:
             model = file.stem.removeprefix(f"{name}_")
             if name != "methods" or not model.startswith("search_"):
                 parts.append(part(model, pd.read_csv(file)))
+    if (HERE / "tracr.csv").exists():
+        parts.append(programs(pd.read_csv(HERE / "tracr.csv")))
     return "\n".join(parts)
 
 
@@ -119,6 +132,20 @@ def agreement(model: str, table: pd.DataFrame) -> str:
     for case in dict.fromkeys(table["task"]):
         lines.append(_row([case, *(f"{least.loc[case, one]:.0f}" for one in rankings)]))
     return "\n".join([AGREEMENT.format(command=command), f"### {model}\n", *lines, ""])
+
+
+def programs(table: pd.DataFrame) -> str:
+    """The area under the ROC curve of each method, by program, and its mean."""
+    wide = table.pivot_table(index="method", columns="program", values="auroc", sort=False)
+    wide["mean"] = wide.mean(axis=1)
+    wide = wide.sort_values("mean", ascending=False)
+    sizes = table.groupby("program", sort=False)[["needed", "neurons"]].first()
+    names = [f"{name} ({row['needed']}/{row['neurons']})" for name, row in sizes.iterrows()]
+    lines = [_row(["method", *names, "mean"]), "|---" * (2 + len(names)) + "|"]
+    for method, row in wide.iterrows():
+        lines.append(_row([str(method), *(f"{value:.2f}" for value in row)]))
+    command = "python benchmarks/tracr_yardstick.py --table figures/tracr.csv"
+    return "\n".join([PROGRAMS.format(command=command), *lines, ""])
 
 
 def _row(cells: list[str]) -> str:

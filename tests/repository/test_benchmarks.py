@@ -183,7 +183,7 @@ def test_growth_needs_times_above_zero(module: Any) -> None:
 
 @pytest.mark.slow
 def test_methods_are_compared_on_a_mini_model(tmp_path: Path, module: Any) -> None:
-    tasks = "mini_film,mini_food,mini_reword"
+    tasks = "mini_film,mini_news,mini_reword"
     words = ["--model", "mini-llama", "--data", "mini", "--tasks", tasks, "--sizes", "tiny",
              "--out", str(tmp_path)]  # fmt: skip
     table = tmp_path / "search.csv"

@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,6 +19,7 @@ from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.tasks.example import Example
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
 
@@ -24,6 +27,8 @@ from tl_taskneurons.tasks.task import Task
 _FLOORS = {"exact_match": 0.0, "rougeL": 0.0, "prob": 0.0, "logit_diff": 0.0}
 # A task with less than this above chance is one that the model can't do.
 _LEAST = 0.1
+# Effects on fewer right examples than this say too little; then others are taken as well.
+_FEWEST = 4
 
 
 class UnableWarning(UserWarning):
@@ -40,7 +45,8 @@ class Question:
         ablation: as in ``deactivate``; ``"mean"`` takes the means over the task's examples.
         positions: as in ``deactivate``.
         prompt: how examples become text; where tasks differ in it, by task name.
-        n_score: training examples that effects are taken on.
+        n_score: training examples that effects are taken on, out of twice as many: those that the
+            model still does.
         n_held: further training examples that the goal is measured on.
         n_spared: training examples of each other task that harm is measured on.
         layers: only neurons of these layers are candidates; None stands for all.
@@ -175,18 +181,30 @@ class Probe:
         return [found[scored.name] for scored, _, _ in self.spared]
 
     def effects(self, silenced: NeuronSet) -> Float[Tensor, "layer d_mlp"]:
-        """How much each neuron helps the task while others are silenced; 0 where it doesn't."""
-        options: Any = {
-            "metric": self.question.metric, "ablation": self.ablation,
-            "positions": self.question.positions, "prompt": self.question.prompt_of(self.scored),
-            "layers": self.question.layers,
-        }  # fmt: skip
-        if not len(silenced):
-            scores = score_neurons(self.model, self.scored, signed=True, **options)
-        else:
-            with self._silenced(silenced):
-                scores = score_neurons(self.model, self.scored, signed=True, **options)
+        """How much each neuron helps the task while others are silenced; 0 where it doesn't.
+
+        Where answers are right or wrong, effects are those on examples that are still right: what
+        is lost already, or was never there, has nothing to say.
+        """
+        with self._silenced(silenced) if len(silenced) else nullcontext():
+            scores = score_neurons(
+                self.model, self._still_right(), signed=True, split="test",
+                metric=self.question.metric, ablation=self.ablation,
+                positions=self.question.positions, prompt=self.question.prompt_of(self.scored),
+                layers=self.question.layers,
+            )  # fmt: skip
         return scores.side("help").values
+
+    def _still_right(self) -> Task:
+        """The task with ``n_score`` examples to take effects on in place of its test split."""
+        n_score = len(self.scored.train)
+        pool = replace(self.held, test=self.held.train[: 2 * n_score])
+        right: list[Example] = []
+        if self.metric is None and pool.metric in ("exact_match", "accuracy"):
+            scores = self._items(pool, None)["score"]
+            right = [example for example, score in zip(pool.test, scores, strict=True) if score]
+        enough = len(right) >= _FEWEST
+        return replace(pool, test=tuple(right)[:n_score] if enough else pool.test[:n_score])
 
     def toll(self, silenced: NeuronSet, least: float = 0.0) -> Toll:
         """Measure what silencing a set costs.
@@ -223,19 +241,21 @@ class Probe:
 
     def _value(self, task: Task, metric: str | Callable[..., Any] | None) -> tuple[float, float]:
         """A task's mean over examples, and its standard error."""
+        column = "loss" if metric is None and task.metric == "loss" else "score"
+        values = self._items(task, metric)[column]
+        return float(values.mean()), float(values.std(ddof=0) / len(values) ** 0.5)
+
+    def _items(self, task: Task, metric: str | Callable[..., Any] | None) -> pd.DataFrame:
         # A prefix that all prompts share runs once, where silencing can be done without the rest.
         simple = (
             metric is None
             and self.question.positions == "all"
             and (isinstance(self.ablation, Tensor) or self.ablation == "zero")
         )
-        frame = evaluate_items(
+        return evaluate_items(
             self.model, task, split="test", prompt=self.question.prompt_of(task), metric=metric,
             share_prefix=simple,
         )  # fmt: skip
-        column = "loss" if metric is None and task.metric == "loss" else "score"
-        values = frame[column]
-        return float(values.mean()), float(values.std(ddof=0) / len(values) ** 0.5)
 
 
 def _floor(task: Task, metric: str | Callable[..., Any] | None) -> float:

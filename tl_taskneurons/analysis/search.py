@@ -136,12 +136,13 @@ def find_neurons(
     """Find few neurons whose silencing takes a task and spares others.
 
     The set grows in rounds: the neurons' signed first-order effects are taken with the chosen
-    ones silenced, and of the neurons outside the other tasks' top share those that help the task
-    most are added, as many as there are already. A round that harms the others beyond the limits
-    is taken back and tried by halves; a neuron that does so alone is never chosen. When the goal
-    is reached the set is made smaller as long as it still reaches it. Everything is chosen on
-    training examples: effects on the first ``n_score``, goal and harm on the next ``n_held``. On
-    new examples a set loses a little of what it took there; see ``evaluate`` inside ``deactivate``.
+    ones silenced, on examples that are still right, and of the neurons outside the other tasks'
+    top share those that help the task most are added, as many as there are already. A round that
+    harms the others beyond the limits is taken back and tried by halves; a neuron that does so
+    alone is never chosen. When the goal is reached the set is made smaller as long as it still
+    reaches it. Everything is chosen on training examples: goal and harm are measured on ``n_held``
+    and ``n_spared`` of them that no effects are taken on. On new examples a set loses a little of
+    what it took there; see ``evaluate`` inside ``deactivate``.
 
     Cost: a round is a scoring pass and an evaluation of all tasks; seven rounds reach 64 neurons.
 

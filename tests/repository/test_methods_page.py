@@ -1,0 +1,40 @@
+"""The page that says which method is best is made of tables."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that writes the page; it lies outside the package."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "figures"), *sys.path])
+    return importlib.import_module("methods_page")
+
+
+def test_the_page_is_the_one_made_of_the_csv_files(script: ModuleType):
+    written = ROOT / "docs" / "which_method.md"
+    assert script.page() == written.read_text(encoding="utf-8")
+
+
+def test_it_counts_the_tasks_that_meet_the_aim(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = []
+    for task, taken, lost in (("one", 0.95, 1.0), ("two", 0.95, 3.0), ("three", 0.5, 0.0)):
+        rows.append(("find_neurons", task, 20, taken, lost))
+        rows += [(f"{how}, as many", task, 20, 0.2, 5.0) for how in ("exclude", "top", "random")]
+        rows.append(("the first of find_neurons", task, 1, 0.1, float("nan")))
+    table = pd.DataFrame(rows, columns=["set", "task", "n_neurons", "taken", "others_lose"])
+    table.assign(plain=80.0, left=10.0).to_csv(tmp_path / "methods_search_some.csv", index=False)
+    monkeypatch.setattr(script, "HERE", tmp_path)
+    text = script.page()
+    assert "1 of 3 tasks: at most 50 neurons" in text
+    assert "| one | 80% | 20 | 10% | 95% | 1.0 | 20% / 5.0 | 20% / 5.0 | 20% |" in text
+    assert "| one | 10% |" in text and "Rankings by method" not in text
