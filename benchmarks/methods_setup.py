@@ -13,6 +13,7 @@ from tl_taskneurons.runtime.stored import stored
 
 # The forms of prompt to choose from, for each task.
 PROMPTS = {
+    "no shots": tn.Prompt(),
     "4 shots": tn.Prompt(shots=4),
     "8 shots, no instruction": tn.Prompt(shots=8, instruction=False),
     "4 shots, arrow": tn.Prompt(shots=4, raw=True, template="{input} ->"),
@@ -32,6 +33,7 @@ class Sizes:
 
     Attributes:
         gate: training examples by which prompts are compared and tasks are let in.
+        prompts: the forms of prompt that are compared.
         least: the training score above chance that lets a task in, of what is possible.
         score: training examples that neurons are scored on.
         held: further training examples that a search measures its goal on.
@@ -46,6 +48,7 @@ class Sizes:
     """
 
     gate: int = 48
+    prompts: tuple[str, ...] = tuple(PROMPTS)[1:]
     least: float = 0.35
     score: int = 16
     held: int = 36
@@ -62,8 +65,8 @@ class Sizes:
 SIZES = {
     "full": Sizes(),
     "tiny": Sizes(
-        gate=12, least=0.3, score=10, held=16, spared=12, rivals=1, test=6, harmed=4, curve=4,
-        shares=(0.01,), exact=1, sample=10,
+        gate=12, prompts=("no shots",), least=0.3, score=10, held=16, spared=12, rivals=1, test=6,
+        harmed=4, curve=4, shares=(0.01,), exact=1, sample=10,
     ),
 }  # fmt: skip
 
@@ -128,8 +131,8 @@ def set_up(name: str, tasks: Sequence[tn.Task], sizes: Sizes, folder: Path) -> S
         rows = []
         for task in tasks:
             held = replace(task, test=task.train[: sizes.gate], train=task.train[sizes.gate :])
-            for form, prompt in PROMPTS.items():
-                table = tn.evaluate(model, held, prompt=prompt, share_prefix=True)
+            for form in sizes.prompts:
+                table = tn.evaluate(model, held, prompt=PROMPTS[form], share_prefix=True)
                 rows.append({"task": task.name, "prompt": form, "train": table["value"][0]})
         return pd.DataFrame(rows)
 
