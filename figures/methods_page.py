@@ -131,6 +131,13 @@ def agreement(model: str, table: pd.DataFrame) -> str:
     lines = [_row(["case", *rankings]), "|---" * (1 + len(rankings)) + "|"]
     for case in dict.fromkeys(table["task"]):
         lines.append(_row([case, *(f"{least.loc[case, one]:.0f}" for one in rankings)]))
+    few = table[(table["curve"] == "necessity") & table["n_neurons"].isin([1, 3, 10])]
+    shares = few.groupby(["ranking", "n_neurons"], sort=False)["taken"].mean().unstack()
+    head = ["ranking", *(f"{count} neurons" for count in shares.columns)]
+    lines += ["", "What the first few take, the mean over cases:", "", _row(head)]
+    lines.append("|---" * len(head) + "|")
+    lines += [_row([str(name), *(f"{share:.0%}" for share in row)])
+              for name, row in shares.iterrows()]  # fmt: skip
     return "\n".join([AGREEMENT.format(command=command), f"### {model}\n", *lines, ""])
 
 
