@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from tl_taskneurons.loading.hub_tasks import HUB_TASKS
+from tl_taskneurons.loading.hub_mappings import HUB_TASKS
 
 Row = dict[str, Any]
 # One row of each dataset, with every column that its card documents, and what it must become.

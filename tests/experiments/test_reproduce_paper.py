@@ -18,7 +18,7 @@ from tl_taskneurons.experiments.lab.presets import (
     overridden,
 )
 from tl_taskneurons.experiments.reproduce import Job, reproduce
-from tl_taskneurons.loading.hub_tasks import HUB_TASKS
+from tl_taskneurons.loading.hub_mappings import HUB_TASKS
 from tl_taskneurons.runtime.table_files import read_table
 
 SMALL = {

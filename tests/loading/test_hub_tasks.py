@@ -8,7 +8,8 @@ import datasets
 import pytest
 from hub_rows import MAKERS, local, table
 
-from tl_taskneurons.loading.hub_tasks import HUB_TASKS, hub_task, hub_task_names
+from tl_taskneurons.loading.hub_mappings import HUB_TASKS
+from tl_taskneurons.loading.hub_tasks import hub_task, hub_task_names
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.tasks.task import METRICS
 
