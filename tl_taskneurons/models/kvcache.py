@@ -4,6 +4,7 @@ import copy
 import weakref
 from typing import Any, Literal
 
+import einops
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -105,19 +106,23 @@ class KVCache:
     def repeat(self, n: int) -> "KVCache":
         """Return a copy of a one-row cache with ``n`` equal rows."""
         other = copy.copy(self)
-        other._mask = self._mask.expand(n, -1)
-        other._predicts = self._predicts.expand(n, -1)
-        other._opens = self._opens.expand(n, -1)
+        other._mask = einops.repeat(self._mask, "1 pos -> n pos", n=n)
+        other._predicts = einops.repeat(self._predicts, "1 pos -> n pos", n=n)
+        other._opens = einops.repeat(self._opens, "1 pos -> n pos", n=n)
         if self._tokens is not None:
-            other._tokens = self._tokens.expand(n, -1)
+            other._tokens = einops.repeat(self._tokens, "1 pos -> n pos", n=n)
             return other
         other._cache = copy.deepcopy(self._cache)
         if self._view.is_bridge:
             other._cache.batch_repeat_interleave(n)
         else:
             for entry in other._cache.entries:
-                entry.past_keys = entry.past_keys.expand(n, -1, -1, -1)
-                entry.past_values = entry.past_values.expand(n, -1, -1, -1)
+                entry.past_keys = einops.repeat(
+                    entry.past_keys, "1 pos head d -> n pos head d", n=n
+                )
+                entry.past_values = einops.repeat(
+                    entry.past_values, "1 pos head d -> n pos head d", n=n
+                )
             previous = other._cache.previous_attention_mask
-            other._cache.previous_attention_mask = previous.expand(n, -1)
+            other._cache.previous_attention_mask = einops.repeat(previous, "1 pos -> n pos", n=n)
         return other

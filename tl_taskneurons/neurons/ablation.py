@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import torch
+from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
@@ -115,7 +116,8 @@ def aligned(other: Tensor, activation: Tensor, shifts: Int[Tensor, " batch"]) ->
         other.device
     )
     known = (places >= 0) & (places < other.shape[1])
-    index = places.clamp(0, other.shape[1] - 1).unsqueeze(-1).expand(-1, -1, other.shape[-1])
+    nearest = places.clamp(0, other.shape[1] - 1)
+    index = repeat(nearest, "batch pos -> batch pos d_mlp", d_mlp=other.shape[-1])
     return torch.where(known.unsqueeze(-1), other.gather(1, index), activation)
 
 

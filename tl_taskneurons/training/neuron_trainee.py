@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -254,8 +255,8 @@ class _Tap:
                 )
 
             def on_gradient(gradient: Tensor) -> None:
-                chosen = gradient.index_select(-1, self._index).flatten(0, -2)
-                self._add(self._name(linear.weight), source.flatten(0, -2).mT @ chosen)
+                chosen = _by_token(gradient.index_select(-1, self._index))
+                self._add(self._name(linear.weight), _by_token(source).mT @ chosen)
                 if linear.bias is not None:
                     self._add(self._name(linear.bias), chosen.float().sum(0))
 
@@ -273,10 +274,13 @@ class _Tap:
             )
 
         def on_gradient(gradient: Tensor) -> None:
-            product = activation.flatten(0, -2).mT @ gradient.flatten(0, -2)
-            self._add(self._name("W_out"), product)
+            self._add(self._name("W_out"), _by_token(activation).mT @ _by_token(gradient))
 
         output.register_hook(on_gradient)
+
+
+def _by_token(values: Float[Tensor, "*batch_pos d"]) -> Float[Tensor, "token d"]:
+    return rearrange(values, "... d -> (...) d")
 
 
 def _modules(layer: MLPLayer) -> tuple[list[_Linear], nn.Module, nn.Module]:
