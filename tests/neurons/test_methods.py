@@ -10,7 +10,10 @@ import torch
 from micro import item, lens, words
 
 import tl_taskneurons as tn
-from tl_taskneurons.neurons.methods import CONTRASTS, METHODS, SELECTIONS
+from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.ablation import constants
+from tl_taskneurons.neurons.methods import ABLATIONS, CONTRASTS, METHODS, SELECTIONS
+from tl_taskneurons.neurons.metrics import METRICS
 from tl_taskneurons.neurons.settings import ItemOptions, ScoreOptions, ScoreSettings
 from tl_taskneurons.tasks.prompts import encode
 
@@ -18,7 +21,7 @@ from tl_taskneurons.tasks.prompts import encode
 @pytest.fixture
 def own() -> Iterator[None]:
     """Forget what a test registers."""
-    tables = (METHODS, SELECTIONS, CONTRASTS)
+    tables: tuple[Any, ...] = (METHODS, SELECTIONS, CONTRASTS, ABLATIONS, METRICS)
     before = [dict(table._choices) for table in tables]
     yield
     for table, choices in zip(tables, before, strict=True):
@@ -78,6 +81,30 @@ def test_a_selection_of_ones_own():
 
     scores = {name: tn.NeuronScores(torch.rand(2, 3), "m", name) for name in "ab"}
     assert [len(chosen) for chosen in tn.select(scores, "first").values()] == [1, 1]
+
+
+@pytest.mark.usefixtures("own")
+def test_an_ablation_and_a_metric_of_ones_own_by_name(tokenizer: Any):
+    @tn.METRICS.register("first_logit", "logit of the answer's first token", unit="logits")
+    def first_logit(logits: torch.Tensor, item: Any) -> torch.Tensor:
+        return logits[0, item.answer[0]]
+
+    @tn.ABLATIONS.register("tenth", "a tenth in place of every activation")
+    def tenth(model_view: ModelView, _batches: Any, _layers: Any) -> Any:
+        replacement = constants(model_view, torch.full(model_view.shape, 0.1))
+        return lambda _batch: replacement
+
+    model, task = lens("llama", "bridge", tokenizer), words(3)
+    tenths = torch.full(tn.view(model).shape, 0.1)
+    found = tn.score_neurons(model, task, metric="first_logit", ablation="tenth", signed=True)
+    again = tn.score_neurons(model, task, metric=first_logit, ablation=tenths, signed=True)
+    assert torch.equal(found.values, again.values)
+    assert tn.METRICS["first_logit"].unit == "logits"
+    with tn.deactivate(model, found.top(n=9), ablation="tenth"):
+        by_name = tn.evaluate_items(model, task, split="train", metric="log_prob")
+    with tn.deactivate(model, found.top(n=9), ablation=tenths):
+        by_value = tn.evaluate_items(model, task, split="train", metric="log_prob")
+    assert by_name["score"].equals(by_value["score"])
 
 
 def test_options_are_checked_and_said_once(tokenizer: Any):

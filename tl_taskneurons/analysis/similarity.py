@@ -19,11 +19,11 @@ from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
-from tl_taskneurons.runtime.registry import Registry
+from tl_taskneurons.runtime.registry import Choice, Registry
 
 # A reading takes masks of the sets and one layer's matrices, and returns the dot products of every
 # two sets ("masked", "mean") or of all their pairs of neurons ("pairwise").
-READINGS: Registry[Callable[..., Tensor]] = Registry("reading")
+READINGS: Registry[Choice[Callable[..., Tensor]]] = Registry("reading", Choice)
 _WEIGHTS = ("W_in", "W_gate", "W_out")
 
 

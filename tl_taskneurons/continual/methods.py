@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Each function takes the learner that chooses neurons, with the share and the number of scored
 # examples that were asked for, and returns the method.
-METHODS: "Registry[Callable[[NeuronLearner], Method]]" = Registry("method")
+METHODS: "Registry[Choice[Callable[[NeuronLearner], Method]]]" = Registry("method", Choice)
 
 for _name, _says in {
     "seq-ft": "all weights, one task after another",

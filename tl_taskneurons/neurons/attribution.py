@@ -18,7 +18,7 @@ from tl_taskneurons.models.positions import named
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.given import Neurons, neuron_set
-from tl_taskneurons.neurons.methods import METHODS, Method, find_ablation
+from tl_taskneurons.neurons.methods import ABLATIONS, METHODS, Method
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import PerLayer, require_scores, score_batches
 from tl_taskneurons.neurons.settings import ItemOptions, ScoreOptions, ScoreSettings
@@ -138,7 +138,7 @@ def _prepared(items: Sequence[Item], settings: ScoreSettings) -> Sequence[Item]:
     """Give the items what the ablation needs of each."""
     if isinstance(settings.ablation, Tensor):
         return items
-    return find_ablation(settings.ablation).prepared(items, settings.seed)
+    return ABLATIONS.find(settings.ablation).prepared(items, settings.seed)
 
 
 def item_methods() -> tuple[str, ...]:

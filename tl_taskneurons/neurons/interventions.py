@@ -21,9 +21,9 @@ from tl_taskneurons.models.inputs import changing_items
 from tl_taskneurons.models.positions import Positions, check_positions, chosen, current_places
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint, view
-from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants, counterfactuals
+from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants
 from tl_taskneurons.neurons.given import Neurons, neuron_set
-from tl_taskneurons.neurons.methods import Ablation, find_ablation
+from tl_taskneurons.neurons.methods import ABLATIONS, Ablation
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, StateError
@@ -88,20 +88,21 @@ def deactivate(
         )
     if ablation == "zero":
         return scale(model, neurons, 0.0, how=how, positions=positions)
-    return _counterfactual(model, neurons, find_ablation(ablation), positions, seed)
+    return _replaced(model, neurons, ABLATIONS.find(ablation), positions, seed)
 
 
 @contextmanager
-def _counterfactual(
+def _replaced(
     model: LanguageModel, neurons: Neurons, ablation: Ablation, positions: Positions, seed: int
 ) -> Iterator[None]:
-    """Give neurons the activations of each example's counterfactual prompt."""
+    """Give neurons what an ablation makes of each batch, such as counterfactual activations."""
     model_view = view(model)
     neurons = neuron_set(model_view, neurons)
-    known: list[tuple[Tensor, Replacement]] = []
+    known: list[tuple[Tensor, Replacement | None]] = []
 
     def look(batch: Batch) -> None:
-        known[:] = [(batch.tokens, counterfactuals(model_view, batch, list(neurons.layers())))]
+        replaced = ablation.function(model_view, [batch], list(neurons.layers()))
+        known[:] = [(batch.tokens, replaced(batch))]
 
     def change(layer: int, activation: Tensor, index: Tensor) -> Tensor:
         tokens = current_places("answer", activation[..., 0].long()).tokens
@@ -110,8 +111,10 @@ def _counterfactual(
                 f"ablation={ablation.name!r} is known for examples with their answers only; "
                 "evaluate without share_prefix and generation."
             )
-        other = known[0][1](layer, activation)
-        return activation.index_copy(-1, index, other.index_select(-1, index))
+        replacement = known[0][1]
+        other = activation.new_zeros(()) if replacement is None else replacement(layer, activation)
+        other = other.expand_as(activation).index_select(-1, index)
+        return activation.index_copy(-1, index, other)
 
     with (
         preparing(look),

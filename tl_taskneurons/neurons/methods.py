@@ -51,34 +51,8 @@ class Method(Choice[Callable[..., Any]]):
         return self.gradients or self.neurons
 
 
-class Methods(Registry[Callable[..., Any]]):
+class Methods(Registry[Method]):
     """The attribution methods by name."""
-
-    def register(  # type: ignore[override] (more facts than other choices have)
-        self, name: str, says: str, **facts: Any
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Return a decorator that registers a method of your own.
-
-        Args:
-            name: what it is called from now on, here and on the command line.
-            says: one line on what it does.
-            **facts: attributes of ``Method``: ``unit``, ``signed``, ``over``, ...
-
-        Raises:
-            InputError: for a name that is taken, or is no name.
-        """
-
-        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.add(Method(name, says, function, **facts))
-            return function
-
-        return decorate
-
-    def find(self, name: str) -> Method:
-        """Return a method; an unknown name raises InputError with the nearest ones."""
-        found = super().find(name)
-        assert isinstance(found, Method)
-        return found
 
     def names(self, *, data: bool | None = None, neurons: bool | None = None) -> tuple[str, ...]:
         """Return the names of the methods that take data or not, given neurons or not."""
@@ -90,7 +64,7 @@ class Methods(Registry[Callable[..., Any]]):
 
 
 _HERE = "tl_taskneurons.neurons."
-METHODS = Methods("method")
+METHODS = Methods("method", Method)
 for _method in (
     Method(
         "grad_act", "mean over examples of |sum over positions of gradient * activation|, in nats",
@@ -179,7 +153,7 @@ class Ablation(Choice[Callable[..., Any]]):
 
 
 _ABLATION = _HERE + "ablation:"
-ABLATIONS: Registry[Callable[..., Any]] = Registry("ablation")
+ABLATIONS = Registry("ablation", Ablation)
 for _ablation in (
     Ablation("zero", "activation 0 (the paper)", _ABLATION + "by_zero"),
     Ablation(
@@ -197,17 +171,10 @@ for _ablation in (
     ABLATIONS.add(_ablation)
 
 
-def find_ablation(name: str) -> Ablation:
-    """Return an ablation; an unknown name raises InputError with the nearest ones."""
-    found = ABLATIONS.find(name)
-    assert isinstance(found, Ablation)
-    return found
-
-
 # A contrast takes a task's scores, the others' scores and a fraction, and returns the values that
 # are left; a selection takes all tasks' scores and a fraction, and returns all tasks' sets.
-CONTRASTS: Registry[Callable[..., Any]] = Registry("contrast")
-SELECTIONS: Registry[Callable[..., Any]] = Registry("selection")
+CONTRASTS: Registry[Choice[Callable[..., Any]]] = Registry("contrast", Choice)
+SELECTIONS: Registry[Choice[Callable[..., Any]]] = Registry("selection", Choice)
 _AGAINST, _SELECTION = _HERE + "contrasts:", _HERE + "selection:"
 for _contrast in (
     Choice("exclude", "own score; 0 in the top of any other task", _AGAINST + "excluding"),

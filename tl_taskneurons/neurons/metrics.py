@@ -8,6 +8,7 @@ methods need one with a gradient.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from tl_taskneurons.runtime.errors import InputTypeError
@@ -36,7 +37,7 @@ class Metric(Choice[Callable[..., Any]]):
 
 
 _HERE = "tl_taskneurons.neurons.measures:"
-METRICS: Registry[Callable[..., Any]] = Registry("metric")
+METRICS = Registry("metric", partial(Metric, by_item=True))
 for _metric in (
     Metric(
         "loss", "mean cross-entropy of the answer's tokens, in nats a token", _HERE + "loss",
@@ -75,10 +76,7 @@ def find_metric(metric: str | Callable[..., Any]) -> Metric:
         TypeError: for something that can't be called.
     """
     if isinstance(metric, str):
-        found = METRICS.find(metric)
-        if isinstance(found, Metric):
-            return found
-        return Metric(found.name, found.says, found.home, by_item=True)  # a user's, registered
+        return METRICS.find(metric)
     if not callable(metric):
         raise InputTypeError(
             f"metric is {metric!r}; give a name of METRICS or a function of logits and item."

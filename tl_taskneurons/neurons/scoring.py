@@ -11,7 +11,7 @@ from tl_taskneurons.models.positions import chosen, places_of
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.ablation import Replacement, constants
 from tl_taskneurons.neurons.capture import BatchPass
-from tl_taskneurons.neurons.methods import ACTIVATION_MEAN, METHODS, Method, find_ablation
+from tl_taskneurons.neurons.methods import ABLATIONS, ACTIVATION_MEAN, METHODS, Method
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreSettings
 from tl_taskneurons.runtime.errors import InputError
@@ -145,7 +145,7 @@ def _replacing(
     if isinstance(settings.ablation, Tensor):
         replacement = constants(model_view, settings.ablation)
         return lambda _batch: replacement
-    return find_ablation(settings.ablation).function(model_view, batches, layers)
+    return ABLATIONS.find(settings.ablation).function(model_view, batches, layers)
 
 
 def require_scores(method: Method, values: Tensor) -> None:

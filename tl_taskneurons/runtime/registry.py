@@ -7,7 +7,7 @@ that the command line can name every choice without loading torch.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 
@@ -39,19 +39,24 @@ class Choice(Generic[F]):
         return self.says
 
 
-class Registry(Mapping[str, Choice[F]]):
+C = TypeVar("C", bound=Choice[Any])
+
+
+class Registry(Mapping[str, C]):
     """Choices of one kind, by name, in the order in which they were registered."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, entry: Callable[..., C]) -> None:
         """Start an empty table.
 
         Args:
             kind: what its entries are, for messages, e.g. ``"method"``.
+            entry: makes one of name, what it says, function and further facts: ``Choice``, or a
+                class of one's own.
         """
-        self.kind = kind
-        self._choices: dict[str, Choice[F]] = {}
+        self.kind, self._entry = kind, entry
+        self._choices: dict[str, C] = {}
 
-    def add(self, choice: Choice[F]) -> None:
+    def add(self, choice: C) -> None:
         """Take a choice in.
 
         Raises:
@@ -74,16 +79,22 @@ class Registry(Mapping[str, Choice[F]]):
             )
         self._choices[choice.name] = choice
 
-    def register(self, name: str, says: str) -> Callable[[F], F]:
-        """Return a decorator that registers a function of your own; see ``add`` for errors."""
+    def register(self, name: str, says: str, **facts: Any) -> Callable[[F], F]:
+        """Return a decorator that registers a function of your own; see ``add`` for errors.
+
+        Args:
+            name: what it is called from now on, here and on the command line.
+            says: one line on what it does.
+            **facts: further attributes of the entry, such as ``unit`` of a method or a metric.
+        """
 
         def decorate(function: F) -> F:
-            self.add(Choice(name, says, function))
+            self.add(self._entry(name, says, function, **facts))
             return function
 
         return decorate
 
-    def find(self, name: str) -> Choice[F]:
+    def find(self, name: str) -> C:
         """Return a choice.
 
         Raises:
@@ -95,7 +106,7 @@ class Registry(Mapping[str, Choice[F]]):
             )
         return self._choices[name]
 
-    def __getitem__(self, name: str) -> Choice[F]:
+    def __getitem__(self, name: str) -> C:
         return self._choices[name]
 
     def __iter__(self) -> Iterator[str]:

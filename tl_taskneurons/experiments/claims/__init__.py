@@ -33,7 +33,7 @@ __all__ = [
     "comparisons_frame", "frame", "from_json", "headline", "to_json",
 ]  # fmt: skip
 
-CLAIMS: Registry[Callable[[Evidence], list[Verdict]]] = Registry("claim")
+CLAIMS: Registry[Choice[Callable[[Evidence], list[Verdict]]]] = Registry("claim", Choice)
 for _test in (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10):
     _name = _test.__name__.upper()
     CLAIMS.add(Choice(_name, STATEMENTS[_name], _test))
