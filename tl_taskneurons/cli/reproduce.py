@@ -260,7 +260,7 @@ def _write_csv(run: Path, model: str, folder: Path) -> None:
     from tl_taskneurons.runtime.table_files import read_table, write_csv
 
     folder.mkdir(parents=True, exist_ok=True)
-    ending = model.split("/")[-1]
+    ending = model.split("/")[-1].removesuffix(".gguf")
     for file in sorted(run.glob("*.parquet")):
         write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
     for file in sorted(run.glob("*.png")):
