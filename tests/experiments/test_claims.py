@@ -145,6 +145,14 @@ def test_c2_is_two_claims(rng):
     assert part(only, "end point").note == "no rows of random neurons"
 
 
+def test_c2_asks_speed_in_nats_alone_where_nothing_was_scored(rng):
+    quick = trained(rng, questions=("speed",)).assign(score=np.nan)
+    found = ask("C2", trained=pd.concat([quick, trained(rng, questions=("end point",))]))
+    asked = [(each.part.partition(":")[0], each.unit) for each in found]
+    assert ("speed", "nats per token") in asked and ("end point", "score (share of 1)") in asked
+    assert ("speed", "score (share of 1)") not in asked
+
+
 def test_c2_with_one_seed_says_so(rng):
     assert "items only" in first("C2", trained=trained(rng, seeds=1)).note
 
