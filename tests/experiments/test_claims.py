@@ -21,6 +21,7 @@ from claim_tables import (
 from scipy import stats
 
 from tl_taskneurons.experiments.claims import claims, headline
+from tl_taskneurons.experiments.claims.evidence import UNITS
 
 
 @pytest.fixture
@@ -149,8 +150,8 @@ def test_c2_asks_speed_in_nats_alone_where_nothing_was_scored(rng):
     quick = trained(rng, questions=("speed",)).assign(score=np.nan)
     found = ask("C2", trained=pd.concat([quick, trained(rng, questions=("end point",))]))
     asked = [(each.part.partition(":")[0], each.unit) for each in found]
-    assert ("speed", "nats per token") in asked and ("end point", "score (share of 1)") in asked
-    assert ("speed", "score (share of 1)") not in asked
+    assert ("speed", UNITS["loss"]) in asked and ("end point", UNITS["score"]) in asked
+    assert ("speed", UNITS["score"]) not in asked
 
 
 def test_c2_with_one_seed_says_so(rng):
