@@ -154,6 +154,13 @@ def test_c2_asks_speed_in_nats_alone_where_nothing_was_scored(rng):
     assert ("speed", UNITS["score"]) not in asked
 
 
+def test_c2_can_tell_no_speed_where_nothing_was_learnt_yet(rng):
+    early = trained(rng, questions=("speed",)).assign(loss=0.79)
+    (found, *_) = ask("C2", trained=early)
+    assert found.verdict == "not testable"
+    assert "no neurons have learnt 0.02 nats per token; the most is 0.010" in found.note
+
+
 def test_c2_with_one_seed_says_so(rng):
     assert "items only" in first("C2", trained=trained(rng, seeds=1)).note
 

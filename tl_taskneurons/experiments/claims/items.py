@@ -133,9 +133,27 @@ def _trained(
             good(pd.concat(both), task, measure, ["neurons", "seed", "item"])  # the same in both
             task_, random_ = (good(each, task, measure, ["seed", "item"]) for each in both)
             found[task] = {task: task_ - random_}
+        if asked == "speed":
+            _require_learnt(evidence, own[own["task"].isin(found)])
         return found
 
     return _tasks(question, evidence, "trained", measure, contrasts)
+
+
+def _require_learnt(evidence: Evidence, rows: pd.DataFrame) -> None:
+    """The gate of speed: by then one kind of neurons has lowered the losses by what is of interest.
+
+    A difference can't be larger than what was learnt.
+    """
+    before = evidence.need("gates").query("table == 'trained'").groupby("task")["zero_shot_loss"]
+    losses = rows.groupby(["neurons", "task"])["loss"].mean()
+    gains = before.mean().reindex(losses.index, level="task") - losses
+    most = float(gains.groupby("neurons").mean().max())
+    if most < TRAINED["loss"]:
+        raise NotTestable(
+            f"after {rows['updates'].iloc[0]} updates no neurons have learnt {TRAINED['loss']} "
+            f"nats per token; the most is {most:.3f}"
+        )
 
 
 def c4(evidence: Evidence) -> list[Verdict]:
