@@ -102,7 +102,7 @@ def test_mistakes_are_one_line_and_exit_status_2(
 
 
 def test_a_programming_error_is_not_taken_for_a_users(monkeypatch: pytest.MonkeyPatch):
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise TypeError("a bug")
 
     monkeypatch.setattr("tl_taskneurons.cli.options.load_tasks", broken)
