@@ -16,6 +16,11 @@ from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, MissingPackageError, OutOfReachError
 from tl_taskneurons.runtime.options import require_number
 
+# The seeds are those of demonstrations; nobody's random numbers are touched.
+_UNSEEDED: dict[str, Any] = {
+    "random_seed": None, "numpy_random_seed": None, "torch_random_seed": None,
+}  # fmt: skip
+
 
 @runtime_checkable
 class Applicable(Protocol):
@@ -81,18 +86,16 @@ def lm_eval(
             "'tl-taskneurons[evals]'"
         ) from error
     conditions = _conditions(model, neurons, delta)
-    asked = [tasks] if isinstance(tasks, str | Mapping) else list(tasks)
+    asked: list[Any] = [tasks] if isinstance(tasks, str | Mapping) else list(tasks)
     manager = _manager(asked, include_path)
     harness = HarnessModel(model, bos=bos)
     frames = []
     for name, opened in conditions.items():
         with opened, _one_process():
             try:
-                # The seeds are those of demonstrations; nobody's random numbers are touched.
                 found = evaluator.simple_evaluate(
                     harness, tasks=asked, num_fewshot=num_fewshot, limit=limit,
-                    bootstrap_iters=1000, task_manager=manager, log_samples=False,
-                    random_seed=None, numpy_random_seed=None, torch_random_seed=None,
+                    bootstrap_iters=1000, task_manager=manager, log_samples=False, **_UNSEEDED,
                 )  # fmt: skip
             except (ConnectionError, FileNotFoundError) as error:
                 raise OutOfReachError(

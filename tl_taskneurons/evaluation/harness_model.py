@@ -163,7 +163,8 @@ class HarnessModel(TemplateLM):
         answers = [""] * len(requests)
         alike: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            alike[self._stops(request.args[1])].append(i)
+            arguments: Any = request.args
+            alike[self._stops(arguments[1])].append(i)
         for (until, most), rows in alike.items():
             # Half of the context at most is generated, so that there is something to read.
             most = min(most, self.max_length // 2)

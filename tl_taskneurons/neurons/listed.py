@@ -146,7 +146,8 @@ def _whole(value: Any, where: str) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return operator.index(int(value) if isinstance(value, float) and value % 1 == 0 else value)
+        whole: Any = int(value) if isinstance(value, float) and value % 1 == 0 else value
+        return operator.index(whole)
     except TypeError as error:
         raise InputTypeError(
             f"{where} has {_shown(value)} in place of a whole number. {NEEDED}"
