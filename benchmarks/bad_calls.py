@@ -2,13 +2,13 @@
 
     python benchmarks/bad_calls.py [--sample N] [--area NAME] [--results FOLDER]
 
-``bad_calls_table`` lists the calls; ``--sample`` takes every Nth of them. An outcome is
+The modules ``bad_calls_*`` list the calls; ``--sample`` takes every Nth of them. An outcome is
 
 - clear: an error of this library (on the command line: one line and exit status 2) that names what
   was given and says what to do instead;
 - obscure: such an error without one of these, or a built-in error;
 - traceback: the command line ended by an exception of Python;
-- silent: nothing was said.
+- silent: nothing was said. (A warning of this library says something.)
 """
 
 import argparse
@@ -22,9 +22,14 @@ import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from bad_calls_table import BadCall, World, all_calls
+from bad_calls_library import library
+from bad_calls_loading import loading, plots
+from bad_calls_search import deltas, searches, similarities
+from bad_calls_shell import commands
+from bad_calls_world import BadCall, World
 
 from tl_taskneurons.cli import main as command_line
 from tl_taskneurons.runtime.errors import TaskNeuronsError
@@ -52,12 +57,15 @@ class Outcome:
 def python(call: BadCall, world: World) -> Outcome:
     """Make a bad call of the API."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             result = call.make(world)
     except Exception as error:
         told = isinstance(error, TaskNeuronsError)
         return judged(call, told, str(error), f"{type(error).__name__}: {error}")
+    said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    if said:
+        return judged(call, True, "\n".join(said), f"warnings: {said}")
     return Outcome(call.area, call.text, "silent", repr(result)[:200])
 
 
@@ -86,6 +94,23 @@ def judged(call: BadCall, told: bool, message: str, shown: str) -> Outcome:
     return Outcome(call.area, call.text, "clear" if clear else "obscure", shown[:600], missing)
 
 
+def all_calls() -> list[BadCall]:
+    """Every bad call."""
+    calls = []
+    kinds = (library, searches, similarities, deltas, loading, plots)
+    rows = [row for kind in kinds for row in kind()]
+    for area, function, good, parameters in rows:
+        for name, values in parameters.items():
+            for bad in values:
+
+                def make(world: World, f=function, good=good, name=name, bad=bad) -> Any:
+                    return f(**{**good(world), name: bad.get(world)})
+
+                label = getattr(function, "__qualname__", str(function)).split(".")[-1]
+                calls.append(BadCall(area, f"{label}({name}={bad.text})", bad.words, make))
+    return [*calls, *commands()]
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Counter[str]]:
     """Make the calls, print what each came to, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -111,7 +136,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Counter[str]]:
     print(f"{total['clear'] / max(1, total.total()):.1%} clear")
     if given.results is not None:
         content = {
-            "command": "python benchmarks/bad_calls.py", "total": dict(total), "areas": counts,
+            "command": "HF_HUB_OFFLINE=1 python benchmarks/bad_calls.py",
+            "total": dict(total), "areas": counts,
             "not_clear": [asdict(one) for one in outcomes if one.outcome != "clear"],
         }  # fmt: skip
         given.results.mkdir(parents=True, exist_ok=True)

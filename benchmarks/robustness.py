@@ -1,13 +1,16 @@
 """What exceptions, kills, flipped bits and full disks leave over, lose, or make us believe.
 
-    python benchmarks/robustness.py [--full] [--results FOLDER]
+    python benchmarks/robustness.py [--full] [--only NAME ...] [--results FOLDER]
 
 ``--full`` takes the published numbers of tries, else a tenth. Every try is drawn from seed 0.
 
 - injections: an exception at a random line of this library, or Ctrl-C at a random moment, inside a
   context manager that changes a model; left over is whatever the model has not got back.
+- injections at work: the same inside training, evaluation, generation, scoring.
 - kills: a run folder's writer ends by SIGKILL at a random moment; the resumed run must give the
   bytes of a run in one go, and leave no file to delete by hand.
+- kills of commands: every command that writes gets a signal at a random moment and is called
+  again; results must be those of a run in one go.
 - flips: one bit of a file; named means that reading raises an error with the file's name.
 - disks: a write that fails for want of room; told means one line with the file's name.
 """
@@ -29,6 +32,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from robustness_commands import kills as kills_of_commands
+from robustness_commands import work
 
 import tl_taskneurons
 from tl_taskneurons import NeuronSet, deactivate, load_model
@@ -110,19 +115,37 @@ def lines(call: Callable[[], None], at: int | None = None) -> int:
     return seen
 
 
+Managers = list[Callable[[], AbstractContextManager[Any]]]
+
+
 def injections(tries: int, draw: random.Random) -> dict[str, int]:
     """Strike inside context managers that change a model; half of the tries asynchronously."""
     model = load_model("mini-llama")
     neurons = NeuronSet.from_pairs(model, [(0, 1), (1, 2), (1, 7)])
-    managers: list[Callable[[], AbstractContextManager[Any]]] = [
+    managers: Managers = [
         partial(frozen, model), partial(deactivate, model, neurons),
         partial(deactivate, model, neurons, how="weights"), partial(gradient_checkpointing, model),
     ]  # fmt: skip
+    return strike(model, managers, tries, draw)
+
+
+def injections_at_work(tries: int, draw: random.Random) -> dict[str, int]:
+    """Strike inside training, applied differences, evaluation, generation and scoring."""
+    model = load_model("mini-llama-base", device="cpu")
+    neurons = NeuronSet.from_pairs(model, [(0, 1), (1, 2), (1, 7)])
+    return strike(model, work(model, neurons), tries, draw)
+
+
+def strike(model: Any, managers: Managers, tries: int, draw: random.Random) -> dict[str, int]:
+    """Strike at random, and count how often the model or global state isn't as before."""
     before, left = state(model), 0
+    n_lines: dict[int, int] = {}
     for k in range(tries):
-        call = partial(use, managers[k % len(managers)])
+        which = k // 2 % len(managers)
+        call = partial(use, managers[which])
         if k % 2:
-            lines(call, at=draw.randrange(1, lines(call) + 1))
+            n_lines[which] = n_lines.get(which) or lines(call)
+            lines(call, at=draw.randrange(1, n_lines[which] + 1))
         else:
             start = time.perf_counter()
             call()
@@ -218,23 +241,33 @@ def disks(tries: int, draw: random.Random) -> dict[str, int]:
     return {"tries": tries, "told in one line": told}
 
 
-MEASURES = {"injections": (injections, 1500), "kills": (kills, 100), "flips": (flips, 160),
-            "disks": (disks, 40)}  # fmt: skip
+MEASURES: dict[str, tuple[Callable[[int, random.Random], dict[str, Any]], int]] = {
+    "injections": (injections, 1500), "injections at work": (injections_at_work, 100),
+    "kills": (kills, 40), "kills of commands": (kills_of_commands, 80), "flips": (flips, 160),
+    "disks": (disks, 40),
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write ``robustness.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--results", type=Path)
     given = parser.parse_args(argv)
+    torch.set_num_threads(1)
     found = {}
-    for name, (measure, tries) in MEASURES.items():
+    for name in given.only:
+        measure, tries = MEASURES[name]
         found[name] = measure(tries if given.full else tries // 10, random.Random(0))
         print(name, found[name], flush=True)
     if given.results is not None:
-        text = json.dumps({"command": "benchmarks/robustness.py --full", **found}, indent=2)
-        (given.results / "robustness.json").write_text(f"{text}\n", encoding="utf-8")
+        file = given.results / "robustness.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        text = json.dumps(
+            {**known, "command": "benchmarks/robustness.py --full", **found}, indent=2
+        )
+        file.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -160,12 +160,28 @@ def test_a_stopped_call_goes_on(words: Any, tmp_path: Path, capsys, monkeypatch)
     code, _, err = run(steps, capsys)
     assert code == 130 and "Call the same command again" in err
     assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors.checkpoint"]
+    checkpoint = (tmp_path / "d.safetensors.checkpoint").read_bytes()
     assert run(steps, capsys)[0] == 0
     assert len(calls) == 6  # three updates, the stop, and the two that were left
     found, wanted = (NeuronDelta.load(tmp_path / "d.safetensors"), tmp_path / "whole")
     wanted.write_bytes(whole)
     expected = NeuronDelta.load(wanted)
     assert all(torch.equal(found.trained[k], v) for k, v in expected.trained.items())
+    # Killed between writing the file and removing the checkpoint, it writes the same file again.
+    before = (tmp_path / "d.safetensors").read_bytes()
+    (tmp_path / "d.safetensors.checkpoint").write_bytes(checkpoint)
+    assert run(steps, capsys)[0] == 0
+    assert (tmp_path / "d.safetensors").read_bytes() == before
+    assert not (tmp_path / "d.safetensors.checkpoint").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
+    words: Any, tmp_path: Path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("tl_taskneurons.loading.models.load_model", lambda *_, **__: 1 / 0)
+    line = fails(words(checkpoint=str(tmp_path / "file" / "c")), capsys)
+    assert "is a file, so nothing can be written" in line
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,9 @@ def test_evaluation_leaves_the_weights_alone(model):
     tn.deactivation_items(model, [FEELINGS], {"feel": make_sets(model)["feel"]}, controls=1)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_set_under_a_name_that_no_task_has_is_refused(model):
+    sets = {"feal": make_sets(model)["feel"]}
+    with pytest.raises(ValueError, match=r"'feal' of a set; did you mean 'feel'"):
+        tn.deactivation_items(model, [FEELINGS], sets, controls=1)

@@ -95,3 +95,9 @@ def test_right_answers_have_wilsons_interval(items):
     graded = summarise(rows("", "none", -1, "a", [0.2, 0.4, 0.6], [1.0] * 3)).iloc[0]
     reach = 4.302653 * 0.2 / 3**0.5  # Student's t with 2 degrees of freedom
     assert (graded["low"], graded["high"]) == pytest.approx((0.4 - reach, 0.4 + reach))
+
+
+def test_a_set_that_no_task_has_is_refused(items):
+    renamed = items.assign(silenced=items["silenced"].replace({"a": "aa"}))
+    with pytest.raises(ValueError, match=r"'aa' .* no task has that name; did you mean 'a'"):
+        deactivation_table(renamed)

@@ -171,6 +171,18 @@ def test_what_the_config_decides_counts():
 
 
 @pytest.mark.needs("hooked")
+def test_positions_that_are_not_used_do_not_count():
+    # Under ALiBi, TransformerLens leaves W_pos as it found the memory.
+    model = helpers.tiny_lens("bloom", "hooked")
+    first = identity._state(model)
+    with torch.no_grad():
+        model.pos_embed.W_pos.fill_(1.0)
+    assert "pos_embed.W_pos" not in first.tensors
+    assert identity._state(model).digests == first.digests
+    assert "pos_embed.W_pos" in identity._state(helpers.tiny_lens("gpt2", "hooked")).tensors
+
+
+@pytest.mark.needs("hooked")
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "phi3"])
 def test_both_classes_stay_one_model_while_their_neurons_change(name: str):
     pair = helpers.both_classes(helpers.tiny_hf(name))

@@ -90,3 +90,10 @@ def test_lists_are_known_by_their_names(model):
     own = score_neurons(model, micro.words()).top(fraction=0.1)
     found = deactivation_items(model, micro.words(), [own], controls=1)
     assert set(found["silenced"]) == {"", "words"}
+
+
+def test_a_mask_of_another_shape_is_no_set_of_the_model(model):
+    own = score_neurons(model, micro.words()).top(fraction=0.1)
+    cut = NeuronSet(own.mask[:1], own.fingerprint, "cut")
+    with pytest.raises(ValueError, match=r"'cut'.* has shape \(1, \d+\); .* needs \(\d, \d+\)"):
+        deactivate(model, cut).__enter__()

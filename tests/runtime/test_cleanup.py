@@ -3,12 +3,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from tl_taskneurons.runtime import cleanup
-from tl_taskneurons.runtime.cleanup import Undo
+from tl_taskneurons.runtime.cleanup import Undo, setting
 
 
 class Stop(BaseException):
@@ -135,3 +136,19 @@ def test_steps_of_an_unfinished_block_run_when_it_is_dropped():
     undo.add(done.append, 1)
     del undo
     assert done == [1]
+
+
+# Stop strikes in __del__ too, when nothing is left to put back.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_context_variable_gets_its_value_back_wherever_an_exception_strikes():
+    variable: ContextVar[int] = ContextVar("variable", default=1)
+
+    def use() -> None:
+        with setting(variable, 2):
+            assert variable.get() == 2
+
+    line = 1
+    while raise_at(line, use):
+        assert variable.get() == 1, line
+        line += 1
+    assert line > 5

@@ -22,6 +22,7 @@ from tl_taskneurons.runtime.atomic import (
     remove_leftovers,
     require_writable,
     write_atomically,
+    write_folder,
 )
 from tl_taskneurons.runtime.errors import FileError
 from tl_taskneurons.runtime.locks import NoLocksWarning, locked
@@ -333,3 +334,24 @@ def test_a_lock_in_a_missing_or_moved_folder_needs_no_cleaning(tmp_path: Path):
     with locked(tmp_path / "a" / "lock"):
         shutil.rmtree(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
+    target = tmp_path / "out"
+    target.mkdir()  # an empty one is replaced
+
+    def fail(part: Path) -> None:
+        (part / "half").write_text("x")
+        raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        write_folder(target, fail)
+    assert list(target.iterdir()) == []
+    write_folder(target, lambda part: (part / "whole").write_text("x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    with pytest.raises(OSError, match="out could not be written"):
+        write_folder(target, lambda part: None)
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    with pytest.raises(OSError, match="could not be written"):
+        write_folder(target / "whole" / "below", lambda part: None)  # a file in a folder's place

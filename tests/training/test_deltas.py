@@ -292,7 +292,7 @@ def test_merging_refuses_what_would_go_wrong(tmp_path: Path, monkeypatch):
         delta.merge(tmp_path / "nowhere", tmp_path / "merged")
 
     def full_disk(self: Any, folder: Path) -> None:
-        Path(folder).mkdir()
+        Path(folder).mkdir(exist_ok=True)
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):

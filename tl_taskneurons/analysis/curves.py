@@ -15,8 +15,9 @@ from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.runtime.options import require_kind
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.task import Task, Tasks
+from tl_taskneurons.tasks.task import Task, Tasks, one_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,10 @@ def ablation_curves(
     """
     silencing, rest = silencing_of(options)
     meter = Meter(model, silencing, rest)
-    rivals = Tasks(others)
+    task, rivals = one_task(task), Tasks(others)
+    if isinstance(rankings, str):
+        raise InputTypeError(f"{rankings!r} is no ranking; give NeuronScores or NeuronSets.")
+    require_kind("fractions", fractions, Sequence, "give a list of shares, as [0.01, 0.1]")
     if task.name in rivals.names:
         raise InputError(f"Task {task.name!r} is among the others, whose harm is measured.")
     named = rankings if isinstance(rankings, Mapping) else {"scores": rankings}

@@ -11,11 +11,13 @@ from tl_taskneurons.models.inputs import Data, read_inputs
 from tl_taskneurons.models.positions import Positions
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.given import named_sets
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.endings import ending_of
-from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.tasks.task import Task, one_task
 
 PLAIN = "undisturbed"
 
@@ -50,8 +52,11 @@ def compare_generations(
             that leave no room for an answer.
     """
     model_view = view(model)
+    task = one_task(task)
+    require_number("max_new_tokens", max_new_tokens, whole=True, least=1, optional=False)
     if isinstance(neurons, NeuronSet):
         neurons = {neurons.name or "silenced": neurons}
+    neurons = named_sets(neurons)
     taken = sorted({"input", "target", PLAIN} & set(neurons))
     if taken:
         raise InputError(f"A set is called {taken[0]!r}, as a column is; rename it.")

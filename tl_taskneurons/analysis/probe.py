@@ -12,13 +12,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_taskneurons.evaluation.evaluate import evaluate_items
-from tl_taskneurons.models.positions import Positions
+from tl_taskneurons.models.positions import Positions, check_positions
 from tl_taskneurons.models.protocol import LanguageModel
+from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.attribution import activation_mean, score_neurons, score_tasks
 from tl_taskneurons.neurons.interventions import deactivate
+from tl_taskneurons.neurons.metrics import find_metric
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_kind, require_number
 from tl_taskneurons.tasks.example import Example
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
@@ -62,11 +65,14 @@ class Question:
     layers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if min(self.n_score, self.n_held, self.n_spared) < 1:
-            raise InputError(
-                f"n_score is {self.n_score}, n_held {self.n_held} and n_spared {self.n_spared}; "
-                "each must be at least 1."
-            )
+        for name in ("n_score", "n_held", "n_spared"):
+            require_number(name, getattr(self, name), whole=True, least=1, optional=False)
+        require_kind(
+            "prompt", self.prompt, Prompt | Mapping, "give Prompt(shots=..., template=...)"
+        )
+        find_metric(self.metric)
+        check_ablation(self.ablation)
+        check_positions(self.positions)
 
     def prompt_of(self, task: Task) -> Prompt:
         """How a task's examples become text.

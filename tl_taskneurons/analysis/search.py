@@ -12,11 +12,13 @@ from torch import Tensor
 from tl_taskneurons.analysis.probe import Probe, Question, Toll
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.given import named_scores
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import check_types, require_kind, require_number
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.task import Task, Tasks
+from tl_taskneurons.tasks.task import Task, Tasks, one_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,13 +62,13 @@ class Limits:
     checks: int = 24
 
     def __post_init__(self) -> None:
+        check_types(Limits, vars(self))
         if not 0 < self.goal <= 1:
             raise InputError(f"goal is {self.goal}; it is a share and must be in (0, 1].")
-        for name, number in {"budget": self.budget, "first": self.first}.items():
-            if number is not None and number < 1:
-                raise InputError(f"{name} is {number}; it must be at least 1 neuron.")
-        if min(self.margin, self.harm, self.harm_each, self.text_harm, self.checks) < 0:
-            raise InputError(f"{self} has a limit below 0.")
+        for name in ("budget", "first"):
+            require_number(name, getattr(self, name), least=1)
+        for name in ("margin", "harm", "harm_each", "text_harm", "checks"):
+            require_number(name, getattr(self, name), least=0)
         if not self.outside or not all(0 < share < 1 for share in self.outside):
             raise InputError(f"outside is {self.outside}; give at least one share in (0, 1).")
 
@@ -164,6 +166,10 @@ def find_neurons(
         ValueError: without others, for a task that the model can't do, the task among the others,
             too few training examples, or what ``score_neurons`` refuses.
     """
+    task = one_task(task)
+    require_kind("limits", limits, Limits, "give Limits(goal=..., budget=...)")
+    require_kind("question", question, Question, "give Question(metric=..., ablation=...)")
+    known = None if known is None else named_scores(known)
     listed = Tasks([others] if isinstance(others, Task) else others)
     if not listed:
         raise InputError(

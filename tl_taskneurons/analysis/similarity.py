@@ -17,8 +17,10 @@ from tl_taskneurons.analysis.overlap import pair_up
 from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import require_same_model, view
+from tl_taskneurons.neurons.given import named_sets
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
+from tl_taskneurons.runtime.options import require_kind
 from tl_taskneurons.runtime.registry import Choice, Registry
 
 # A reading takes masks of the sets and one layer's matrices, and returns the dot products of every
@@ -133,6 +135,11 @@ def similarity_over_models(
         ValueError: for a task without a set, no models, or a model of another shape than the
             sets; and as ``weight_similarity`` does.
     """
+    sets = named_sets(sets)
+    several = not isinstance(test_tasks, str) and isinstance(test_tasks, Sequence)
+    if not several or not test_tasks:
+        raise InputTypeError(f"test_tasks is {test_tasks!r}; give a list of names of tasks.")
+    require_kind("models", models, Iterable, "give a dict of names of tasks to models")
     _require_sets(sets, test_tasks)
     named = models.items() if isinstance(models, Mapping) else models
     tables = []
@@ -161,6 +168,8 @@ def _require_sets(sets: Mapping[str, NeuronSet], tasks: Sequence[str]) -> None:
 
 def _checked_parts(parts: Sequence[str] | None, layer: MLPLayer) -> list[str]:
     known = [*(name for name in _WEIGHTS if name in layer.parameters), "all"]
+    if parts is not None:
+        require_kind("parts", parts, Sequence, f"give a list of some of {known}")
     if parts is None:
         return known
     if not parts:

@@ -23,7 +23,7 @@ from tl_taskneurons.cli.options import (
 from tl_taskneurons.cli.settings import SCORED, check_method, require_at_least
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console, table
-from tl_taskneurons.runtime.errors import InputError, MissingFileError
+from tl_taskneurons.runtime.errors import ExistsError, InputError, MissingFileError
 from tl_taskneurons.runtime.options import require_seed
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.prompts import Prompt
@@ -148,13 +148,17 @@ def finetune(
         file: file for the trained weights (safetensors).
         checkpoint: file to go on from when stopped (default: OUT.checkpoint, removed at the end).
     """
-    if file.exists():
-        raise FileExistsError(
+    kept = checkpoint or file.with_name(f"{file.name}.checkpoint")
+    # Stopped at its very end, a run has left both: it goes on, and writes the same file again.
+    if file.exists() and (checkpoint is not None or not kept.exists()):
+        raise ExistsError(
             f"{file} exists; give another file or remove it. (tl-taskneurons apply shows the "
             "scores of a file that is there.)"
         )
     require_seed(training.seed)
     check_writable(file.parent)
+    if checkpoint is not None:
+        check_writable(checkpoint.parent)
     prompt = Prompt(shots=usual_shots(chosen.model, chosen.shots), seed=training.seed)
     tasks = chosen.read()
     from tl_taskneurons.evaluation.evaluate import evaluate
@@ -165,7 +169,6 @@ def finetune(
     neurons = _neurons(chosen, model, tasks, prompt)
     screen = console()
     screen.print(f"{len(neurons):,} neurons, {len(neurons) / neurons.mask.numel():.1%} of all")
-    kept = checkpoint or file.with_name(f"{file.name}.checkpoint")
     judged: Any = {"prompt": prompt, "limit": chosen.test_limit, "progress": True}
     before = evaluate(model, tasks, **judged)
     delta = train(

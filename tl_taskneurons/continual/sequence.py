@@ -1,7 +1,7 @@
 """Run a sequence of tasks: train stage by stage, test all after every stage, save, resume."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -16,12 +16,12 @@ from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import StageStore
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_number, require_seed, settled
+from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_kind, require_number, require_seed, settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
+from tl_taskneurons.tasks.task import Task, Tasks, one_task, tasks_digest
 from tl_taskneurons.training.deltas import Delta
 from tl_taskneurons.training.settings import Training
 
@@ -145,12 +145,10 @@ def run_sequence(
     """
     given = settled("run_sequence", SequenceSettings, options)
     require_seed(seed)
-    require_number("fraction", fraction)
-    require_number("score_limit", score_limit, whole=True, least=1)
-    if not isinstance(training, Training):
-        raise InputTypeError(f"training is {training!r}; give Training(lr=..., steps=...).")
-    if not isinstance(method, str | Method):
-        raise InputTypeError(f"method is {method!r}; give a name of the methods, or a Method.")
+    require_number("fraction", fraction, optional=False)
+    require_number("score_limit", score_limit, whole=True, least=1, optional=False)
+    require_kind("training", training, Training, "give Training(lr=..., steps=...)")
+    require_kind("method", method, str | Method, "give a name of the methods, or a Method")
     model_view = view(model)
     chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
     sequence = _checked(tasks, given.limit, given.test_limit)
@@ -229,6 +227,8 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
     for name, value in (("limit", limit), ("test_limit", test_limit)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1, or None for all examples.")
+    several: Any = tasks if isinstance(tasks, Iterable) and not isinstance(tasks, str) else [tasks]
+    tasks = [one_task(task) for task in several]
     if not tasks:
         raise InputError("The sequence has no tasks; give at least one.")
     names = [task.name for task in tasks]
@@ -236,7 +236,7 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
         if name in names[:stage]:
             raise InputError(
                 f"Task {name!r} is given twice, at stages {names.index(name) + 1} and {stage + 1}; "
-                "a sequence has each task once."
+                "a sequence has each task once, so leave the second out."
             )
     for stage, task in enumerate(tasks, start=1):
         for split in ("train", "test"):

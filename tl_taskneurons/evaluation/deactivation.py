@@ -16,8 +16,8 @@ from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
-from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import require_number
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.options import require_kind, require_number
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.tasks.task import Task, Tasks
@@ -139,6 +139,7 @@ def evaluate_condition(
     Raises:
         ValueError: for an unknown ablation, or ``"mean"`` without means.
     """
+    require_kind("condition", condition, Condition, "give one of conditions(sets)")
     silencing, rest = silencing_of(options)
     limit, others = rest.pop("limit", None), rest.pop("limit_others", None)
     others = limit if others is None else others
@@ -199,6 +200,9 @@ def deactivation_items(
         match: how controls match their set; see ``NeuronSet.random_like``.
         progress: show a progress bar; by default after two seconds (see ``Progress``).
         **options: those of ``evaluate_condition``.
+
+    Raises:
+        ValueError: for no tasks, no sets, or a set whose name no task has.
     """
     silencing_of(options)
     listed, sets = Tasks(tasks), named_sets(sets)
@@ -206,6 +210,12 @@ def deactivation_items(
         what = "sets to silence" if listed else "tasks to evaluate"
         raise InputError(f"There are no {what}; give at least one.")
     states = conditions(sets, controls=controls, match=match)
+    for name in sets:
+        if name not in listed.names:
+            raise InputError(
+                f"No task has the name {name!r} of a set{did_you_mean(name, listed.names)} Sets go "
+                "by their task's name; for others use conditions(sets) and evaluate_condition."
+            )
     with Progress("deactivate", shown=progress) as bar:
         frames = [
             evaluate_condition(model, listed, state, **options) for state in bar.track(states)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tl_taskneurons.evaluation.statistics import mean_interval, require_columns, share_interval
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, did_you_mean
 
 
 def summarise(items: pd.DataFrame) -> pd.DataFrame:
@@ -77,10 +77,19 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         is the drop beyond the random controls' (the paper's claim is that it is above 0);
         ``specificity`` is the own drop minus the mean drop of the other tasks when the same
         neurons are silenced. Losses in nats per token.
+
+    Raises:
+        ValueError: where neurons of a name are silenced that no task has.
     """
     plain = _original(items)
     rows = []
+    names = list(dict.fromkeys(items["task"]))
     for task, group in items[items["kind"] == "task"].groupby("silenced", sort=False):
+        if task not in names:
+            raise InputError(
+                f"The neurons of {task!r} are silenced, and no task has that name"
+                f"{did_you_mean(str(task), names)} Rename the set, or use deactivation_matrix."
+            )
         own = group[group["task"] == task]
         if own.empty:
             continue

@@ -42,6 +42,7 @@ from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.plots import save
 from tl_taskneurons.report.page import write_report
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import read_json, write_json, write_table
@@ -208,14 +209,13 @@ def reproduce(
     }
     with RunFolder.open(job.folder, about, kind="reproduce") as folder:
         helpers = [_helper(job) for _ in range(workers - 1)]
-        try:
+        with Undo() as undo:
+            for helper in helpers:
+                undo.add(_end, helper)
+                helper.start()
             lab = work(job, shown=progress)
             for helper in helpers:  # nothing is left to do, so they end by themselves
                 helper.join(timeout=60)
-        finally:
-            for helper in helpers:
-                helper.terminate()
-                helper.join()
         verdicts = _publish(lab, job, folder, others)
         folder.finish()
     write_report(job.folder, texts=False)
@@ -280,11 +280,15 @@ def _publish(
 
 def _helper(job: Job) -> Any:
     """A further process at work on the job; an error in it comes up in the first process too."""
-    process = multiprocessing.get_context("spawn").Process(
+    return multiprocessing.get_context("spawn").Process(
         target=_work_along, args=(job, os.getpid()), daemon=True
     )
-    process.start()
-    return process
+
+
+def _end(process: Any) -> None:
+    if process.pid is not None:
+        process.terminate()
+        process.join()
 
 
 def _work_along(job: Job, parent: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from tl_taskneurons.loading.huggingface import Source, brief
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, MissingPackageError
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def as_hooked(
         raise InputError(
             f"HookedTransformer drops the MLP biases of {source.name!r}; use kind='bridge'"
         )
-    requires_grad = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
-    with _config_folder(hf, source) as name:
+    # The conversion freezes the Hugging Face model, which may be the user's.
+    with _flags_kept(hf), _config_folder(hf, source) as name:
         try:
             cfg = tl_loading.get_pretrained_model_config(
                 name, fold_ln=False, device="cpu", dtype=dtype
@@ -86,10 +87,6 @@ def as_hooked(
                 f"HookedTransformer cannot hold {source.name!r} ({architecture}): "
                 f"{brief(error)}; use kind='bridge'"
             ) from error
-        finally:
-            # The conversion freezes the Hugging Face model, which may be the user's.
-            for parameter, flag in requires_grad:
-                parameter.requires_grad_(flag)
     # A bridge has its model's own; it says which tokens end a text.
     model.generation_config = getattr(hf, "generation_config", None)
     model.eval()
@@ -104,18 +101,24 @@ def share_identity(model: LanguageModel, hf: Any) -> None:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     same: dict[int, Any] = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
-    flags = [(parameter, parameter.requires_grad) for parameter in hf.parameters()]
-    try:
-        twin = copy.deepcopy(hf, same)
-        bridge = build_bridge_from_module(
-            twin, type(hf).__name__, hf_config=hf.config, tokenizer=None, model_name="twin"
-        )
-        view(model).share_identity(view(bridge))
-    except Exception as error:  # it then goes by the names of its own weights
-        logger.info("no shared fingerprint for %s: %s", type(hf).__name__, brief(error))
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with _flags_kept(hf):
+        try:
+            twin = copy.deepcopy(hf, same)
+            bridge = build_bridge_from_module(
+                twin, type(hf).__name__, hf_config=hf.config, tokenizer=None, model_name="twin"
+            )
+            view(model).share_identity(view(bridge))
+        except Exception as error:  # it then goes by the names of its own weights
+            logger.info("no shared fingerprint for %s: %s", type(hf).__name__, brief(error))
+
+
+@contextmanager
+def _flags_kept(model: Any) -> Iterator[None]:
+    """Give a model's parameters the ``requires_grad`` back that they have now."""
+    with Undo() as undo:
+        for parameter in model.parameters():
+            undo.add(parameter.requires_grad_, parameter.requires_grad)
+        yield
 
 
 @contextmanager

@@ -5,8 +5,6 @@ import logging
 import mmap
 import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ import xxhash
 from tl_taskneurons.builtin.mini_models import mini_checksum, mini_model_folder, mini_model_names
 from tl_taskneurons.loading.hub import use_cache_alone
 from tl_taskneurons.loading.names import SMOLLM2, advice, looks_like_path
+from tl_taskneurons.runtime.atomic import write_folder
 from tl_taskneurons.runtime.errors import (
+    FileError,
     InputError,
     MissingFileError,
     OutOfReachError,
@@ -121,17 +121,11 @@ def _find_gguf(path: Path, name: str) -> Source:
     folder = _gguf_cache() / f"{path.stem}-{_file_key(path)}"
     if not folder.is_dir():
         logger.info("converting %s once into %s", path, folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
         try:
-            _convert_gguf(path, partial)
-            try:
-                partial.rename(folder)
-            except OSError:  # another process was faster
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            write_folder(folder, lambda part: _convert_gguf(path, part))
+        except FileError:  # another process was faster
+            if not folder.is_dir():
+                raise
     return Source(name, str(folder), f"gguf:{folder.name}")
 
 

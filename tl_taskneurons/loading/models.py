@@ -23,6 +23,7 @@ from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 _KINDS = ("bridge", "hooked")
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -165,7 +166,9 @@ def model_revision(model: LanguageModel) -> str:
     return str(getattr(model, "source_revision", ""))
 
 
-def _check_device(device: Any) -> None:
+def _check_device(
+    device: Any, name: str = "device", known: str = "'cpu', 'cuda' or 'cuda:1'"
+) -> None:
     """Raise ValueError for a device that isn't there, before anything is loaded."""
     if device is None or str(device) == "cpu":
         return
@@ -173,8 +176,8 @@ def _check_device(device: Any) -> None:
         torch.empty(0, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(
-            f"device is {device!r}, which PyTorch {torch.__version__} can't use here "
-            f"({str(error).splitlines()[0][:80]}); use 'cpu', 'cuda' or 'cuda:1'"
+            f"{name} is {device!r}, which PyTorch {torch.__version__} can't use here "
+            f"({str(error).splitlines()[0][:80]}); use {known}"
         ) from error
 
 
@@ -197,6 +200,15 @@ def _check_spread(model: Any, kind: str, device: Any, device_map: Any) -> None:
         raise InputError(
             "device_map is for models that are loaded; spread this one with "
             "accelerate.dispatch_model before, and leave device_map out"
+        )
+    if isinstance(device_map, str) and device_map not in _MAPS:
+        _check_device(
+            device_map, "device_map", f"{', '.join(map(repr, _MAPS))}, a device or a dict"
+        )
+    elif not isinstance(device_map, str | Mapping | None):
+        raise InputTypeError(
+            f"device_map is {device_map!r} ({type(device_map).__name__}); use "
+            f"{', '.join(map(repr, _MAPS))}, a device, or a dict of module names to devices"
         )
 
 

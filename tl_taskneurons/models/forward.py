@@ -15,7 +15,7 @@ from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.positions import places_of, running
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
-from tl_taskneurons.runtime.cleanup import Undo
+from tl_taskneurons.runtime.cleanup import Undo, setting
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
 
@@ -105,31 +105,22 @@ _UNDISTURBED: ContextVar[bool] = ContextVar("undisturbed", default=False)
 @contextmanager
 def preparing(look: Callable[[Batch], None]) -> Iterator[None]:
     """Call a function with each batch of ``answer_logits`` before it runs."""
-    token = _PREPARING.set((*_PREPARING.get(), look))
-    try:
+    with setting(_PREPARING, (*_PREPARING.get(), look)):
         yield
-    finally:
-        _PREPARING.reset(token)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Suspend this library's interventions by hooks while the context is open."""
-    token = _UNDISTURBED.set(True)
-    try:
+    with setting(_UNDISTURBED, True):
         yield
-    finally:
-        _UNDISTURBED.reset(token)
 
 
 @contextmanager
 def changed_weights() -> Iterator[None]:
     """Say that an intervention has changed the model's weights for a while."""
-    token = _CHANGED.set(True)
-    try:
+    with setting(_CHANGED, True):
         yield
-    finally:
-        _CHANGED.reset(token)
 
 
 def weights_are_changed() -> bool:

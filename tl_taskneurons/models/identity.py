@@ -229,12 +229,19 @@ def _state(model: LanguageModel) -> _State:
         name: tensor
         for name, tensor in _all_tensors(inner)
         if not (skip and name.endswith("inv_freq"))
+        and not (name == "pos_embed.W_pos" and _has_no_positions(model))
         # An adapter that is switched off decides nothing.
         and (".lora_" not in name or any(name.startswith(where) for where, *_ in adapters))
     }
     settings = {name: value for name, value in entries.items() if value is not None}
     told = json.dumps([settings, adapters], sort_keys=True, default=str)
     return _State(tensors, digests(tensors), told)
+
+
+def _has_no_positions(model: LanguageModel) -> bool:
+    """Whether a HookedTransformer's embedding of positions is unused, and left uninitialised."""
+    cfg = getattr(model, "cfg", None)
+    return getattr(cfg, "positional_embedding_type", "") == "alibi"
 
 
 def _all_tensors(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:

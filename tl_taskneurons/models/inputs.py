@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.cleanup import setting
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
@@ -78,11 +79,8 @@ _CHANGING: ContextVar[tuple[Callable[[tuple[Item, ...]], tuple[Item, ...]], ...]
 @contextmanager
 def changing_items(change: Callable[[tuple[Item, ...]], tuple[Item, ...]]) -> Iterator[None]:
     """Change the examples that ``read_inputs`` gives while the context is open."""
-    token = _CHANGING.set((*_CHANGING.get(), change))
-    try:
+    with setting(_CHANGING, (*_CHANGING.get(), change)):
         yield
-    finally:
-        _CHANGING.reset(token)
 
 
 def read_inputs(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tl_taskneurons.runtime.cleanup import setting
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, StateError, did_you_mean
 from tl_taskneurons.tasks.batches import Batch
 
@@ -128,11 +129,8 @@ def _sliced(positions: slice, places: Places) -> Bool[Tensor, "batch pos"]:
 @contextmanager
 def running(places: Callable[[], Places]) -> Iterator[None]:
     """Say what the model runs while the context is open; made only where someone asks."""
-    token = _RUNNING.set(places)
-    try:
+    with setting(_RUNNING, places):
         yield
-    finally:
-        _RUNNING.reset(token)
 
 
 def current_places(positions: Positions, tokens: Int[Tensor, "batch pos"]) -> Places:

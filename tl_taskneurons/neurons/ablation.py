@@ -40,8 +40,14 @@ def constants(model_view: ModelView, values: Tensor) -> Replacement:
     """Put constants ``[layer, d_mlp]`` in the activations' place.
 
     Raises:
+        TypeError: for what is no tensor.
         ValueError: for another shape, or values that are not finite.
     """
+    if not isinstance(values, Tensor):
+        raise InputTypeError(
+            f"The constants to ablate with are {values!r} ({type(values).__name__}); give a tensor "
+            "[layer, d_mlp], as activation_mean(model, task) returns."
+        )
     if tuple(values.shape) != model_view.shape:
         raise InputError(
             f"The constants to ablate with have shape {tuple(values.shape)}; {model_view.name} "

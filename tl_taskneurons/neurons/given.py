@@ -38,6 +38,11 @@ def neuron_set(model_view: ModelView, neurons: Neurons) -> NeuronSet:
     """
     if isinstance(neurons, NeuronSet):
         require_same_model(repr(neurons), neurons.fingerprint, model_view)
+        if tuple(neurons.mask.shape) != model_view.shape:
+            raise InputError(
+                f"The mask of {neurons!r} has shape {tuple(neurons.mask.shape)}; "
+                f"{model_view.name} needs {model_view.shape}."
+            )
         return neurons
     if isinstance(neurons, NeuronScores):
         raise InputTypeError(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tl_taskneurons.runtime.atomic import write_atomically
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
 
 INK = "#222222"
 GREY = "#9a9a9a"
@@ -65,8 +65,15 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     in a PDF stays text.
 
     Raises:
+        TypeError: for what is no path, or no figure.
         ValueError: for another suffix.
     """
+    if not isinstance(figure, Figure):
+        raise InputTypeError(
+            f"figure is {figure!r} ({type(figure).__name__}); give what a function of plots made."
+        )
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path is {path!r}; give a file name that ends in .png or .pdf.")
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise InputError(f"{path} ends in {suffix!r}; use one of {list(_FORMATS)}.")

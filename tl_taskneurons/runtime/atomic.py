@@ -1,4 +1,4 @@
-"""Writing files in one step: the whole new file, or the old one as it was. No torch here."""
+"""Writing files and folders in one step: the whole new one, or the old one as it was. No torch."""
 
 import errno
 import hashlib
@@ -8,11 +8,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import FileError, TaskNeuronsError
+from tl_taskneurons.runtime.options import require_kind
 from tl_taskneurons.runtime.roles import current_role
 
 # Temporary folders, .NAME.PROCESS-RANDOM.tmp; of older versions files, .NAME.RANDOM.tmp
@@ -33,31 +34,40 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     Raises:
         FileError: when the file can't be written: the disk is full, the folder read-only, ...
     """
+    require_kind("path", path, str | os.PathLike, "give the path of a file to write")
     if not current_role().leads:
         return
     target = Path(path)
-    with Undo() as undo:
-        try:
-            _make_folder(target.parent)
-            # A folder, for libraries that write to temporary files of their own.
-            temporary = _beside(target)
-            undo.add(shutil.rmtree, temporary, ignore_errors=True)
-            temporary.mkdir()
-            part = temporary / target.name
-            part.open("xb").close()
-            mode = part.stat().st_mode
-            write(part)
-            if part.stat().st_mode != mode:  # replaced by a library that ignores the umask
-                with suppress(OSError):  # some disks know no modes
-                    part.chmod(mode)
-            part.replace(target)
-        except Exception as error:
-            if isinstance(error, TaskNeuronsError) or not _is_of_the_disk(error):
-                raise
-            raise FileError(
-                f"{target} could not be written: {_said(error)}. What was there is as it was; give "
-                "another place, or mend this one and call the same again."
-            ) from error
+    with Undo() as undo, _named(target):
+        _make_folder(target.parent)
+        # A folder, for libraries that write to temporary files of their own.
+        temporary = _temporary(target, undo)
+        part = temporary / target.name
+        part.open("xb").close()
+        mode = part.stat().st_mode
+        write(part)
+        if part.stat().st_mode != mode:  # replaced by a library that ignores the umask
+            with suppress(OSError):  # some disks know no modes
+                part.chmod(mode)
+        part.replace(target)
+
+
+def write_folder(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary folder beside ``path``, then move it there in one step.
+
+    An empty folder at ``path`` is replaced. What killed processes left beside it is removed.
+
+    Raises:
+        FileError: when it can't be written, or ``path`` holds something.
+    """
+    target = Path(path)
+    with Undo() as undo, _named(target):
+        _make_folder(target.parent)
+        temporary = _temporary(target, undo)
+        write(temporary)
+        if target.is_dir():
+            target.rmdir()
+        temporary.replace(target)
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
@@ -102,6 +112,28 @@ def shortened(name: str, longest: int) -> str:
         return name
     start = name.encode()[: longest - 17].decode(errors="ignore")
     return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Say of errors of the disk which file they kept from being written."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, TaskNeuronsError) or not _is_of_the_disk(error):
+            raise
+        raise FileError(
+            f"{target} could not be written: {_said(error)}. What was there is as it was; give "
+            "another place, or mend this one and call the same again."
+        ) from error
+
+
+def _temporary(target: Path, undo: Undo) -> Path:
+    """Make a temporary folder beside a file, which is removed in the end."""
+    temporary = _beside(target)
+    undo.add(shutil.rmtree, temporary, ignore_errors=True)
+    temporary.mkdir()
+    return temporary
 
 
 def _make_folder(folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -102,3 +104,12 @@ class Undo:
         if self._signals:
             received, self._signals = self._signals[-1], []
             handler(*received)
+
+
+@contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Give a context variable a value while the context is open."""
+    with Undo() as undo:
+        undo.add(variable.set, variable.get())
+        variable.set(value)
+        yield

@@ -31,6 +31,10 @@ class MissingFileError(TaskNeuronsError, FileNotFoundError):
     """A file or folder that isn't there."""
 
 
+class ExistsError(TaskNeuronsError, FileExistsError):
+    """A file or folder that is there, and would be overwritten."""
+
+
 class FileError(TaskNeuronsError, OSError):
     """A file or folder that can't be read or written; the message says why."""
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tl_taskneurons.runtime.cleanup import Undo
+
 
 class NoLocksWarning(UserWarning):
     """The disk has no locks, so two processes that do the same at once go unnoticed."""
@@ -46,9 +48,8 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     Yields:
         Whether this process may do what the lock is for.
     """
-    lock = acquire(file, wait=wait)
-    try:
-        yield lock is not None
-    finally:
+    with Undo() as undo:
+        lock = acquire(file, wait=wait)
         if lock is not None:
-            lock.release()
+            undo.add(lock.release)
+        yield lock is not None

@@ -57,21 +57,49 @@ def check_types(cls: type, values: Mapping[str, Any]) -> None:
 
 
 def require_number(
-    name: str, value: Any, *, whole: bool = False, least: float | int | None = None
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    least: float | int | None = None,
+    optional: bool = True,
 ) -> None:
-    """Refuse what is no number; None passes, it stands for a default.
+    """Refuse what is no number.
+
+    Args:
+        name: the argument's.
+        value: what was given.
+        whole: whether it must be a whole number.
+        least: the lowest that is allowed.
+        optional: None passes, it stands for a default.
 
     Raises:
         InputTypeError: for another type.
         InputError: for less than the least.
     """
     kind = int if whole else float
-    if value is not None and not _fits(value, kind):
+    if not (value is None and optional) and not _fits(value, kind):
         raise InputTypeError(
             f"{name} is {_shown(value)} ({type(value).__name__}); it must be {_said(kind)}."
         )
     if value is not None and least is not None and not value >= least:
         raise InputError(f"{name} is {value}; it must be at least {least}.")
+
+
+def require_kind(name: str, value: Any, kind: type | UnionType, instead: str) -> None:
+    """Refuse what is of another kind.
+
+    Args:
+        name: the argument's.
+        value: what was given.
+        kind: what it must be.
+        instead: the end of the message, what to give.
+
+    Raises:
+        InputTypeError: naming the argument, the value and its type.
+    """
+    if not isinstance(value, kind):
+        raise InputTypeError(f"{name} is {_shown(value)} ({type(value).__name__}); {instead}.")
 
 
 def require_seed(seed: Any) -> None:
@@ -81,7 +109,7 @@ def require_seed(seed: Any) -> None:
         InputTypeError: for what is no whole number.
         InputError: for one below 0, or above what tables hold.
     """
-    require_number("seed", seed, whole=True)
+    require_number("seed", seed, whole=True, optional=False)
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"seed is {seed}; it must be from 0 to {MOST_SEED} (2**63 - 1).")
 

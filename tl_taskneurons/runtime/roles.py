@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
+from tl_taskneurons.runtime.cleanup import setting
+
 
 class Role:
     """The part of a process that works alone; ``sharing.Team`` is that of one among several.
@@ -120,8 +122,5 @@ def current_role() -> Role:
 @contextmanager
 def acting(role: Role) -> Iterator[None]:
     """Play a part while the context is open."""
-    before = _role.set(role)
-    try:
+    with setting(_role, role):
         yield
-    finally:
-        _role.reset(before)

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from tl_taskneurons.runtime.atomic import remove_leftovers, shortened
 from tl_taskneurons.runtime.cleanup import Undo
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import ExistsError, InputError
 from tl_taskneurons.runtime.locks import acquire
 from tl_taskneurons.runtime.roles import current_role
 from tl_taskneurons.runtime.run_record import (
@@ -88,7 +88,7 @@ class RunFolder:
         if folder.exists() and not read_record(folder):
             foreign = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
             if foreign:
-                raise FileExistsError(
+                raise ExistsError(
                     f"{folder} holds {foreign[0]!r} but no {RUN_FILE}, so it is no run of ours; "
                     "give a new or empty folder."
                 )

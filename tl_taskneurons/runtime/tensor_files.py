@@ -122,7 +122,13 @@ def stored_kind(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: when there is no such file.
         ValueError: for a damaged file.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path is {path!r}; give the path of a file that save wrote.")
     source = Path(path)
+    if source.is_dir():
+        raise FileError(
+            f"{source} can't be read: Is a directory; give the file that save(path) wrote."
+        )
     if not source.is_file():
         raise MissingFileError(f"No file {source}; give one that save(path) wrote.")
     try:

@@ -54,7 +54,7 @@ class Task:
     def __post_init__(self) -> None:
         for name in ("name", "instruction"):
             value = getattr(self, name)
-            if not isinstance(value, str | None):
+            if not isinstance(value, str):
                 raise InputTypeError(f"A task's {name} is {value!r}; it must be a string.")
         if isinstance(self.labels, str) or not isinstance(self.labels, Sequence):
             raise InputTypeError(f"A task's labels are {self.labels!r}; give a tuple of strings.")

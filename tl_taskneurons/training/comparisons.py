@@ -18,7 +18,7 @@ from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import settled
+from tl_taskneurons.runtime.options import require_kind, settled
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import Delta, LoraDelta, NeuronDelta, WeightDelta
@@ -163,6 +163,7 @@ def finetune_lora(
         TypeError: for a HookedTransformer.
     """
     run, model_view = settled("finetune_lora", Run, options), _checked(model, neurons)
+    require_kind("training", training, Training, "give Training(lr=...)")
     trainee = LoraWeights(model_view, rank, alpha, training.seed, attention=attention)
     return train(model_view, trainee, tasks, training, run)
 

@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 
 from tl_taskneurons.models.view import ModelView, pinned_fingerprint
-from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.tasks.task import Task, one_task
+from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_kind
+from tl_taskneurons.tasks.task import Task, Tasks, one_task
 from tl_taskneurons.training.deltas import Delta
 from tl_taskneurons.training.examples import training_items
 from tl_taskneurons.training.loop import Trainee, fit
@@ -65,12 +66,9 @@ def train(
             loss that is not finite (naming the batch; the last checkpoint stays).
     """
     require_raw(model_view)
-    if not isinstance(training, Training):
-        raise InputTypeError(
-            f"training is {training!r} ({type(training).__name__}); give Training(lr=...)."
-        )
+    require_kind("training", training, Training, "give Training(lr=...)")
     several: Any = tasks if isinstance(tasks, Sequence) and not isinstance(tasks, str) else [tasks]
-    tasks = [one_task(task) for task in several]
+    tasks = Tasks(one_task(task) for task in several)
     items = training_items(model_view, tasks, run.prompt, run.limit)
     name = "+".join(task.name for task in tasks)
     # Pinned first: adapters are part of what a model is.

@@ -1,7 +1,6 @@
 """Neurons' deltas from and to other forms: two checkpoints, and adapters for ``peft``."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,13 @@ from torch import Tensor
 
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import InputError, InputTypeError, MissingPackageError
+from tl_taskneurons.runtime.atomic import write_folder
+from tl_taskneurons.runtime.errors import (
+    ExistsError,
+    InputError,
+    InputTypeError,
+    MissingPackageError,
+)
 from tl_taskneurons.training.slices import SliceName, Slices, read_slices
 
 _ROLES = {"W_in": "in", "W_gate": "gate", "W_out": "out"}
@@ -64,7 +69,7 @@ def write_peft(change: Slices, model_view: ModelView, folder: str | os.PathLike[
         ) from error
     out = Path(folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists; give a new folder for the adapter.")
+        raise ExistsError(f"{out} exists; give a new folder for the adapter.")
     names = _module_names(model_view, change)
     biased = any(SliceName.parse(name).part.startswith("b_") for name in change)
     tensors: dict[str, Tensor] = {}
@@ -91,17 +96,12 @@ def write_peft(change: Slices, model_view: ModelView, folder: str | os.PathLike[
         fan_in_fan_out=type(linear).__name__ == "Conv1D", task_type="CAUSAL_LM",
         base_model_name_or_path=model_view.name,
     )  # fmt: skip
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+
+    def write(part: Path) -> None:
         config.save_pretrained(str(part))
         save_file(tensors, part / "adapter_model.safetensors", metadata={"format": "pt"})
-        if out.exists():
-            out.rmdir()
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    write_folder(out, write)
     return out
 
 

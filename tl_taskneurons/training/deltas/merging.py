@@ -2,7 +2,6 @@
 
 import copy
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import torch
 
 from tl_taskneurons.loading.huggingface import find_source, read_source
 from tl_taskneurons.loading.models import load_model
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.atomic import write_folder
+from tl_taskneurons.runtime.errors import ExistsError, InputError
+from tl_taskneurons.runtime.options import require_kind
 
 
 def write_merged(
@@ -21,9 +22,11 @@ def write_merged(
     dtype: torch.dtype,
 ) -> Path:
     """Write a model as ``apply`` changes it; see ``Delta.merge``."""
+    require_kind("source", source, str | os.PathLike, "give the name or folder of the base model")
+    require_kind("out", out, str | os.PathLike, "give a new folder")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists; give a new folder for the merged model.")
+        raise ExistsError(f"{out} exists; give a new folder for the merged model.")
     _, hf, tokenizer = read_source(find_source(source), dtype, with_tokenizer=True)
     plain = copy.deepcopy(hf)  # the bridge takes the other one apart
     state = hf.state_dict()  # the same storage, so what is written to the bridge shows here
@@ -32,17 +35,13 @@ def write_merged(
     plain.load_state_dict(state)
     _require_same(plain, bridge, source)
     plain.config.dtype = dtype
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a merge that was killed
-    try:
+
+    def write(part: Path) -> None:
         plain.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
-        if out.exists():
-            out.rmdir()
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    write_folder(out, write)
     return out
 
 

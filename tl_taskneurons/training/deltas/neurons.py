@@ -1,5 +1,6 @@
 """What training chosen neurons changed."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ from torch import Tensor
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
 from tl_taskneurons.training.deltas.exchange import sides_of, write_peft
@@ -79,9 +81,11 @@ class NeuronDelta(Delta):
         """Return the delta with its change multiplied: 0 is the base, 1 this delta, -1 its reverse.
 
         Raises:
+            TypeError: for what is no number.
             ValueError: for a factor that is not finite.
         """
-        if not torch.tensor(factor, device="cpu").isfinite():
+        require_number("factor", factor, optional=False)
+        if not math.isfinite(factor):
             raise InputError(f"factor is {factor}; it must be a finite number.")
         trained = self.base.map(lambda value: value.float().clone())
         trained.add_(self.change(), factor)
@@ -97,10 +101,14 @@ class NeuronDelta(Delta):
         """Add two changes of one base model; on shared neurons they add up.
 
         Raises:
+            TypeError: for anything but a NeuronDelta.
             ValueError: for deltas of different models, or of one model in two precisions.
         """
         if not isinstance(other, NeuronDelta):
-            return NotImplemented
+            raise InputTypeError(
+                f"A NeuronDelta can't be added to {other!r} ({type(other).__name__}); give another "
+                "NeuronDelta, or delta.scaled(factor) for a multiple."
+            )
         if self.dtype != other.dtype:
             raise InputError(
                 f"{self!r} was trained in {self.dtype}, {other!r} in {other.dtype}; add deltas "
