@@ -181,7 +181,7 @@ def test_bad_input(gated):
         tn.Limits(outside=())
     with pytest.raises(ValueError, match="budget is 0"):
         tn.Limits(budget=0)
-    with pytest.raises(ValueError, match="a limit below 0"):
+    with pytest.raises(ValueError, match="harm is -0.1; it must be at least 0"):
         tn.Limits(harm=-0.1)
     with pytest.raises(ValueError, match="n_score is 0"):
         tn.Question(n_score=0)

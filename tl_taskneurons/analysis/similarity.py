@@ -136,9 +136,12 @@ def similarity_over_models(
             sets; and as ``weight_similarity`` does.
     """
     sets = named_sets(sets)
-    several = not isinstance(test_tasks, str) and isinstance(test_tasks, Sequence)
-    if not several or not test_tasks:
+    if isinstance(test_tasks, str) or not isinstance(test_tasks, Sequence):
         raise InputTypeError(f"test_tasks is {test_tasks!r}; give a list of names of tasks.")
+    if not test_tasks:
+        raise InputError(
+            "There is no pair of sets to compare: test_tasks is empty; give some names."
+        )
     require_kind("models", models, Iterable, "give a dict of names of tasks to models")
     _require_sets(sets, test_tasks)
     named = models.items() if isinstance(models, Mapping) else models
