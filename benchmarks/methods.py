@@ -5,8 +5,10 @@
 
 Each method scores a task's neurons on training examples; test examples say what the task loses
 without the top of the ranking (necessity), keeps with it alone (sufficiency), and what other tasks
-lose without it (harm): areas of ``ablation_curves``. Single neurons are ablated one by one to see
-how well the scores foresee it. A run that was stopped goes on.
+lose without it (harm): areas of ``ablation_curves`` in the tasks' own scores (in nats they would
+mostly say how badly a model breaks that has lost the task long since). Run ``methods_search.py``
+with the same ``--out`` first: the sets that it found head a ranking of their own. Single neurons
+are ablated one by one to see how well the scores foresee it. A run that was stopped goes on.
 """
 
 import time
@@ -71,12 +73,15 @@ def forward_seconds(setting: Setting, task: tn.Task) -> float:
 
 
 def ours(setting: Setting, task: tn.Task, own: tn.NeuronScores) -> tn.NeuronScores:
-    """The signed effects of a task's neurons, with 0 in the top 3% of other tasks' scores."""
+    """The searched set first, where there is one; then signed effects outside others' top 3%."""
     rivals = [setting.scores(rival) for rival in setting.rivals(task)]
     taken = torch.stack([rival.top(fraction=0.03).mask for rival in rivals]).any(0)
-    return tn.NeuronScores(
-        own.side("help").values.masked_fill(taken, 0.0), own.fingerprint, own.name
-    )
+    values = own.side("help").values.masked_fill(taken, 0.0)
+    found = setting.folder / "sets" / f"{task.name}.safetensors"
+    if found.exists():
+        first = tn.NeuronSet.load(found).mask
+        values = torch.where(first, values + values.max(), values)
+    return tn.NeuronScores(values, own.fingerprint, own.name)
 
 
 def rank(setting: Setting, name: str) -> pd.DataFrame:
@@ -87,11 +92,11 @@ def rank(setting: Setting, name: str) -> pd.DataFrame:
     found = {method: scored(setting, task, method) for method in METHODS}
     rankings = {method: scores for method, (scores, _) in found.items()}
     costs = {method: seconds / passes for method, (_, seconds) in found.items()}
-    extra = "grad_act, signed, outside others' top 3%"
+    extra = "find_neurons, then grad_act, signed, outside others' top 3%"
     rankings[extra] = ours(setting, task, rankings["grad_act, signed"])
     costs[extra] = costs["grad_act, signed"] * (1 + len(setting.rivals(task)))
     curves = tn.ablation_curves(
-        setting.model, task, rankings, fractions=sizes.shares, metric="log_prob",
+        setting.model, task, rankings, fractions=sizes.shares,
         others=same_prompt(setting, task), prompt=prompt, limit=sizes.curve, share_prefix=True,
     )  # fmt: skip
     table = curves.areas.rename(columns={"ranking": "method"})

@@ -24,7 +24,7 @@ from tl_taskneurons.analysis.search import GoalNotReachedWarning
 # the cost of at most so many points of the others on average.
 BUDGET = 50
 LIMITS = tn.Limits(
-    goal=0.92, margin=1.0, budget=BUDGET, harm=0.02, outside=(0.03,), first=4, checks=8
+    goal=0.92, margin=1.0, budget=BUDGET, harm=0.02, outside=(0.03, 0.01), first=4, checks=8
 )
 COLUMNS = ["model", "task", "set", "n_neurons", "plain", "left", "taken", "others_lose"]
 

@@ -22,16 +22,18 @@ SEARCH = """## How few neurons carry a task
 `find_neurons` against as many neurons chosen otherwise. *taken*: share of the task's score that
 is gone when the neurons are silenced; *others lose*: points that other tasks lose on average
 (of `find_neurons`, all tasks outside the family, of which the search saw {spared}; of the
-others, those that the search saw).
+others, those that the search saw). A task that isn't reached has its neurons among those that
+other tasks need as well, which are left out.
 
 Command: `{command}`
 """
 RANKING = """## Rankings by method
 
-Means over tasks of areas under `ablation_curves` over the share silenced: *necessity* of what
-the task loses without the top of the ranking, *harm* of what others lose, *specificity* their
-difference, *sufficiency* of what the top alone keeps. *rank correlation*: with the exact effect
-of silencing single neurons. *passes*: processor time in forward passes.
+Means over tasks of areas under `ablation_curves` in the tasks' own scores, over the share
+silenced (.05% to 5%, on a logarithmic scale): *necessity* of what the task loses without the top
+of the ranking, *harm* of what others lose, *specificity* their difference, *sufficiency* of what
+the top alone keeps. *rank correlation*: with the exact effect of silencing single neurons.
+*passes*: processor time in forward passes.
 
 Command: `{command}`
 """

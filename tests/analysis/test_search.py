@@ -95,7 +95,7 @@ class Ledger(Probe):
     def effects(self, silenced: tn.NeuronSet) -> torch.Tensor:
         return self.takes
 
-    def toll(self, silenced: tn.NeuronSet, least: float = 0.0) -> Toll:
+    def toll(self, silenced: tn.NeuronSet, least: float | None = None) -> Toll:
         taken = round(float(self.takes[silenced.mask].sum()), 6)
         harm = round(float(self.harms[silenced.mask].sum()), 6)
         return Toll(1 - taken, taken, 0.0, harm, harm, "other" if harm else "", 0.0)

@@ -212,18 +212,19 @@ class Probe:
         enough = len(right) >= _FEWEST
         return replace(pool, test=tuple(right)[:n_score] if enough else pool.test[:n_score])
 
-    def toll(self, silenced: NeuronSet, least: float = 0.0) -> Toll:
+    def toll(self, silenced: NeuronSet, least: float | None = None) -> Toll:
         """Measure what silencing a set costs.
 
         Args:
             silenced: the set.
-            least: where less than this share is taken, the others aren't measured.
+            least: where less than this share is taken, the others aren't measured; None measures
+                them in any case.
         """
         with self._silenced(silenced):
             value, error = self._value(self.held, self.metric)
             above = self.plain - self.floor
             taken, error = min(1.0, (self.plain - value) / above), error / above
-            if taken < least:
+            if least is not None and taken < least:
                 return Toll(value, taken, error)
             after = [self._value(held, None)[0] for _, held, _ in self.spared]
         losses, texts = {"": 0.0}, [0.0]

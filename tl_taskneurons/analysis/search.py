@@ -46,7 +46,8 @@ class Limits:
         harm_each: the most that any one of them may lose (of 1).
         text_harm: the most that the loss of plain text (a task of metric ``"loss"``) may rise, in
             nats per token.
-        outside: neurons in another task's top share are no candidates: the shares to try, of 1.
+        outside: neurons in another task's top share are no candidates: the shares to try, of 1,
+            one after another until the goal is reached.
         first: how many neurons the first round adds.
         checks: how many smaller sets are tried when the goal is reached.
     """
@@ -57,7 +58,7 @@ class Limits:
     harm: float = 0.02
     harm_each: float = 0.10
     text_harm: float = 0.05
-    outside: tuple[float, ...] = (0.01, 0.03)
+    outside: tuple[float, ...] = (0.03, 0.01)
     first: int = 1
     checks: int = 24
 
@@ -182,10 +183,11 @@ def find_neurons(
     rivals = probe.rivals(known)
     bar = Progress(f"find {task.name}", shown=progress)
     with bar:
-        runs = [
-            _Search(probe, limits, share, probe.mask(rivals, share)).run()
-            for share in bar.track(limits.outside)
-        ]
+        runs: list[_Search] = []
+        for share in bar.track(limits.outside):
+            runs.append(_Search(probe, limits, share, probe.mask(rivals, share)).run())
+            if limits.reached(runs[-1].toll):
+                break
     best = max(runs, key=_Search.rank)
     reached = limits.reached(best.toll)
     info = {
@@ -278,7 +280,7 @@ class _Search:
             piece = piece // 2
 
     def _try(self, places: list[int], step: str) -> Toll:
-        least = self.limits.goal if step == "prune" else 0.0
+        least = self.limits.goal if step == "prune" else None
         toll = self.probe.toll(self._set(places), least)
         self.tried.add(frozenset(places))
         kept = self.limits.allows(toll) and (step == "grow" or self.limits.reached(toll))
