@@ -347,11 +347,12 @@ def test_the_demo_runs_and_goes_on(tmp_path: Path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert first == 0
     for text in (
-        *demo.TASKS, "plain: silencing", "exclusive: silencing", "overview.png",
+        *demo.TASKS, "plain: silencing", "exclusive: silencing", "found.png",
         "found: silencing the 2 neurons that the search found costs present_past",
     ):  # fmt: skip
         assert text in " ".join(out.split())
     assert (tmp_path / "demo" / "found.png").exists()
+    assert read(tmp_path / "demo", "found_matrix")["silenced"].unique().tolist() == [demo.TASKS[0]]
     assert (tmp_path / "demo" / "overview.png").exists()
     before = read(tmp_path / "demo", "deactivation_table")
     monkeypatch.setattr(runs, "evaluate_condition", None)  # everything is there already

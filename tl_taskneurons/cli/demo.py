@@ -31,7 +31,7 @@ from tl_taskneurons.report.terminal import deactivation_report, draw
 from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
-from tl_taskneurons.runtime.table_files import read_csv, read_table
+from tl_taskneurons.runtime.table_files import read_csv, read_table, write_table
 
 # Tasks that SmolLM2-135M can do with four solved examples: what it fails has no neurons to find.
 TASKS = ("present_past", "singular_plural", "city_country", "country_demonym")
@@ -142,6 +142,8 @@ def add_found(
         "table": deactivation_table(items).assign(**columns),
         "matrix": deactivation_matrix(items).assign(**columns),
     }
+    for key, found_table in found_tables.items():
+        write_table(run.file(f"found_{key}.parquet"), found_table)
     return tables | {
         key: pd.concat([tables[key], found], ignore_index=True)
         for key, found in found_tables.items()
