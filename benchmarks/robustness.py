@@ -243,7 +243,7 @@ def disks(tries: int, draw: random.Random) -> dict[str, int]:
 
 MEASURES: dict[str, tuple[Callable[[int, random.Random], dict[str, Any]], int]] = {
     "injections": (injections, 1500), "injections at work": (injections_at_work, 100),
-    "kills": (kills, 40), "kills of commands": (kills_of_commands, 80), "flips": (flips, 160),
+    "kills": (kills, 100), "kills of commands": (kills_of_commands, 32), "flips": (flips, 160),
     "disks": (disks, 40),
 }  # fmt: skip
 

@@ -1,7 +1,10 @@
 """A small sample of what ``benchmarks/robustness.py`` measures."""
 
 import importlib
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +28,20 @@ def test_exceptions_anywhere_leave_nothing_over(robustness: Any):
 def test_flipped_bits_and_full_disks_are_named(robustness: Any):
     assert robustness.flips(16, random.Random(1)) == {"tries": 16, "named": 16}
     assert robustness.disks(8, random.Random(1)) == {"tries": 8, "told in one line": 8}
+
+
+def test_training_and_evaluation_that_are_broken_off_leave_nothing_over(robustness: Any):
+    assert robustness.injections_at_work(5, random.Random(1)) == {"tries": 5, "left over": 0}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+def test_a_killed_command_goes_on_to_the_same_results():
+    # In a process of its own, since it is forked.
+    code = (
+        "import random, robustness_commands as r; print(r.kills(1, random.Random(1), ('detect',)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER, text=True, capture_output=True, timeout=600,
+        check=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert "'other results': 0, 'refused': 0, 'left to delete': 0" in done.stdout
