@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
-NAMES = ("1_find_task_neurons", "2_test_them", "3_understand_and_use_them")
+# These run in a minute; the fourth takes some with a real model, and `make notebooks` runs it.
+SHORT = ("1_find_task_neurons", "2_test_them", "3_understand_and_use_them")
+NAMES = (*SHORT, "4_subject_verb_agreement")
 MOST_BYTES = 600_000
 
-pytestmark = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", NAMES)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def texts(notebook: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     path = Path(shutil.copy(FOLDER / f"{name}.ipynb", tmp_path))
     script = FOLDER / "execute.py"
@@ -66,6 +69,7 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     ]
 
 
+@every
 def test_a_committed_notebook_was_run_once_in_order(name):
     notebook = read(FOLDER / f"{name}.ipynb")
     counts = [cell["execution_count"] for cell in code_cells(notebook)]
@@ -74,6 +78,7 @@ def test_a_committed_notebook_was_run_once_in_order(name):
     assert len(pictures(notebook)) >= 3
 
 
+@every
 def test_a_committed_notebook_is_small_and_tells_nothing_of_the_machine(name):
     path = FOLDER / f"{name}.ipynb"
     assert path.stat().st_size < MOST_BYTES
@@ -82,5 +87,6 @@ def test_a_committed_notebook_is_small_and_tells_nothing_of_the_machine(name):
     assert not re.search(rf"[/\\]{re.escape(getpass.getuser())}\b", shown)
 
 
+@every
 def test_the_readme_lists_the_notebook(name):
     assert f"({name}.ipynb)" in (FOLDER / "README.md").read_text(encoding="utf-8")
