@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 import tl_taskneurons as tn
 from tl_taskneurons.cli import app as cli
+from tl_taskneurons.runtime.sharing import Team
 
 MODELS = [("llama", "bridge"), ("gpt2", "bridge")]
 if helpers.HAS_HOOKED:
@@ -184,6 +185,7 @@ def main(folder: Path) -> None:
     if rank == 0:  # would wait for the other process for ever if it were shared
         result["outside"] = rows_run(model)
     with tn.share_work() as team:
+        assert isinstance(team, Team)
         result["team"] = (team.rank, team.size, str(team.device), team.leads)
         with tn.share_work() as inner:
             result["nested"] = inner is team
