@@ -102,6 +102,8 @@ class Chosen(Source):
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
         Source.__post_init__(self)
+        if not self.tasks:
+            raise InputError("--tasks is empty; name at least one task to train on.")
         check_method(self.method)
         SELECTIONS.find(self.selection)
         if not 0 < self.fraction <= 1:
