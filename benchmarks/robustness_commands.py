@@ -15,6 +15,7 @@ import pandas as pd
 
 import tl_taskneurons as tn
 from tl_taskneurons.cli import main as command_line
+from tl_taskneurons.runtime.table_files import read_json
 
 _TWO = "--model mini-llama-base --data mini --tasks mini_film,mini_food"
 _SHORT = "--limit 6 --test-limit 4"
@@ -70,9 +71,18 @@ def results(folder: Path) -> dict[str, Any]:
         if file.suffix == ".parquet":
             frame = pd.read_parquet(file)
             found[name] = frame.drop(columns=_TIMES, errors="ignore").to_csv()
+        elif file.suffix == ".json":
+            found[name] = untimed(read_json(file))
         else:
             found[name] = file.read_bytes()
     return found
+
+
+def untimed(value: Any) -> Any:
+    """A value of JSON without the entries that say how long something took."""
+    if isinstance(value, dict):
+        return {key: untimed(one) for key, one in value.items() if key not in _TIMES}
+    return [untimed(one) for one in value] if isinstance(value, list) else value
 
 
 def left_over(folder: Path) -> int:
