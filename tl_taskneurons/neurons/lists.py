@@ -10,7 +10,7 @@ import pandas as pd
 
 from tl_taskneurons.models.view import require_same_model, view
 from tl_taskneurons.neurons.given import Sets, named_sets
-from tl_taskneurons.neurons.listed import COLUMNS, NEEDED, as_table, is_whole_set, pairs_of
+from tl_taskneurons.neurons.list_shapes import COLUMNS, NEEDED, as_table, is_whole_set, pairs_of
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.errors import (
