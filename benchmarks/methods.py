@@ -127,7 +127,8 @@ def sampled(setting: Setting, scores: tn.NeuronScores) -> tn.NeuronSet:
     """Neurons to ablate one by one: the top of the usual score, and as many at random."""
     half = setting.sizes.sample // 2
     top = scores.top(n=half)
-    lottery = torch.rand(scores.values.shape, generator=torch.Generator().manual_seed(0))
+    # Not the seed of the method "random", whose highest scores these would be.
+    lottery = torch.rand(scores.values.shape, generator=torch.Generator().manual_seed(1))
     drawn = tn.NeuronScores(
         lottery.masked_fill(top.mask, 0.0), view(setting.model).fingerprint, "drawn"
     )

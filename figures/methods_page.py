@@ -41,8 +41,14 @@ RANKING = """## Rankings by method
 Means over tasks of areas under `ablation_curves` in the tasks' own scores, over the share
 silenced (.05% to 5%, on a logarithmic scale): *necessity* of what the task loses without the top
 of the ranking, *harm* of what others lose, *specificity* their difference, *sufficiency* of what
-the top alone keeps. *rank correlation*: with the exact effect of silencing single neurons.
-*passes*: processor time in forward passes.
+the top alone keeps. *rank correlation*: with the exact effect of silencing single neurons, of the
+40 that were tried (20 of the usual score's highest, 20 drawn). *passes*: processor time in
+forward passes.
+
+Two things here were chosen after a test result was seen, on this task: areas were first those of
+the log-probability, which measures mostly how badly a broken model breaks (there `activation` led
+with .16), and the neurons of `find_neurons` came to the head of our ranking. Read it as a proposal
+that further tasks have to test.
 
 Command: `{command}`
 """
@@ -59,8 +65,9 @@ PROGRAMS = """## Compiled programs
 Programs that Tracr compiles have neurons of known meaning. They were compiled for more tokens and
 longer inputs than they are given here, so some neurons have nothing to do; which, the compiler's
 labels and the program's interpreter say. In the table: the area under the ROC curve of each
-method's scores for the log-probability of the right outputs (.5 is chance); beside a program's
-name the neurons that are needed, and all. A neuron that has nothing to do here doesn't fire, so
+method's scores for the log-probability of the right outputs (.5 is chance; first it was their
+margin, which can't see changes that cancel among the wrong outputs); beside a program's name the
+neurons that are needed, and all. A neuron that has nothing to do here doesn't fire, so
 how often neurons fire tells them apart as it does nowhere else.
 
 Command: `{command}`
