@@ -73,5 +73,5 @@ def test_lape_takes_neurons_that_fire_in_few_tasks():
     assert few == {"a": [0, 2], "b": [2], "c": [3]}
     with pytest.raises(ValueError, match="'lape' at fraction 0.1 leaves no neurons for task 'b'"):
         select(found, "lape", 0.1)
-    with pytest.raises(ValueError, match="the scores of 'a' are of method 'grad_act'"):
+    with pytest.raises(ValueError, match="those of 'a' are of method 'grad_act'"):
         select(BOTH, "lape", 0.1)

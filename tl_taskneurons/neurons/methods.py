@@ -171,10 +171,21 @@ for _ablation in (
     ABLATIONS.add(_ablation)
 
 
+@dataclass(frozen=True)
+class Selection(Choice[Callable[..., Any]]):
+    """A way to choose each task's neurons.
+
+    Attributes:
+        reads: the method whose scores it needs; empty where it takes those of any.
+    """
+
+    reads: str = ""
+
+
 # A contrast takes a task's scores, the others' scores and a fraction, and returns the values that
 # are left; a selection takes all tasks' scores and a fraction, and returns all tasks' sets.
 CONTRASTS: Registry[Choice[Callable[..., Any]]] = Registry("contrast", Choice)
-SELECTIONS: Registry[Choice[Callable[..., Any]]] = Registry("selection", Choice)
+SELECTIONS: Registry[Selection] = Registry("selection", Selection)
 _AGAINST, _SELECTION = _HERE + "contrasts:", _HERE + "selection:"
 for _contrast in (
     Choice("exclude", "own score; 0 in the top of any other task", _AGAINST + "excluding"),
@@ -183,31 +194,31 @@ for _contrast in (
 ):
     CONTRASTS.add(_contrast)
 for _selection in (
-    Choice(
+    Selection(
         "plain", "the top of the task's own scores (the paper): what the task can't do without",
         _SELECTION + "plain",
     ),
-    Choice(
+    Selection(
         "exclusive", "plain, less every neuron in another task's plain set; so fewer neurons",
         _SELECTION + "plain_less_others",
     ),
-    Choice(
+    Selection(
         "exclude",
         "the top among neurons in no other task's plain set; as many as plain if possible",
         _SELECTION + "by_exclude",
     ),
-    Choice(
+    Selection(
         "difference", "the top of own share of scores minus the others' highest share",
         _SELECTION + "by_difference",
     ),
-    Choice(
+    Selection(
         "rank", "the top of own rank minus the others' highest rank", _SELECTION + "by_rank"
     ),
-    Choice(
+    Selection(
         "lape",
         "of the neurons that fire in fewest tasks (least entropy), those that fire most in this "
         "one; of 'frequency' scores",
-        _SELECTION + "by_entropy",
+        _SELECTION + "by_entropy", reads="frequency",
     ),
 ):  # fmt: skip
     SELECTIONS.add(_selection)

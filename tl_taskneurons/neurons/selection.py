@@ -27,7 +27,8 @@ def select(
 
     Raises:
         ValueError: for an unknown selection, a fraction outside (0, 1], a contrast with one task
-            only, or a task that is left without neurons.
+            only, scores of another method than the selection reads, or a task that is left without
+            neurons.
     """
     chosen_by, scores = SELECTIONS.find(selection), named_scores(scores)
     if not scores:
@@ -38,6 +39,12 @@ def select(
             f"Selection {selection!r} contrasts tasks with each other, but there is only "
             f"{list(scores)}; add a task or use 'plain'."
         )
+    for name, own in scores.items():
+        if chosen_by.reads not in ("", own.method):
+            raise InputError(
+                f"Selection {selection!r} reads scores of method {chosen_by.reads!r}, but those of "
+                f"{name!r} are of method {own.method!r}; score with method {chosen_by.reads!r}."
+            )
     sets = chosen_by.function(scores, fraction)
     for name, chosen in sets.items():
         if not len(chosen):
@@ -81,15 +88,7 @@ def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str,
     frequency must be among the top 5% of all frequencies. Of the rest the ``fraction`` of least
     entropy is kept, and a task has those that fire in it as often as these top 5% do.
 
-    Raises:
-        ValueError: for other scores than ``"frequency"``.
     """
-    for name, own in scores.items():
-        if own.method != "frequency":
-            raise InputError(
-                f"Selection 'lape' compares how often neurons fire, but the scores of {name!r} "
-                f"are of method {own.method!r}; score with method 'frequency'."
-            )
     often = torch.stack([own.values for own in scores.values()]).double()
     line = often.flatten().sort().values[int(_FIRING * (often.numel() - 1))]
     shares = often / often.sum(0).clamp_min(1e-300)

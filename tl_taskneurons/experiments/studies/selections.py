@@ -168,7 +168,8 @@ def choose(
     """
     held_out = Tasks([_held_out(task, plan) for task in tasks])
     frames = []
-    for selection in SELECTIONS:
+    methods = {"", *(own.method for own in scores.values())}
+    for selection in (name for name, choice in SELECTIONS.items() if choice.reads in methods):
         sets = select(scores, selection, min(plan.fractions))
 
         def compute(sets: Any = sets) -> pd.DataFrame:
