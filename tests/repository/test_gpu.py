@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import wheels
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks"
@@ -81,6 +82,19 @@ def test_a_pack_comes_out_as_it_went_in(tmp_path: Path):
     assert [part.stat().st_size for part in parts] == [1000, 1000, 510]
     joined = gpu_pack.join(pack, tmp_path / "out")
     assert [file.read_bytes() for file in joined] == [file.read_bytes() for file in files]
+
+
+def test_a_pack_is_installed_and_imported_from_its_folder(tmp_path: Path):
+    pack, target = tmp_path / "pack", tmp_path / "site"
+    for folder in (pack, tmp_path / "build"):
+        folder.mkdir()
+    gpu_pack.split([wheels.build(tmp_path / "build")], pack, size=100_000)
+    script = [sys.executable, str(SCRIPTS / "gpu_pack.py"), "unpack", str(pack)]
+    done = subprocess.run(
+        [*script, "--target", str(target)], cwd=tmp_path, capture_output=True, text=True,
+        timeout=300, check=True,
+    )  # fmt: skip
+    assert f"public names at {target / 'tl_taskneurons'}" in done.stdout
 
 
 def test_missing_and_damaged_parts_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,42 +1,23 @@
 """The wheel holds what a user needs, and nothing else; `make package` uses it."""
 
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 import zipfile
 from email.parser import Parser
-from pathlib import Path
 
 import pytest
+import wheels
+from wheels import PACKAGE, ROOT
 
 import tl_taskneurons
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = "tl_taskneurons"
 # For readers of the source.
 LEFT_OUT = {"builtin/README.md"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Build in a copy, so that nothing of it stays in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=ignored)
-    (folder / "tests").mkdir()
-    (folder / "tests" / "test_nothing.py").write_text("")
-    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", build, str(folder / "dist")], cwd=folder, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    (file,) = (folder / "dist").glob("*.whl")
-    return zipfile.ZipFile(file)
+    return zipfile.ZipFile(wheels.build(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_holds_the_package_alone(wheel: zipfile.ZipFile):
