@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.plots.canvas import Own, panels
 from tl_taskneurons.plots.lines import draw_lines, numbered
-from tl_taskneurons.plots.look import GREY
+from tl_taskneurons.plots.look import GREY, by_doubling
 from tl_taskneurons.plots.tables import groups, require
 
 _MATCHES = {"total": "random", "layer": "random by layer"}
@@ -38,7 +38,7 @@ def gap_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     for axes, (_, part) in zip(canvas.panels, parts, strict=True):
         axes.axhline(0, color=GREY, linewidth=0.8)
         draw_lines(axes, part, ("line", "updates", "gap"), styles, bands=True)
-        axes.set_xscale("log", base=2)
+        by_doubling(axes)
     canvas.label("updates", "loss gap (nats per token)")
     canvas.legend(list(styles))
     canvas.title("Loss with random minus loss with task neurons trained")

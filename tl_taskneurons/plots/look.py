@@ -10,6 +10,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -95,6 +96,12 @@ def plain_look(axes: Axes) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
     axes.tick_params(labelsize=TICK, color=GREY, labelcolor=INK)
+
+
+def by_doubling(axes: Axes) -> None:
+    """Count along x in doublings, in plain numbers."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def signed(value: float, digits: int) -> str:

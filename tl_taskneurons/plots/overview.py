@@ -3,7 +3,6 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
 from tl_taskneurons.plots.canvas import Canvas, Own, lent, new_figure
 from tl_taskneurons.plots.layers import LAYER_LABELS, check_layers, draw_layers
@@ -14,6 +13,7 @@ from tl_taskneurons.plots.look import (
     PALE,
     TICK,
     TITLE,
+    by_doubling,
     described,
     plain_look,
     spaced,
@@ -156,8 +156,7 @@ def _draw_growth(axes: Axes, curve: pd.DataFrame) -> None:
     frame = pd.concat(lines)
     draw_lines(axes, frame, ("line", "n", "value"), numbered(frame["line"]))
     plain_look(axes)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    by_doubling(axes)
     axes.set_ylim(-5, 105)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     axes.set_xlabel("neurons, while the set grows (training examples)", fontsize=LABEL, color=INK)

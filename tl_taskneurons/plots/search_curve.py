@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.plots.canvas import Own, panels
 from tl_taskneurons.plots.lines import draw_lines, numbered
-from tl_taskneurons.plots.look import INK, LABEL
+from tl_taskneurons.plots.look import INK, LABEL, by_doubling
 from tl_taskneurons.plots.tables import require
 
 
@@ -34,7 +34,7 @@ def search_curve(curve: pd.DataFrame, *, ax: Own = None) -> Figure:
     styles = numbered(grown["line"])
     for axes, column in zip(canvas.panels, labels, strict=False):
         draw_lines(axes, grown, ("line", "n_neurons", column), styles)
-        axes.set_xscale("log", base=2)
+        by_doubling(axes)
     canvas.label("neurons silenced", labels["taken"])
     for axes, label in zip(canvas.panels, labels.values(), strict=False):
         axes.tick_params(labelleft=True)
