@@ -97,8 +97,7 @@ def lines(call: Callable[[], None], at: int | None = None) -> int:
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         nonlocal seen
-        # What is raised in __del__ goes nowhere but to standard error.
-        if not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_name == "__del__":
+        if not frame.f_code.co_filename.startswith(PACKAGE) or _collects(frame):
             return None
         if event == "line":
             seen += 1
@@ -113,6 +112,15 @@ def lines(call: Callable[[], None], at: int | None = None) -> int:
     finally:
         sys.settrace(None)
     return seen
+
+
+def _collects(frame: Any) -> bool:
+    """Whether a frame runs for a ``__del__``, from which nothing can be raised."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 Managers = list[Callable[[], AbstractContextManager[Any]]]

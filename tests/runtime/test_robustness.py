@@ -19,7 +19,12 @@ def robustness(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("robustness")
 
 
+# Ctrl-C that strikes while garbage is collected can't be raised.
+BROKEN_OFF = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 # The model doesn't run inside the blocks, whose clean-up is what is looked at.
+@BROKEN_OFF
 @pytest.mark.filterwarnings("ignore::tl_taskneurons.neurons.interventions.HookNeverFiredWarning")
 def test_exceptions_anywhere_leave_nothing_over(robustness: Any):
     assert robustness.injections(60, random.Random(1)) == {"tries": 60, "left over": 0}
@@ -30,6 +35,7 @@ def test_flipped_bits_and_full_disks_are_named(robustness: Any):
     assert robustness.disks(8, random.Random(1)) == {"tries": 8, "told in one line": 8}
 
 
+@BROKEN_OFF
 def test_training_and_evaluation_that_are_broken_off_leave_nothing_over(robustness: Any):
     assert robustness.injections_at_work(5, random.Random(1)) == {"tries": 5, "left over": 0}
 
