@@ -84,6 +84,10 @@ def test_the_figures_in_the_caption_are_those_of_the_table():
     assert f"the other tasks {100 * own['others_drop'].mean():.0f}," in text
     assert f"neurons cost {100 * (own['original'] - own['random']).mean():.0f}." in text
     assert (table.loc[table["selection"] == "plain", "silenced"] == 0).all()
+    (found,) = table[table["selection"] == "found"].to_dict("records")
+    assert f"`find_neurons` needs {found['n_neurons']} neurons" in text
+    assert f"from {100 * found['original']:.0f}% to {100 * found['silenced']:.0f}%" in text
+    assert f"cost the others {100 * found['others_drop']:.0f} points" in text
 
 
 def test_the_measured_table_is_that_of_the_csv():
