@@ -27,13 +27,12 @@ other tasks need as well, which are left out.
 
 Command: `{command}`
 """
-# What a table can't say: runs that were broken off, and what came of them.
+# What a table can't say: runs that were broken off.
 NOTES = {
     "smollm2-135m": (
-        "\n\nThis is a part: of twelve tasks that the model can do, two were tried in runs broken "
-        "off and not reached, city_country (3% left out, without the second try at 1%: 50 neurons "
-        "take 43%, others lose 3.7) and landmark_country (by effects on all examples: 50 neurons "
-        "take nothing); seven were not finished."
+        "\n\nThis is a part of the twelve tasks that the model can do. The searches for "
+        "city_country and landmark_country were broken off before they reached the goal; seven "
+        "were not finished."
     ),
 }
 RANKING = """## Rankings by method

@@ -246,8 +246,8 @@ def test_neurons_are_exported_from_folders_of_detect_and_find(tmp_path: Path, ca
         assert file.read_text() == "set,layer,neuron\nfilm,0,0\nfilm,1,1\nfilm,2,2\n"
     for arguments, told in (
         (["export", str(tmp_path / "run")], "by the selection 'plain' (it has exclusive)"),
-        (["export", str(tmp_path)], "has no sets of neurons; give a folder"),
-        (["export", str(tmp_path / "none")], "has no sets of neurons"),
+        (["export", str(tmp_path)], "holds no sets; give a folder"),
+        (["export", str(tmp_path / "none")], "There is no file or folder"),
     ):
         assert told in fails([*arguments, "--out", str(tmp_path / "x.json")], capsys)
     line = fails(["export", str(tmp_path / "found"), "--out", str(tmp_path / "x.txt")], capsys)

@@ -1,17 +1,15 @@
 """The command ``export``: sets of neurons as lists that others can read."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from tl_taskneurons.cli.options import offer
+from tl_taskneurons.cli.sets import read_sets, set_files
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console
-from tl_taskneurons.runtime.errors import InputError, MissingFileError
-
-if TYPE_CHECKING:
-    from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.runtime.errors import InputError
 
 _EXPORT_EXAMPLE = """\
 examples:
@@ -44,34 +42,10 @@ def export(
     SELECTIONS.find(selection)
     from tl_taskneurons.neurons.lists import write_neurons
 
-    sets = _sets(source, selection)
+    sets = read_sets(set_files(source, selection))
     write_neurons(sets, file)
     text = ", ".join(f"{name} {len(neurons):,}" for name, neurons in sets.items())
     console().print(f"Neurons of {text} are in {file}", soft_wrap=True)
-
-
-def _sets(source: Path, selection: str) -> "dict[str, NeuronSet]":
-    from tl_taskneurons.neurons.sets import NeuronSet
-    from tl_taskneurons.runtime.tensor_files import stored_kind
-
-    if source.is_file():
-        one = NeuronSet.load(source)
-        return {one.name or source.stem: one}
-    sets = source / "sets"
-    folder = sets / selection if sets.is_dir() else source
-    found = [
-        NeuronSet.load(file)
-        for file in sorted(folder.glob("*.safetensors"))
-        if stored_kind(file) == "NeuronSet"
-    ]
-    if not found:
-        there = sorted(path.name for path in sets.glob("*"))
-        raise MissingFileError(
-            f"{source} has no sets of neurons"
-            + (f" by the selection {selection!r} (it has {', '.join(there)})" if there else "")
-            + "; give a folder that tl-taskneurons detect or find wrote."
-        )
-    return {one.name: one for one in found}
 
 
 COMMANDS = {export: _EXPORT_EXAMPLE}
