@@ -48,7 +48,7 @@ TASKS = Tasks(
     ]
 )  # fmt: skip
 PLAN = Plan(
-    seeds=(0, 1), steps=2, group_steps=1, batch_size=2, n_detect=4, n_train=6, n_test=3,
+    seeds=(0, 1), steps=2, transfer_steps=1, batch_size=2, n_detect=4, n_train=6, n_test=3,
     shares=(0.1, 1.0), fixed_shares=(0.1, 0.3), overlaps=(0.2, 1.0), rates=(1e-2,),
     detections=2, silenced_samples=2, controls=2, fractions=(0.1,), speed_steps=1, max_new_tokens=2,
     map=MapSizes(tasks=("food", "past"), fractions=(0.1,), rates=(1e-3, 1e-2), updates=(1, 2)),

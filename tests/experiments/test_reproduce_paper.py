@@ -23,7 +23,7 @@ from tl_taskneurons.runtime.table_files import read_table
 
 SMALL = {
     "seeds": (0,), "detections": 1, "silenced_samples": 1, "controls": 1, "tuned_steps": 1,
-    "steps": 1, "group_steps": 1, "batch_size": 2,
+    "steps": 1, "transfer_steps": 1, "batch_size": 2,
     "rates": (1e-3,), "n_detect": 2, "n_train": 4, "n_test": 2, "max_new_tokens": 2,
 }  # fmt: skip
 SMALL_ROWS = {"orders": ("order1",), "steps": 1, "batch_size": 2, "n_train": 4, "n_test": 1,

@@ -123,7 +123,7 @@ class Sizes:
         shares: shares of neurons in Figures 2 and 6 and Table 8.
         rates: learning rates to choose from.
         steps: updates for each training task.
-        group_steps: the same where tasks are trained together.
+        transfer_steps: the same where transfer to siblings is asked.
         batch_size: examples of an update.
         n_detect: training examples that neurons are found on.
         n_train: training examples to learn from.
@@ -143,7 +143,7 @@ class Sizes:
     shares: Annotated[tuple[float, ...] | None, Many] = None
     rates: Annotated[tuple[float, ...] | None, Many] = None
     steps: int | None = None
-    group_steps: int | None = None
+    transfer_steps: int | None = None
     batch_size: int | None = None
     n_detect: Annotated[int | None, Parameter(name="--detect")] = None
     n_train: Annotated[int | None, Parameter(name="--train")] = None

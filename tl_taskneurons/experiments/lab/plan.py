@@ -1,6 +1,6 @@
 """The sizes of a reproduction, all in one place, fixed before the runs that are published."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.training.settings import Training
@@ -89,7 +89,10 @@ class Plan:
         silenced_samples: on how many of these the silenced neurons are found.
         controls: random controls of a set that is silenced, of each kind.
         steps: updates for each training task.
-        group_steps: the same where tasks are trained together (Figure 2, Tables 9-11).
+        transfer_steps: the same where transfer to siblings is asked (Figures 2 and 3, Tables 4 and
+            9-11).
+        transfer_rate: the low learning rate there, which all sets share; all weights take a third.
+            At the rate at which a task itself is learnt best its siblings get worse.
         tuned_steps: the same where all tasks are, for the model whose neurons are silenced.
         batch_size: examples of an update.
         rates: learning rates to choose from on held-out training examples, evenly spaced on a log
@@ -111,20 +114,21 @@ class Plan:
     fraction: float = 0.10
     fractions: tuple[float, ...] = (0.01, 0.10)
     selections: tuple[str, ...] = ("plain",)
-    shares: tuple[float, ...] = (0.1, 0.3, 0.5, 1.0)
+    shares: tuple[float, ...] = (0.1, 0.5, 1.0)
     fixed_shares: tuple[float, ...] = (0.1,)
-    overlaps: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    overlaps: tuple[float, ...] = (0.1, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     detections: int = 5
     silenced_samples: int = 3
     controls: int = 5
     steps: int = 32
-    group_steps: int = 16
+    transfer_steps: int = 128
+    transfer_rate: float = 3e-4
     tuned_steps: int = 25
     batch_size: int = 8
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     speed_rate: float = 3e-4
-    speed_steps: int = 8
+    speed_steps: int = 64
     n_detect: int = 100
     n_train: int = 600
     n_test: int = 40
@@ -139,7 +143,13 @@ class Plan:
         """The form of the prompts."""
         return Prompt(shots=self.shots)
 
-    def training(self, lr: float, seed: int, n_tasks: int = 1) -> Training:
-        """How to train on so many tasks together: as many updates for each of them."""
-        steps = self.steps if n_tasks == 1 else self.group_steps * n_tasks
-        return Training(lr=lr, steps=steps, batch_size=self.batch_size, seed=seed)
+    def training(self, lr: float, seed: int) -> Training:
+        """How to train on one task."""
+        return Training(lr=lr, steps=self.steps, batch_size=self.batch_size, seed=seed)
+
+    def transfer_training(
+        self, seed: int, n_tasks: int = 1, *, all_weights: bool = False
+    ) -> Training:
+        """How to train where transfer is asked: as many updates for each of several tasks."""
+        lr = self.transfer_rate / 3 if all_weights else self.transfer_rate
+        return replace(self.training(lr, seed), steps=self.transfer_steps * n_tasks)

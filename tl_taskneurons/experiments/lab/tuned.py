@@ -56,7 +56,7 @@ def _together(lab: Lab) -> State:
 
 
 def _training(lab: Lab) -> Training:
-    training = lab.plan.training(chosen(lab, rate_kind(lab)), 0, len(lab.tasks))
+    training = lab.plan.training(chosen(lab, rate_kind(lab)), 0)
     return replace(training, steps=lab.plan.tuned_steps * len(lab.tasks), schedule="linear")
 
 

@@ -13,7 +13,6 @@ from tl_taskneurons.experiments.lab.detection import scores
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of, interval, union_scores
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.lab.rates import Kind, chosen
 from tl_taskneurons.experiments.lab.states import Condition
 from tl_taskneurons.plots import share_curves
 
@@ -26,10 +25,6 @@ class Figure2(Experiment):
     name = "figure2"
     title = "a growing share of neurons, tasks trained together"
 
-    def rates(self, lab: Lab) -> list[Kind]:
-        """One for each share."""
-        return [Kind("task", share) for share in lab.plan.shares]
-
     def conditions(self, lab: Lab) -> list[Condition]:
         """One state per group, share and seed."""
         groups, found = groups_of(lab.tasks), scores(lab, states.base(lab))
@@ -39,10 +34,11 @@ class Figure2(Experiment):
             union = union_scores(found, group.train)
             for share in lab.plan.shares:
                 for seed in lab.plan.seeds:
-                    lr = chosen(lab, Kind("task", share))
-                    training = lab.plan.training(lr, seed, len(group.train))
+                    training = lab.plan.transfer_training(seed, len(group.train))
                     state = states.trained(lab, group.train, union.top(fraction=share), training)
-                    columns = {"train_group": name, "fraction": share, "seed": seed, "lr": lr}
+                    columns = {
+                        "train_group": name, "fraction": share, "seed": seed, "lr": training.lr,
+                    }  # fmt: skip
                     conditions.append(Condition(state, (*group.train, *siblings), columns))
         return conditions
 

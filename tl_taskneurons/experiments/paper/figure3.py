@@ -19,7 +19,6 @@ from tl_taskneurons.experiments.lab.detection import task_sets
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of
 from tl_taskneurons.experiments.lab.lab import Lab, control, name_of
-from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind, chosen
 from tl_taskneurons.experiments.lab.states import Condition, MakeTable, State, Unit
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -35,17 +34,14 @@ class Figure3(Experiment):
     name = "figure3"
     title = "similarity of neurons' parameters by layer"
 
-    def rates(self, lab: Lab) -> list[Kind]:  # noqa: ARG002 (the same for every plan)
-        """All weights."""
-        return [Kind(ALL_WEIGHTS)]
-
     def conditions(self, lab: Lab) -> list[Condition]:
         """One model per trained task and seed, tested on all siblings."""
-        lr = chosen(lab, Kind(ALL_WEIGHTS))
         siblings = test_tasks(lab)
         return [
             Condition(
-                states.trained(lab, [name], None, lab.plan.training(lr, seed)),
+                states.trained(
+                    lab, [name], None, lab.plan.transfer_training(seed, all_weights=True)
+                ),
                 siblings,
                 {"model": name, "seed": seed},
             )

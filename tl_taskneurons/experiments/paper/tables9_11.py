@@ -15,7 +15,6 @@ from tl_taskneurons.experiments.lab.detection import scores
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.groups import groups_of, interval, union_scores
 from tl_taskneurons.experiments.lab.lab import Lab, draw_seed
-from tl_taskneurons.experiments.lab.rates import Kind, chosen
 from tl_taskneurons.experiments.lab.states import Condition
 from tl_taskneurons.experiments.paper.figure2 import IN, OUT
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -29,10 +28,6 @@ class Tables9To11(Experiment):
     name = "tables9_11"
     title = "transfer against overlap at a fixed share"
 
-    def rates(self, lab: Lab) -> list[Kind]:
-        """One for each share, that of random neurons: all overlaps are trained alike."""
-        return [Kind("total", share) for share in lab.plan.fixed_shares]
-
     def conditions(self, lab: Lab) -> list[Condition]:
         """Every drawn set trained on a group's tasks, which are tested with their siblings."""
         found = scores(lab, states.base(lab))
@@ -41,16 +36,15 @@ class Tables9To11(Experiment):
             wanted = union_scores(found, group.test)
             for share in lab.plan.fixed_shares:
                 target = wanted.top(fraction=share)
-                lr = chosen(lab, Kind("total", share))
                 for overlap in lab.plan.overlaps:
                     for seed in lab.plan.seeds:
                         drawn = draw_seed("overlap", name, share, overlap, seed)
                         neurons = draw_overlapping(target, overlap, drawn)
-                        training = lab.plan.training(lr, seed, len(group.train))
+                        training = lab.plan.transfer_training(seed, len(group.train))
                         state = states.trained(lab, group.train, neurons, training)
                         columns = {
                             "group": name, "fraction": share, "overlap": overlap, "seed": seed,
-                            "lr": lr,
+                            "lr": training.lr,
                         }  # fmt: skip
                         conditions.append(Condition(state, (*group.train, *group.test), columns))
         return conditions
