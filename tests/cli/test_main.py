@@ -346,6 +346,10 @@ def test_the_demo_runs_and_goes_on(tmp_path: Path, capsys, monkeypatch):
     first = demo.main(arguments)
     out = capsys.readouterr().out
     assert first == 0
+    heads = ("First: present_past, its top 1%, on 4 examples", "as many random ones silenced",
+             "Plain: the top", "Exclusive: in the top", "How to read it")  # fmt: skip
+    places = [out.index(head, out.index("; the top 1%") + 12) for head in heads]
+    assert places == sorted(places)  # each table as soon as it is known
     for text in (
         *demo.TASKS, "plain: silencing", "exclusive: silencing", "found.png",
         "found: silencing the 2 neurons that the search found costs present_past",
@@ -356,6 +360,7 @@ def test_the_demo_runs_and_goes_on(tmp_path: Path, capsys, monkeypatch):
     assert (tmp_path / "demo" / "overview.png").exists()
     before = read(tmp_path / "demo", "deactivation_table")
     monkeypatch.setattr(runs, "evaluate_condition", None)  # everything is there already
+    monkeypatch.setattr(demo, "evaluate_condition", None)
     monkeypatch.setattr(demo, "draw", lambda *arguments: [Path("overview.png")])
     assert demo.main(arguments) == 0
     pd.testing.assert_frame_equal(before, read(tmp_path / "demo", "deactivation_table"))

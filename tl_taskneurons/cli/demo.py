@@ -1,5 +1,6 @@
 """A first look: find the neurons of four tasks in SmolLM2-135M, silence them, see what breaks.
 
+Each table is shown as soon as it is known: first one task alone, then all four by each selection.
 For the first task it then searches the few neurons that take it and spare the others.
 
 ``make demo`` runs it. Stop it at any moment and call it again: it goes on where it stopped.
@@ -12,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 from tl_taskneurons.analysis.probe import Question
 from tl_taskneurons.analysis.search import Limits, find_neurons
 from tl_taskneurons.cli.search import write_found
 from tl_taskneurons.cli.settings import Settings
-from tl_taskneurons.cli.study import Study, deactivate, detect, open_study
+from tl_taskneurons.cli.study import Study, deactivate, detect, open_study, score_task
 from tl_taskneurons.evaluation.deactivation import conditions, evaluate_condition
 from tl_taskneurons.evaluation.tables import (
     deactivation_matrix,
@@ -28,7 +31,7 @@ from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.plots import found_figure, save
 from tl_taskneurons.report.terminal import deactivation_report, draw
-from tl_taskneurons.runtime.console import console
+from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.runtime.table_files import read_csv, read_table, write_table
@@ -68,16 +71,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{study.view.name}: {study.view.n_layers} layers of {study.view.d_mlp:,} MLP "
                 f"neurons; tasks {', '.join(settings.tasks)}; the top {settings.fraction:.0%}"
             )
-            tables = deactivate(study, detect(study))
+            screen.print(first_table(study))
+            sets = detect(study)
+            done: dict[str, dict[str, NeuronSet]] = {}
+            tables: dict[str, pd.DataFrame] = {}
+            for selection, chosen in sets.items():
+                done[selection] = chosen
+                tables = deactivate(study, done)  # what was done before is read from its files
+                show(tables["table"], selection, screen)
             files = draw(study.run, read_table(study.run.file("layers.parquet")), tables)
             tables = add_found(study, tables, 4 if options.quick else 16)
+            show(tables["table"], "found", screen)
             files = [*draw_found(study.run, tables), *files]
             study.run.finish()
     except KeyboardInterrupt:
         sys.stderr.write(f"stopped. Call it again to go on where it stopped ({options.out}).\n")
         return 130
-    for table in deactivation_report(tables["table"], wide=screen.width >= 110):
-        screen.print(table)
     screen.print(f"{_MEANING}\n", soft_wrap=True)
     for line in findings(tables["table"], tables["matrix"]):
         screen.print(line)
@@ -95,6 +104,43 @@ def demo_settings(model: str = "smollm2-135m", *, quick: bool = False) -> Settin
         model=model, tasks=TASKS, selections=SELECTIONS, limit=limit, test_limit=test_limit,
         controls=controls,
     )  # fmt: skip
+
+
+def first_table(study: Study) -> Table:
+    """Return what silencing does to the first task alone; only this task's scores are needed."""
+    settings, task = study.settings, study.tasks[0]
+    plain = score_task(study, task).top(fraction=settings.fraction)
+    items = pd.concat([
+        study.run.unit(
+            f"first/{condition.kind}",
+            lambda condition=condition: evaluate_condition(
+                study.model, task, condition, prompt=settings.prompt,
+                limit=settings.test_limit, share_prefix=True,
+            ),
+        )
+        for condition in conditions({task.name: plain}, controls=1)
+    ])  # fmt: skip
+    states = {
+        "as it is": "none",
+        f"its {len(plain):,} neurons silenced": "task",
+        "as many random ones silenced": "random",
+    }
+    found = {state: items[items["kind"] == kind] for state, kind in states.items()}
+    return table(
+        f"First: {task.name}, its top {settings.fraction:.0%}, on {settings.test_limit} examples",
+        ("", "correct", "loss, nats per token"),
+        [
+            (state, f"{part['score'].mean():.0%}", f"{part['loss'].mean():.2f}")
+            for state, part in found.items()
+        ],
+    )
+
+
+def show(measured: pd.DataFrame, selection: str, screen: Console) -> None:
+    """Print the table of one selection, where it has one."""
+    part = measured[measured["selection"] == selection]
+    for shown in deactivation_report(part, wide=screen.width >= 110):
+        screen.print(shown)
 
 
 def add_found(
@@ -160,10 +206,10 @@ def draw_found(run: RunFolder, tables: dict[str, pd.DataFrame]) -> list[Path]:
     return [file]
 
 
-def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> list[str]:
+def findings(measured: pd.DataFrame, matrix: pd.DataFrame) -> list[str]:
     """Say in one line per selection what came out, in numbers."""
     lines = []
-    for selection, part in table.groupby("selection", sort=False):
+    for selection, part in measured.groupby("selection", sort=False):
         if selection == "found":
             row = part.iloc[0]
             lines.append(

@@ -109,7 +109,7 @@ def detect(study: Study) -> dict[str, dict[str, NeuronSet]]:
         Selection to task name to neurons.
     """
     settings = study.settings
-    scores = {task.name: _scores(study, task) for task in study.tasks}
+    scores = {task.name: score_task(study, task) for task in study.tasks}
     halves = _halves(study)
     sets = {
         name: _selected(scores, halves, name, settings.fraction) for name in settings.selections
@@ -185,7 +185,8 @@ def deactivate(
     return tables
 
 
-def _scores(study: Study, task: Task) -> NeuronScores:
+def score_task(study: Study, task: Task) -> NeuronScores:
+    """Score one task, or read its scores from the run; see ``detect``."""
     file = study.run.file("scores", f"{file_name(task.name)}.safetensors")
     if not file.exists():
         settings = study.settings
