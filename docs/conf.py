@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.errors import ExtensionError
+
 import tl_taskneurons
 
 HERE = Path(__file__).parent
@@ -24,6 +28,9 @@ extensions = [
 intersphinx_mapping: dict = {}  # nothing is fetched while building
 html_theme = "furo"
 html_title = "tl-taskneurons"
+html_math_renderer = "mathml"  # below: formulas show without a network
+html_static_path = ["_static"]
+html_css_files = ["formulas.css"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
@@ -91,8 +98,33 @@ def _plain_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
     ]
 
 
+def _formula(writer: Any, node: nodes.Element) -> None:
+    """Write a formula as MathML, which browsers show by themselves."""
+    kind = "block" if isinstance(node, nodes.math_block) else "inline"
+    try:
+        writer.body.append(convert(node.astext(), display=kind))
+    except Exception as error:
+        where = f"{writer.builder.current_docname}: {node.astext()}"
+        raise ExtensionError(f"latex2mathml can't read the formula of {where}", error) from error
+    raise nodes.SkipNode
+
+
+def _needs_no_network(app: Any, exception: Exception | None) -> None:
+    """Refuse pages that load something from elsewhere: they would be incomplete offline."""
+    if exception is not None or app.builder.name != "html":
+        return
+    loads = re.compile(
+        r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^>]*>"
+    )
+    for page in sorted(Path(app.outdir).rglob("*.html")):
+        if found := loads.search(page.read_text(encoding="utf-8")):
+            raise ExtensionError(f"{page.name} loads something from the network: {found[0]}")
+
+
 def setup(app: Any) -> None:
     """Register what is above."""
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("build-finished", _needs_no_network)
     app.connect("autodoc-process-docstring", _plain_bars)
 
 
