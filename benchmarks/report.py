@@ -1,8 +1,8 @@
 """What the HTML report costs: its size, the time to write it, and the time a browser opens it in.
 
-    python benchmarks/report.py [--model smollm2-135m] [--run RUN_DIR] [--repeats 3]
+    python benchmarks/report.py [--model smollm2-135m] [--tasks 12] [--run RUN_DIR] [--repeats 3]
 
-Without ``--run`` it makes a small run of three tasks first (a few minutes). The time to open is
+Without ``--run`` it makes a run of few examples first (minutes). The time to open is
 that of headless chromium from its start until the page's script is done and the DOM is printed,
 less the same for an empty page, in seconds: the median over repeats, taken in turn. ``open, CPU``
 is the same in processor time, which a busy machine stretches less; ``ready`` is what the page
@@ -30,22 +30,21 @@ from targets import Target
 from tl_taskneurons.cli.settings import Settings
 from tl_taskneurons.cli.study import deactivate, detect, open_study
 from tl_taskneurons.loading.models import load_model
+from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.terminal import draw
 from tl_taskneurons.runtime.table_files import read_table
 
-TASKS = ("present_past", "city_country", "singular_plural")
-MINI_TASKS = ("mini_film", "mini_scenes", "mini_news")  # what a mini model has words for
 MOST_MB, MOST_SECONDS = 5.0, 2.0
 
 
-def make_run(model: str, folder: Path, limit: int) -> None:
+def make_run(model: str, folder: Path, n_tasks: int, limit: int) -> None:
     """Detect and deactivate on few examples, with every table and figure."""
-    mini = model.startswith("mini")
+    data = "mini" if model.startswith("mini") else "builtin"  # what a mini model has words for
     settings = Settings(
-        model=model, tasks=MINI_TASKS if mini else TASKS, data="mini" if mini else "builtin",
+        model=model, tasks=load_tasks(data).names[:n_tasks], data=data,
         selections=("plain", "exclusive"), fraction=0.01, limit=limit,
-        test_limit=4, controls=2,
+        test_limit=2, controls=1,
     )  # fmt: skip
     with open_study(settings, folder, deactivating=True, progress=True) as study:
         tables = deactivate(study, detect(study))
@@ -88,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--run", type=Path, help="a finished run of this model")
+    parser.add_argument("--tasks", type=int, default=12, help="tasks of the run it makes")
     parser.add_argument("--neurons", type=int, default=50)
     parser.add_argument("--limit", type=int, default=16, help="examples a task in the run it makes")
-    given = measure.parse(parser, argv, model="mini-llama", neurons=3, limit=4)
+    given = measure.parse(parser, argv, model="mini-llama", tasks=3, neurons=3, limit=4)
     left_out = {}
     if shutil.which("chromium") is None:
         left_out["opening"] = "chromium is not installed"
@@ -112,7 +112,7 @@ def measure_page(given: Namespace) -> tuple[dict[str, float], dict[str, Any]]:
         folder = Path(name)
         run = given.run or folder / "run"
         if given.run is None:
-            make_run(given.model, run, given.limit)
+            make_run(given.model, run, given.tasks, given.limit)
         model = load_model(given.model)
         start = time.process_time()
         page = write_report(run, model=model, out=folder / "report.html", neurons=given.neurons)
