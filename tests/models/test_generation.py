@@ -2,13 +2,12 @@ import helpers
 import pytest
 import torch
 
-from tl_taskneurons.evaluation.answers import shared_prefix
 from tl_taskneurons.models.generation import generate
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.tasks.prompts import Item
+from tl_taskneurons.tasks.prompts import Item, shared_prefix
 
 PROMPTS = [[5, 6, 7, 8], [9, 3], [4, 5, 6, 7, 8, 9, 10], [20]]
 

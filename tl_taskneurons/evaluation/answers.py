@@ -88,18 +88,6 @@ def answer(run: Answering, split: str, generation: bool) -> Answers:
     return losses, *_generated(run, split)
 
 
-def shared_prefix(items: Sequence[Item]) -> tuple[int, ...]:
-    """Return the tokens with which all prompts begin, short of the last token of any.
-
-    Empty where fewer than 8 tokens or fewer than 2 items share it: then it saves nothing.
-    """
-    prompts = [item.prompt for item in items]
-    most = min(map(len, prompts)) - 1
-    first = prompts[0]
-    n = next((k for k in range(most) if any(p[k] != first[k] for p in prompts)), most)
-    return first[:n] if n >= 8 and len(items) > 1 else ()
-
-
 def prefill(model_view: ModelView, prefix: tuple[int, ...]) -> KVCache:
     """Run the tokens that all prompts begin with."""
     cache = KVCache(model_view, 1)

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import pandas as pd
 import torch
 
-from tl_taskneurons.evaluation.answers import Answering, answer, prefill, shared_prefix
+from tl_taskneurons.evaluation.answers import Answering, answer, prefill
 from tl_taskneurons.evaluation.measuring import measure
 from tl_taskneurons.evaluation.tables import summarise
 from tl_taskneurons.models.forward import frozen
@@ -19,6 +19,7 @@ from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
+from tl_taskneurons.tasks.prompts import shared_prefix
 from tl_taskneurons.tasks.task import OneTask, Task, Tasks, one_task
 
 

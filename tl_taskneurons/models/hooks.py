@@ -46,6 +46,17 @@ def hooked(model_view: ModelView, hooks: Mapping[int, Hook]) -> Iterator[None]:
                 )
 
 
+def is_hooked(model_view: ModelView) -> bool:
+    """Whether anything besides TransformerLens itself acts on what the modules compute."""
+    for module in model_view.model.modules():
+        if getattr(module, "fwd_hooks", None):
+            return True
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if not str(getattr(hook, "__module__", "")).startswith("transformer_lens"):
+                return True
+    return False
+
+
 def add_hook(undo: Undo, module: nn.Module, add: Callable[[], Any]) -> set[int]:
     """Add a forward hook to a module; undoing removes it, also when adding it was broken off.
 

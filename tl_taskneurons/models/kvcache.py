@@ -103,14 +103,37 @@ class KVCache:
                 logits = model(tokens, attention_mask=mask.long(), past_kv_cache=self._cache)
         return logits.squeeze(0)
 
+    @property
+    def reuses(self) -> bool:
+        """Whether keys and values are kept, and not tokens to be read again."""
+        return self._tokens is None
+
+    def borrow(self, other: "KVCache", n_layers: int) -> None:
+        """Take another cache's keys and values of the lowest layers, whose blocks don't run.
+
+        A model sees by its first layer how many tokens ran before.
+
+        Args:
+            other: a cache of as many tokens, of one row.
+            n_layers: how many layers.
+        """
+        for layer in range(n_layers):
+            if self._view.is_bridge:
+                self._cache.layers[layer] = other._cache.layers[layer]
+            else:
+                entry, own = other._cache.entries[layer], self._cache.entries[layer]
+                n_rows = len(self._mask)
+                own.past_keys = entry.past_keys.expand(n_rows, -1, -1, -1)
+                own.past_values = entry.past_values.expand(n_rows, -1, -1, -1)
+
     def repeat(self, n: int) -> "KVCache":
-        """Return a copy of a one-row cache with ``n`` equal rows."""
+        """Return a copy in which each row stands ``n`` times, one after another."""
         other = copy.copy(self)
-        other._mask = einops.repeat(self._mask, "1 pos -> n pos", n=n)
-        other._predicts = einops.repeat(self._predicts, "1 pos -> n pos", n=n)
-        other._opens = einops.repeat(self._opens, "1 pos -> n pos", n=n)
+        other._mask = einops.repeat(self._mask, "row pos -> (row n) pos", n=n)
+        other._predicts = einops.repeat(self._predicts, "row pos -> (row n) pos", n=n)
+        other._opens = einops.repeat(self._opens, "row pos -> (row n) pos", n=n)
         if self._tokens is not None:
-            other._tokens = einops.repeat(self._tokens, "1 pos -> n pos", n=n)
+            other._tokens = einops.repeat(self._tokens, "row pos -> (row n) pos", n=n)
             return other
         other._cache = copy.deepcopy(self._cache)
         if self._view.is_bridge:
@@ -118,11 +141,13 @@ class KVCache:
         else:
             for entry in other._cache.entries:
                 entry.past_keys = einops.repeat(
-                    entry.past_keys, "1 pos head d -> n pos head d", n=n
+                    entry.past_keys, "row pos head d -> (row n) pos head d", n=n
                 )
                 entry.past_values = einops.repeat(
-                    entry.past_values, "1 pos head d -> n pos head d", n=n
+                    entry.past_values, "row pos head d -> (row n) pos head d", n=n
                 )
             previous = other._cache.previous_attention_mask
-            other._cache.previous_attention_mask = einops.repeat(previous, "1 pos -> n pos", n=n)
+            other._cache.previous_attention_mask = einops.repeat(
+                previous, "row pos -> (row n) pos", n=n
+            )
         return other

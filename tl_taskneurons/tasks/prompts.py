@@ -1,6 +1,6 @@
 """From a task's examples to token batches: prompts, answers, truncation and padding."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -158,6 +158,20 @@ def _with_end(pairs: Mapping[str, tuple[Ids, Ids]]) -> bool:
 
 def _begins(short: Ids, long: Ids) -> bool:
     return len(short) < len(long) and long[: len(short)] == short
+
+
+def shared_prefix(items: Sequence[Item]) -> tuple[int, ...]:
+    """Return the tokens with which all prompts begin, short of the last token of any.
+
+    Empty where fewer than 8 tokens or fewer than 2 items share it: then it saves nothing.
+    """
+    if len(items) < 2:
+        return ()
+    prompts = [item.prompt for item in items]
+    most = min(map(len, prompts)) - 1
+    first = prompts[0]
+    n = next((k for k in range(most) if any(p[k] != first[k] for p in prompts)), most)
+    return first[:n] if n >= 8 else ()
 
 
 def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> tuple[Ids, ...]:
