@@ -114,6 +114,8 @@ def scored(found: Compiled) -> dict[str, Callable[[], torch.Tensor]]:
     blank = Task("program", (Example("a", "b"),), (), metric="exact_match")
     runs: dict[str, Callable[[], torch.Tensor]] = {}
     for name in tn.METHODS.names(data=True, neurons=False):
+        if tn.METHODS.find(name).whole:  # programs have no classes
+            continue
         asked = {"metric": found.log_prob} if tn.METHODS.find(name).asks else {}
         runs[name] = lambda name=name, asked=asked: tn.score_items(
             found.model, found.items, name, **asked

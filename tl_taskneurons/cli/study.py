@@ -209,7 +209,8 @@ def _keeps_examples(study: Study, task: Task) -> bool:
     limit = study.settings.limit or len(task.train)
     n_examples = min(limit, len(task.train))
     scored = math.prod(study.view.shape) * n_examples * 4
-    return METHODS.find(study.settings.method).data and n_examples > 1 and scored <= _MOST_BYTES
+    method = METHODS.find(study.settings.method)
+    return method.data and not method.whole and n_examples > 1 and scored <= _MOST_BYTES
 
 
 def _halves_file(study: Study, task: Task) -> Path:

@@ -117,6 +117,8 @@ def require_fit(method: Method, settings: ScoreSettings) -> None:
         )
     elif settings.per_example and not method.data:
         cause = "it takes no examples"
+    elif settings.per_example and method.whole:
+        cause = "no example has a score of its own"
     if cause:
         facts = ", ".join(f"{key}={value!r}" for key, value in settings.facts().items() if value)
         raise InputError(f"Method {name!r} can't answer {facts}: {cause}.")
@@ -177,7 +179,7 @@ def _info(
     if method.asks:
         info |= {**settings.facts(), "unit": settings.measure.unit}
     else:
-        info |= {"unit": method.unit, "positions": named(settings.positions)}
+        info |= {"unit": method.unit, "positions": named(settings.read_by(method).positions)}
     if method.name == "integrated_gradients":
         info["steps"] = settings.steps
     if settings.layers is not None:
@@ -272,7 +274,8 @@ def score_tasks(
         raise InputError("There are no tasks to score neurons for; give at least one.")
     record = METHODS.find(method)
     require_fit(record, settings)
-    if settings.ablation == "mean" or settings.per_example:  # of each task's own examples
+    # Of each task's own examples.
+    if settings.ablation == "mean" or settings.per_example or record.whole:
         return {
             task.name: score_neurons(model, task, method, progress=progress, **options)
             for task in listed

@@ -4,7 +4,9 @@ A method that takes data is a function of a ``BatchPass``, called once for each 
 each layer's scores of each example, ``[batch, d_mlp]``, to ``add``. What it hands over is averaged
 over examples (or tokens), shared among processes and cut where memory runs out, for one task or
 many. A method without data is a function of the model's view and the ``ScoreSettings``, and
-returns ``[layer, d_mlp]``::
+returns ``[layer, d_mlp]``. So does one that needs all examples at once (``whole``): a function of
+the view, the examples' ``Item``s, a function that hands every batch's ``BatchPass`` to what it is
+given, and the ``Role`` that adds up what several processes found; see ``skill.predictivity``::
 
     @tn.METHODS.register("largest", "mean over examples of the largest |activation|")
     def largest(run):
@@ -31,6 +33,8 @@ class Method(Choice[Callable[..., Any]]):
         gradients: whether it takes gradients.
         neurons: whether it scores given neurons only, one at a time.
         first_order: whether its gradients are those of the undisturbed model.
+        whole: whether it needs all examples at once, and no example has a score of its own.
+        reads_at: where it reads activations when positions are ``"all"``.
         size_last: whether the size is taken of the mean over examples, not of each example.
         cost: about how many forward passes it takes.
     """
@@ -41,6 +45,8 @@ class Method(Choice[Callable[..., Any]]):
     data: bool = True
     gradients: bool = False
     neurons: bool = False
+    whole: bool = False
+    reads_at: str = ""
     size_last: bool = False
     first_order: bool = False
     cost: str = "1"
@@ -90,6 +96,13 @@ for _method in (
         cost="about 1.7 * steps * layers / 2",
     ),
     Method(
+        "grad_drop",
+        "AtP*'s GradDrop: mean size of gradient * activation, one layer's contribution to the "
+        "residual stream left out of the gradient at a time",
+        _HERE + "grad_drop:grad_drop", unit="nats", gradients=True, first_order=True,
+        cost="1.7 * layers",
+    ),
+    Method(
         "relp",
         "relevance patching: grad_act with coefficients of relevance propagation for gradients",
         _HERE + "relp:relp", unit="nats", signed=True, gradients=True, first_order=True,
@@ -117,6 +130,13 @@ for _method in (
     Method(
         "frequency", "share of tokens with an activation above 0", _HERE + "capture:frequency",
         unit="share of tokens", over="tokens",
+    ),
+    Method(
+        "skill",
+        "predictivity of skill neurons: how often a threshold on the activation at the prompt's "
+        "last token tells the class; for classification",
+        _HERE + "skill:predictivity", unit="share of examples", whole=True,
+        reads_at="last_prompt", cost="2",
     ),
     Method(
         "weight_norm", "norm of the input weights times norm of the output weights; no data",

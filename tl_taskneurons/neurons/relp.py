@@ -89,7 +89,7 @@ def _constant(activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (Transfo
     return activation.detach()
 
 
-def _same_value(value: Tensor, line: Tensor) -> Tensor:
+def same_value(value: Tensor, line: Tensor) -> Tensor:
     """Return a value whose gradient is that of a line through it."""
     return value.detach() + (line - line.detach())
 
@@ -127,7 +127,7 @@ def _norm_rule(line: _Line, _norm: nn.Module, inputs: tuple[Any, ...], output: T
         target = (output - line.bias.to(output.device)).float()
         size = scaled.float().square().sum(-1, keepdim=True).clamp_min(1e-30)
         share = ((target * scaled.float()).sum(-1, keepdim=True) / size).to(scaled.dtype)
-    return _same_value(output, scaled * share)
+    return same_value(output, scaled * share)
 
 
 class _Product:
@@ -153,7 +153,7 @@ class _Product:
     def _rule(self, activation: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (TransformerLens)
         pre = self.before.pop("hook_pre")
         if not self.gated:
-            return _same_value(activation, pre * _ratio(activation, pre))
+            return same_value(activation, pre * _ratio(activation, pre))
         up = self.before.pop("hook_pre_linear")
         with torch.no_grad():
             gate = None if self.function is None else self.function(pre)
@@ -163,7 +163,7 @@ class _Product:
                     "so method 'relp' has no rule for it; use 'grad_act'."
                 )
             ratio = _ratio(gate, pre)
-        return _same_value(activation, (up * gate + pre * (ratio * up.detach())) / 2)
+        return same_value(activation, (up * gate + pre * (ratio * up.detach())) / 2)
 
 
 def _ratio(after: Tensor, before: Tensor) -> Tensor:

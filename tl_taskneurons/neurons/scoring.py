@@ -55,10 +55,11 @@ def score_batches(
             returned scores of a wrong shape or that are not finite (naming it).
     """
     record = _HIDDEN.get(method) or METHODS.find(method)
+    settings = settings.read_by(record)
     progress = progress or Progress("", shown=False)
     if not sum(len(batch.index) for batch in batches):
         raise InputError("There are no examples to score neurons on.")
-    scored = _layers(model_view, settings.layers)
+    scored = layers_of(model_view, settings.layers)
     team = current_role()
     team.require_same(
         "score_batches",
@@ -71,7 +72,7 @@ def score_batches(
     )  # fmt: skip
     n_tasks = [] if owners is None else [len(owners)]
     totals = torch.zeros(*n_tasks, *model_view.shape, device=model_view.device, dtype=torch.float32)
-    replaced = _replacing(model_view, batches, scored, settings)
+    replaced = replacing(model_view, batches, scored, settings)
 
     def started(batch: Batch, add: Callable[[int, Tensor], None]) -> BatchPass:
         batch = batch.to(model_view.device)
@@ -104,6 +105,21 @@ def score_batches(
             raise InputError(f"Method {method!r} gave no scores for layer {min(waiting)}.")
         totals.add_(part)
 
+    def each(see: Callable[[BatchPass], None]) -> None:
+        def whole(batch: Batch) -> None:
+            see(started(batch, lambda _layer, _values: None))
+
+        with team.together():
+            in_memory(_share(batches, team), whole)
+
+    if record.whole:
+        with frozen(model_view.model), progress:
+            items = [item for batch in batches for item in batch.items]
+            values = record.function(model_view, items, each, team)
+        require_scores(record, values)
+        result = torch.zeros_like(values)
+        result[scored] = values[scored]
+        return result
     with frozen(model_view.model), team.together():
         if record.neurons:
             totals = totals.cpu()
@@ -139,9 +155,10 @@ def by_mean(
     return lambda _batch: replacement
 
 
-def _replacing(
+def replacing(
     model_view: ModelView, batches: Sequence[Batch], layers: Sequence[int], settings: ScoreSettings
 ) -> Callable[[Batch], Replacement | None]:
+    """Return what gives each batch what takes the silenced activations' place; None is zero."""
     if isinstance(settings.ablation, Tensor):
         replacement = constants(model_view, settings.ablation)
         return lambda _batch: replacement
@@ -166,7 +183,8 @@ def _require_shape(method: Method, values: Tensor, shape: tuple[int, int]) -> No
         )
 
 
-def _layers(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
+def layers_of(model_view: ModelView, layers: Sequence[int] | None) -> list[int]:
+    """Return the layers that are asked for, from the lowest, all by default."""
     if layers is None:
         return list(range(model_view.n_layers))
     chosen = sorted(set(layers))

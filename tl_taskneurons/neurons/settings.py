@@ -1,7 +1,7 @@
 """The options that all scoring functions share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from tl_taskneurons.models.inputs import Data, DataOptions
 from tl_taskneurons.models.positions import Positions, check_positions, named
 from tl_taskneurons.neurons.ablation import check_ablation
+from tl_taskneurons.neurons.methods import Method
 from tl_taskneurons.neurons.metrics import Metric, find_metric
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_seed
@@ -80,6 +81,12 @@ class ScoreSettings(Data):
     def asks_default(self) -> bool:
         """Whether the question is the paper's: the loss, by setting neurons to zero."""
         return isinstance(self.ablation, str) and (self.metric, self.ablation) == ("loss", "zero")
+
+    def read_by(self, method: Method) -> "ScoreSettings":
+        """Return the settings with the positions that a method reads."""
+        if method.reads_at and isinstance(self.positions, str) and self.positions == "all":
+            return replace(self, positions=method.reads_at)
+        return self
 
     def facts(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""
