@@ -5,7 +5,9 @@
 
 ``find_neurons`` searches on training examples of each built-in task that the model can do; what
 the set takes and harms is measured on test examples, beside sets of as many neurons that are found
-otherwise, and on the first neurons of the search alone. A run that was stopped goes on.
+otherwise, and on the first neurons of the search alone: among them the neurons of the largest
+gates of a learned mask, of all neurons and of those that the search may take too. A run that was
+stopped goes on.
 """
 
 import time
@@ -14,11 +16,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from methods_setup import Setting, cells, chance_of, parsed, setting_of
+import torch
+from methods_setup import Setting, cells, chance_of, parsed, save, setting_of
 
 import tl_taskneurons as tn
 from tl_taskneurons.analysis.probe import UnableWarning
 from tl_taskneurons.analysis.search import GoalNotReachedWarning
+from tl_taskneurons.runtime.stored import stored
 
 # A task is taken whose score falls so far on test examples, by at most so many neurons, and at
 # the cost of at most so many points of the others on average.
@@ -48,20 +52,31 @@ def silenced(
     }  # fmt: skip
 
 
+def question_of(setting: Setting) -> tn.Question:
+    """Return on how many examples, with which prompts, neurons are searched."""
+    sizes = setting.sizes
+    return tn.Question(
+        prompt=setting.prompts, n_score=sizes.score, n_held=sizes.held, n_spared=sizes.spared
+    )
+
+
+def others_of(setting: Setting, task: tn.Task) -> list[tn.Task]:
+    """Return the tasks that the search spared first, then those it knows nothing of."""
+    rivals = setting.rivals(task)
+    return [*rivals, *(each for each in setting.others(task) if each not in rivals)]
+
+
 def search(setting: Setting, name: str) -> pd.DataFrame:
     """Search one task's neurons; one row for each set that is measured."""
     task = next(task for task in setting.tasks if task.name == name)
-    rivals, sizes = setting.rivals(task), setting.sizes
-    # The tasks that the search spared first, so that the others are tasks it knows nothing of.
-    others = [*rivals, *(each for each in setting.others(task) if each not in rivals)]
+    rivals, sizes, others = setting.rivals(task), setting.sizes, others_of(setting, task)
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GoalNotReachedWarning)
         warnings.simplefilter("ignore", UnableWarning)  # on the few examples that are spared
         found = tn.find_neurons(
             setting.model, task, rivals, limits=LIMITS,
-            question=tn.Question(prompt=setting.prompts, n_score=sizes.score, n_held=sizes.held,
-                                 n_spared=sizes.spared),
+            question=question_of(setting),
             known={rival.name: setting.scores(rival) for rival in rivals},
         )  # fmt: skip
     seconds = time.process_time() - start
@@ -91,13 +106,48 @@ def search(setting: Setting, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def masked(setting: Setting, name: str, size: int) -> pd.DataFrame:
+    """Learn a mask for one task; one row each for its top of all neurons, and of candidates."""
+    task = next(task for task in setting.tasks if task.name == name)
+    rivals, sizes, others = setting.rivals(task), setting.sizes, others_of(setting, task)
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnableWarning)
+        mask = tn.learn_mask(setting.model, task, rivals, question=question_of(setting))
+    seconds = time.process_time() - start
+    mask.save(setting.folder / "sets" / f"{name}_mask.safetensors")
+    share = LIMITS.outside[0]
+    taken = torch.stack([setting.scores(rival).top(fraction=share).mask for rival in rivals])
+    outside = tn.NeuronScores(mask.values.masked_fill(taken.any(0), 0.0), mask.fingerprint, name)
+    before = [setting.undisturbed(task, sizes.test)]
+    before += [setting.undisturbed(other, sizes.harmed) for other in others]
+    rows = []
+    for kind, scores in (("mask", mask), (f"mask outside {share:.0%}", outside)):
+        measured = silenced(setting, task, scores.top(n=size), others, before)
+        facts = {"model": setting.name, "task": name, "set": f"{kind}, as many"}
+        rows.append({**facts, **measured, "seconds": round(seconds)})
+    return pd.DataFrame(rows)
+
+
+def compared(setting: Setting, name: str) -> pd.DataFrame:
+    """Search one task's neurons and learn a mask, or read what is there of both."""
+    found = stored(setting.folder / "search" / f"{name}.csv", lambda: search(setting, name),
+                   load=pd.read_csv, save=save)  # fmt: skip
+    size = int(found.loc[found["set"] == "find_neurons", "n_neurons"].iloc[0])
+    mask = stored(setting.folder / "masks" / f"{name}.csv", lambda: masked(setting, name, size),
+                  load=pd.read_csv, save=save)  # fmt: skip
+    return pd.concat([found, mask], ignore_index=True)
+
+
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Search what is missing, and put the tasks' tables together."""
     given = parsed(argv, __doc__)
     setting = setting_of(given)
     (setting.folder / "sets").mkdir(parents=True, exist_ok=True)
     names = [task.name for task in setting.tasks]
-    return cells(setting.folder / "search", names, lambda name: search(setting, name), given.table)
+    return cells(
+        setting.folder / "compared", names, lambda name: compared(setting, name), given.table
+    )
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ SEARCH = """## How few neurons carry a task
 
 `find_neurons` against as many neurons chosen otherwise. *taken*: share of the task's score that
 is gone when the neurons are silenced; *others lose*: points that other tasks lose on average
-(of `find_neurons`, all tasks outside the family, of which the search saw {spared}; of the
-others, those that the search saw). A task that isn't reached has its neurons among those that
-other tasks need as well, which are left out.
+(of `find_neurons` and of the top of a mask that `learn_mask` learns, all tasks outside the
+family, of which they saw {spared}; of the others, those five). A task that isn't reached has its
+neurons among those that other tasks need as well, which are left out.
 
 Command: `{command}`
 """
+MASK = "mask, as many"
 # What a table can't say: runs that were broken off.
 NOTES = {
     "smollm2-135m": (
@@ -93,15 +94,22 @@ def search(model: str, table: pd.DataFrame) -> str:
     best = table[table["set"] == "find_neurons"].set_index("task")
     rest = {name: table[table["set"] == name].set_index("task") for name in
             ("exclude, as many", "top, as many", "random, as many")}  # fmt: skip
+    masks = table[table["set"] == MASK].set_index("task")
     head = ["task", "score", "neurons", "left", "taken", "others lose",
-            "exclude: taken / others", "top: taken / others", "random: taken"]  # fmt: skip
+            "exclude: taken / others", "top: taken / others", "random: taken",
+            *(["mask: taken / others"] if len(masks) else [])]  # fmt: skip
     lines = [_row(head), "|---" * len(head) + "|"]
     for task, row in best.iterrows():
         against = [other.loc[task] for other in rest.values()]
         cells = [task, f"{row['plain']:.0f}%", f"{row['n_neurons']}", f"{row['left']:.0f}%",
                  f"{row['taken']:.0%}", f"{row['others_lose']:.1f}"]  # fmt: skip
         cells += [f"{one['taken']:.0%} / {one['others_lose']:.1f}" for one in against[:2]]
-        lines.append(_row([*cells, f"{against[2]['taken']:.0%}"]))
+        cells.append(f"{against[2]['taken']:.0%}")
+        if len(masks):
+            mask = masks.loc[task] if task in masks.index else None
+            told = "" if mask is None else f"{mask['taken']:.0%} / {mask['others_lose']:.1f}"
+            cells.append(told)
+        lines.append(_row(cells))
     met = (best["n_neurons"] <= 50) & (best["taken"] >= 0.9) & (best["others_lose"] <= 2)
     told = (
         f"{int(met.sum())} of {len(best)} tasks: at most 50 neurons take at least 90%, and the "

@@ -199,6 +199,7 @@ def test_methods_are_compared_on_a_mini_model(
     best = found[found["set"] == "find_neurons"]
     assert len(best) >= 2 and best["n_neurons"].between(1, 8).all()
     assert {"top, as many", "random, as many", "exclude, as many"} <= set(found["set"])
+    assert {"mask, as many", "mask outside 3%, as many"} <= set(found["set"])
     before = table.read_text()
     again = module("methods_search").main([*words, "--table", str(table)])  # nothing is missing
     assert table.read_text() == before and len(again) == len(found)

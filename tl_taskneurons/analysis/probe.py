@@ -1,7 +1,7 @@
 """What a search for neurons asks of a model: effects on a task, and what silencing costs whom."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +24,7 @@ from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_kind, require_number
 from tl_taskneurons.tasks.example import Example
 from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.tasks.task import Task
+from tl_taskneurons.tasks.task import Task, Tasks
 
 # What a task's value is where the model knows nothing of it.
 _FLOORS = {"exact_match": 0.0, "rougeL": 0.0, "prob": 0.0, "logit_diff": 0.0}
@@ -136,6 +136,23 @@ def halves(task: Task, question: Question, n_held: int | None = None) -> tuple[T
     return replace(task, train=examples[:n_score]), replace(task, train=rest, test=held)
 
 
+def others_of(task: Task, others: Task | Iterable[Task]) -> Tasks:
+    """Return the tasks that must not be harmed.
+
+    Raises:
+        ValueError: without any, or with the task itself among them.
+    """
+    listed = Tasks([others] if isinstance(others, Task) else others)
+    if not listed:
+        raise InputError(
+            "There are no others, so nothing says what must not be harmed; give tasks, or plain "
+            "text: Task.from_texts(name, texts)."
+        )
+    if task.name in listed.names:
+        raise InputError(f"Task {task.name!r} is among the others, which must not be harmed.")
+    return listed
+
+
 class Probe:
     """A task to take, and tasks to spare, of one model."""
 
@@ -194,14 +211,14 @@ class Probe:
         """
         with self._silenced(silenced) if len(silenced) else nullcontext():
             scores = score_neurons(
-                self.model, self._still_right(), signed=True, split="test",
+                self.model, self.still_right(), signed=True, split="test",
                 metric=self.question.metric, ablation=self.ablation,
                 positions=self.question.positions, prompt=self.question.prompt_of(self.scored),
                 layers=self.question.layers,
             )  # fmt: skip
         return scores.side("help").values
 
-    def _still_right(self) -> Task:
+    def still_right(self) -> Task:
         """The task with ``n_score`` examples to take effects on in place of its test split."""
         n_score = len(self.scored.train)
         pool = replace(self.held, test=self.held.train[: 2 * n_score])

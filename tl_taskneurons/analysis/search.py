@@ -9,16 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tl_taskneurons.analysis.probe import Probe, Question, Toll
+from tl_taskneurons.analysis.probe import Probe, Question, Toll, others_of
 from tl_taskneurons.models.protocol import LanguageModel
-from tl_taskneurons.models.view import view
+from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.given import named_scores
 from tl_taskneurons.neurons.scores import NeuronScores
+from tl_taskneurons.neurons.scoring import layers_of
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import check_types, require_kind, require_number
 from tl_taskneurons.runtime.progress import Progress
-from tl_taskneurons.tasks.task import Task, Tasks, one_task
+from tl_taskneurons.tasks.task import Task, one_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,6 +135,7 @@ def find_neurons(
     limits: Limits = Limits(),
     question: Question = Question(),
     known: Mapping[str, NeuronScores] | None = None,
+    ranking: NeuronScores | None = None,
     progress: bool | None = None,
 ) -> FoundNeurons:
     """Find few neurons whose silencing takes a task and spares others.
@@ -157,6 +159,8 @@ def find_neurons(
         limits: goal, budget and the harm allowed.
         question: metric, ablation, positions, prompt, and how many examples.
         known: scores of others that are at hand, by task name, from ``score_tasks``.
+        ranking: add neurons in this order, those of scores above 0, in place of taking effects
+            anew each round: scores of any method, e.g. from ``learn_mask``.
         progress: show a progress bar; by default after two seconds (see ``Progress``).
 
     Warns:
@@ -171,34 +175,29 @@ def find_neurons(
     require_kind("limits", limits, Limits, "give Limits(goal=..., budget=...)")
     require_kind("question", question, Question, "give Question(metric=..., ablation=...)")
     known = None if known is None else named_scores(known)
-    listed = Tasks([others] if isinstance(others, Task) else others)
-    if not listed:
-        raise InputError(
-            "There are no others, so nothing says what must not be harmed; give tasks, or plain "
-            "text: Task.from_texts(name, texts)."
-        )
-    if task.name in listed.names:
-        raise InputError(f"Task {task.name!r} is among the others, which must not be harmed.")
+    listed = others_of(task, others)
     probe = Probe(model, task, listed, question)
+    order = None if ranking is None else _values(ranking, view(model), question)
     rivals = probe.rivals(known)
     bar = Progress(f"find {task.name}", shown=progress)
     with bar:
         runs: list[_Search] = []
         for share in bar.track(limits.outside):
-            runs.append(_Search(probe, limits, share, probe.mask(rivals, share)).run())
+            runs.append(_Search(probe, limits, share, probe.mask(rivals, share), order).run())
             if limits.reached(runs[-1].toll):
                 break
     best = max(runs, key=_Search.rank)
     reached = limits.reached(best.toll)
     info = {
-        "task": task.name, "method": "find_neurons", "others": list(listed.names),
+        "task": task.name, "method": "find_neurons",
+        "ranking": "" if ranking is None else ranking.method, "others": list(listed.names),
         "outside": best.outside, **asdict(best.toll), "goal": limits.goal, "reached": reached,
     }  # fmt: skip
     neurons = NeuronSet(best.chosen, view(model).fingerprint, task.name, info)
     curve = pd.concat([pd.DataFrame(run.rows) for run in runs], ignore_index=True)
     d_mlp = neurons.mask.shape[1]
-    order = tuple(divmod(place, d_mlp) for place in best.order)
-    found = FoundNeurons(neurons, reached, best.toll, curve, order)
+    added = tuple(divmod(place, d_mlp) for place in best.order)
+    found = FoundNeurons(neurons, reached, best.toll, curve, added)
     if not reached:
         warnings.warn(
             f"The goal of {limits.goal:.0%} wasn't reached: {found}. Allow more neurons (budget) "
@@ -209,11 +208,32 @@ def find_neurons(
     return found
 
 
+def _values(ranking: NeuronScores, model_view: ModelView, question: Question) -> Tensor:
+    """Return a ranking's scores, of the layers that are asked for.
+
+    Raises:
+        ValueError: for scores of another model, or signed ones.
+    """
+    require_kind("ranking", ranking, NeuronScores, "give scores, e.g. from learn_mask")
+    require_same_model(repr(ranking), ranking.fingerprint, model_view)
+    if ranking.info.get("signed"):
+        raise InputError(
+            f"The ranking {ranking!r} has signs; give one side of it: ranking.side('help')."
+        )
+    values = torch.zeros_like(ranking.values)
+    layers = layers_of(model_view, question.layers)
+    values[layers] = ranking.values[layers]
+    return values
+
+
 class _Search:
     """One search outside one share of the others' top neurons."""
 
-    def __init__(self, probe: Probe, limits: Limits, outside: float, banned: Tensor) -> None:
-        self.probe, self.limits, self.outside = probe, limits, outside
+    def __init__(
+        self, probe: Probe, limits: Limits, outside: float, banned: Tensor,
+        order: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.probe, self.limits, self.outside, self.values = probe, limits, outside, order
         self.banned = banned.clone()
         self.chosen = torch.zeros_like(banned)
         self.order: list[int] = []  # places of the chosen, in the order of their choice
@@ -242,8 +262,10 @@ class _Search:
 
     def _round(self, most: int) -> bool | None:
         """Add the most helpful candidates; False when they did harm, None when none is left."""
-        effects = self.probe.effects(self._set(self.order)).masked_fill(self.banned, 0.0)
-        flat = effects.masked_fill(self.chosen, 0.0).flatten()
+        values = self.values
+        if values is None:
+            values = self.probe.effects(self._set(self.order))
+        flat = values.masked_fill(self.banned, 0.0).masked_fill(self.chosen, 0.0).flatten()
         size = min(
             len(self.order) or self.limits.first, most - len(self.order), int((flat > 0).sum())
         )
