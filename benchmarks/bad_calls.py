@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bad_calls_exchange import exchange
 from bad_calls_library import library
 from bad_calls_loading import loading, plots
 from bad_calls_search import deltas, searches, similarities
@@ -97,7 +98,7 @@ def judged(call: BadCall, told: bool, message: str, shown: str) -> Outcome:
 def all_calls() -> list[BadCall]:
     """Every bad call."""
     calls = []
-    kinds = (library, searches, similarities, deltas, loading, plots)
+    kinds = (library, searches, similarities, deltas, exchange, loading, plots)
     rows = [row for kind in kinds for row in kind()]
     for area, function, good, parameters in rows:
         for name, values in parameters.items():

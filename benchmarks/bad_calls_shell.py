@@ -16,6 +16,9 @@ COMMANDS: dict[str, list[Any]] = {
     "plan": [*ONE, "--limit", 4],
     "info": ["--data", "mini"],
     "reproduce": ["--model", "mini-llama", "--preset", "smoke", "--out", "OUT"],
+    "find": [*ONE, "--limit", 4, "--out", "OUT"],
+    "curves": [*ONE, "--limit", 4, "--out", "OUT"],
+    "generate": [*ONE, "--limit", 4, "--examples", 1, "--max-new-tokens", 2],
 }
 SOURCE = {
     "--model": ["mini-lama", "", "/not/there", "gtp2"],
@@ -28,6 +31,8 @@ SOURCE = {
 NUMBER = ["0", "-1", "2.5", "three", "nan"]
 SHARE = ["0", "-0.1", "1.5", "nan", "ten"]
 SEED = ["-1", str(2**70), "1.5", "x"]
+ASKED = {"--metric": ["los", ""], "--ablation": ["zer", ""], "--positions": ["al", "1:x", ""],
+         "--layers": ["x", "-1", "5-2", "0-999999999999"]}  # fmt: skip
 OPTIONS: dict[str, dict[str, list[str]]] = {
     "detect": {**SOURCE, "--method": ["grad_akt", "exact", ""], "--fraction": SHARE, "--seed": SEED,
                "--selection": ["plian", "", ","], "--limit": NUMBER, "--shots": ["-1", "x", "1.5"]},
@@ -52,6 +57,11 @@ OPTIONS: dict[str, dict[str, list[str]]] = {
                   "--steps": NUMBER, "--batch-size": NUMBER, "--train": NUMBER, "--test": NUMBER,
                   "--shots": ["-1"], "--orders": ["order9"], "--methods": ["ncfd"], "--tasks": ["nine"],
                   "--device": ["cuda"], "--tuned": ["nothing"]},
+    "find": {**SOURCE, **ASKED, "--goal": SHARE, "--budget": NUMBER, "--harm": ["-1", "nan", "x"],
+             "--limit": NUMBER, "--shots": ["-1", "x"]},
+    "curves": {**SOURCE, **ASKED, "--limit": NUMBER, "--shots": ["-1", "x"]},
+    "generate": {**ASKED, "--neurons": ["nowhere", "NOTES"], "--fraction": SHARE, "--examples": NUMBER,
+                 "--max-new-tokens": NUMBER, "--limit": NUMBER, "--selection": ["plian"]},
 }  # fmt: skip
 WHOLE: list[tuple[list[Any], tuple[str, ...]]] = [
     ([], ("COMMAND",)), (["detct"], ("detct", "detect")), (["--debugg"], ("--debugg",)),
@@ -70,6 +80,12 @@ WHOLE: list[tuple[list[Any], tuple[str, ...]]] = [
     (["detect", "--model", "mini-llama-base", "--tasks", "mini_film", "--selection", "exclusive", "--out",
       "OUT"], ("exclusive", "two")),
     (["continual", "--model", "mini-llama-base", "--out", "OUT"], ("--order", "--tasks")),
+    (["export"], ("FOLDER",)), (["export", "nowhere", "--out", "n.json"], ("nowhere",)),
+    (["export", "NOTES", "--out", "n.json"], ("notes.txt",)), (["export", "NOTES", "--out", "n.txt"], ("n.txt",)),
+    (["export", "NOTES", "--out", "NOTES"], ("notes.txt",)), (["overlap"], ("SETS",)),
+    (["overlap", "nowhere"], ("nowhere",)), (["overlap", "NOTES", "NOTES"], ("notes.txt",)),
+    (["find", "--model", "mini-llama", "--tasks", "mini_film", "--out", "OUT"], ("--tasks", "2")),
+    (["find", *ONE, "--out", "NOTES"], ("notes.txt",)), (["generate", *ONE, "--out", "NOTES"], ("notes.txt",)),
     (["continual", *ONE, "--order", "mini1", "--out", "OUT"], ("--order", "--tasks")),
 ]  # fmt: skip
 

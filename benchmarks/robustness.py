@@ -9,6 +9,9 @@
 - injections at work: the same inside training, evaluation, generation, scoring.
 - kills: a run folder's writer ends by SIGKILL at a random moment; the resumed run must give the
   bytes of a run in one go, and leave no file to delete by hand.
+- states: the same in every state that a kill can leave of such a run.
+- states of commands: every command that writes is called in all states that a kill can leave of it
+  (at most 20 of each, drawn at random); see ``robustness_states``.
 - kills of commands: every command that writes gets a signal at a random moment and is called
   again; results must be those of a run in one go.
 - flips: one bit of a file; named means that reading raises an error with the file's name.
@@ -32,8 +35,9 @@ from typing import Any
 
 import pandas as pd
 import torch
+from robustness_commands import age_leftovers, work
 from robustness_commands import kills as kills_of_commands
-from robustness_commands import work
+from robustness_states import every_state, states_of_a_run
 
 import tl_taskneurons
 from tl_taskneurons import NeuronSet, deactivate, load_model
@@ -170,10 +174,10 @@ def strike(model: Any, managers: Managers, tries: int, draw: random.Random) -> d
     return {"tries": tries, "left over": left}
 
 
-def write_run(folder: Path) -> None:
-    """What is killed: a run of many small units that ends with a table."""
+def write_run(folder: Path, n_units: int = 20) -> None:
+    """What is killed: a run of small units that ends with a table."""
     with RunFolder.open(folder, {"seed": 0}, kind="robustness") as run:
-        frames = [run.unit(f"u{k}", lambda k=k: FRAME.assign(k=k)) for k in range(20)]
+        frames = [run.unit(f"u{k}", lambda k=k: FRAME.assign(k=k)) for k in range(n_units)]
         table = pd.concat(frames, ignore_index=True)
         run.publish({"all.parquet": lambda path: write_table(path, table)})
         run.finish()
@@ -196,12 +200,16 @@ def kills(tries: int, draw: random.Random) -> dict[str, int]:
             time.sleep(seconds * draw.random())
             os.kill(child, signal.SIGKILL)
             struck += os.waitpid(child, 0)[1] != 0
-            for leftover in folder.rglob(".*.tmp"):
-                os.utime(leftover, (0, 0))  # as if this process had begun later
+            age_leftovers(folder)
             write_run(folder)
             differing += (folder / "all.parquet").read_bytes() != whole
             by_hand += len(list(folder.rglob(".*.tmp")))
     return {"tries": tries, "struck": struck, "other bytes": differing, "left to delete": by_hand}
+
+
+def states(_tries: int, _draw: random.Random) -> dict[str, int]:
+    """Go on in every state that a kill can leave."""
+    return states_of_a_run(partial(write_run, n_units=3))
 
 
 def flips(tries: int, draw: random.Random) -> dict[str, int]:
@@ -251,8 +259,8 @@ def disks(tries: int, draw: random.Random) -> dict[str, int]:
 
 MEASURES: dict[str, tuple[Callable[[int, random.Random], dict[str, Any]], int]] = {
     "injections": (injections, 1500), "injections at work": (injections_at_work, 100),
-    "kills": (kills, 100), "kills of commands": (kills_of_commands, 32), "flips": (flips, 160),
-    "disks": (disks, 40),
+    "kills": (kills, 100), "states": (states, 1), "states of commands": (every_state, 20),
+    "kills of commands": (kills_of_commands, 32), "flips": (flips, 160), "disks": (disks, 40),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from tl_taskneurons.cli.settings import Detection
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.run_folder import RunFolder
 
 COLUMNS = ["--columns", "input=question,label=kind"]
 
@@ -115,6 +116,60 @@ def test_generate_shows_answers_side_by_side(
     assert "says nothing of their model" in capsys.readouterr().err
     assert main([*arguments, "--neurons", str(found), "--layers", "0"]) == 2
     assert "has no neuron in the layers [0]" in capsys.readouterr().err
+
+
+def test_results_are_not_mixed_with_those_of_another_model_or_command(
+    found: Path, common: list[str], tmp_path: Path, capsys: Any
+):
+    before = sorted(found.rglob("*"))
+    other = [*common]
+    other[other.index("--model") + 1] = "mini-llama-base"
+    for command in ("find", "curves", "generate"):
+        assert main([command, *other, "--out", str(found)]) == 2
+        assert "holds results of the model" in capsys.readouterr().err
+    with RunFolder.open(tmp_path / "row", {"model": "a"}, kind="continual") as run:
+        (run.path / "units").mkdir()
+        run.finish()
+    assert main(["generate", *common, "--out", str(tmp_path / "row")]) == 2
+    assert "holds the results of 'continual', and this is 'generate'" in capsys.readouterr().err
+    assert sorted(found.rglob("*")) == before
+
+
+def test_nothing_is_written_through_a_link_out_of_the_folder(
+    common: list[str], tmp_path: Path, capsys: Any
+):
+    with RunFolder.open(tmp_path / "run", {}, kind="results") as run:
+        run.finish()
+    (tmp_path / "elsewhere").mkdir()
+    (run.path / "scores").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert main(["find", *common, "--out", str(run.path)]) == 2
+    assert "leads out of the folder" in capsys.readouterr().err
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+def test_control_characters_in_names_are_shown(found: Path, tmp_path: Path, capsys: Any):
+    neurons = NeuronSet.load(found / "sets" / "plain" / "tone.safetensors")
+    neurons.rename("\x1b[31mred [b]bold[/b]").save(tmp_path / "set.safetensors")
+    words = ["export", str(tmp_path / "set.safetensors"), "--out", str(tmp_path / "n.json")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "\\x1b[31mred [b]bold[/b]" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--layers", "0-999999999999", "layers has '0-999999999999'"),
+        ("--layers", "5-2", "the lower number first"),
+        ("--examples", "0", "examples is 0"),
+        ("--max-new-tokens", "-1", "max_new_tokens is -1"),
+    ],
+)
+def test_numbers_are_refused_before_any_model_is_loaded(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["generate", "--tasks", "present_past", option, value]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_layers_and_positions_are_read():

@@ -13,6 +13,7 @@ from lm_eval.api.instance import Instance
 
 import tl_taskneurons as tn
 from tl_taskneurons.evaluation.harness_model import HarnessModel
+from tl_taskneurons.models.inputs import CutInputWarning
 from tl_taskneurons.neurons.sets import NeuronSet
 
 KINDS = ("bridge", "hooked") if helpers.HAS_HOOKED else ("bridge",)
@@ -63,7 +64,10 @@ def test_long_texts_are_read_in_windows(tokenizer, monkeypatch):
         rows = log_probs(hf, window)
         wanted += sum(rows[i - 1, window[i]].item() for i in range(start, len(window)))
     assert value == pytest.approx(wanted, abs=1e-4)
-    ((cut, _),) = model.loglikelihood(requests("loglikelihood", ("abcdefghijk", "xy")))
+    with pytest.warns(CutInputWarning, match="Of 2 requests, 1 lost the beginnings.* 8 tokens"):
+        ((cut, _), _) = model.loglikelihood(
+            requests("loglikelihood", ("abcdefghijk", "xy"), ("ab", "x"))
+        )
     rows = log_probs(hf, [*b"fghijkxy"])
     assert cut == pytest.approx((rows[5, ord("x")] + rows[6, ord("y")]).item(), abs=1e-4)
     with pytest.raises(ValueError, match="9 tokens leaves no room in the context of 8"):

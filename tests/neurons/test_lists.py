@@ -51,6 +51,10 @@ def test_every_shape_is_the_same_set(model, shape: str):
     assert found == NeuronSet.from_pairs(model, PAIRS) and found.name == "mine"
 
 
+def test_one_set_needs_no_name(model):
+    assert [*read_neurons(model, {"0": [3]})] == [(0, 3)]
+
+
 @pytest.mark.parametrize("ending", [".json", ".csv", ".safetensors", ".parquet", ".jsonl"])
 def test_files_give_back_the_set(model, tmp_path: Path, ending: str):
     neurons, file = NeuronSet.from_pairs(model, PAIRS, "film"), tmp_path / f"film{ending}"
@@ -64,13 +68,37 @@ def test_files_give_back_the_set(model, tmp_path: Path, ending: str):
         write_neurons(neurons, file)
     back = read_neurons(model, file)
     assert back == neurons and back.name == "film"
-    assert [*tmp_path.iterdir()] == [file]
+    listed = [tmp_path / "SHA256SUMS"] if ending == ".csv" else []
+    assert sorted(tmp_path.iterdir()) == sorted([file, *listed])
+
+
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_a_flipped_bit_is_named(model, tmp_path: Path, ending: str):
+    file = tmp_path / f"film.{ending}"
+    write_neurons(NeuronSet.from_pairs(model, PAIRS, "film"), file)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"47", b"46"))
+    with pytest.raises(ValueError, match=f"film.{ending} is damaged"):
+        read_neurons(model, file)
+
+
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_names_that_a_spreadsheet_would_run_come_back(model, tmp_path: Path, ending: str):
+    pairs = {"=1+1": [(0, 1)], "'=x": [(0, 2)], "-": [(1, 3)]}
+    sets = {name: NeuronSet.from_pairs(model, each, name) for name, each in pairs.items()}
+    write_neurons(sets, tmp_path / f"sets.{ending}")
+    for name, neurons in sets.items():
+        assert read_neurons(model, tmp_path / f"sets.{ending}", name) == neurons
+    if ending == "csv":
+        assert "\n=" not in (tmp_path / "sets.csv").read_text()
 
 
 def test_what_is_written_is_plain(model, tmp_path: Path):
     neurons = NeuronSet.from_pairs(model, PAIRS, "film")
     write_neurons(neurons, tmp_path / "one.json")
-    assert json.loads((tmp_path / "one.json").read_text()) == {
+    content = json.loads((tmp_path / "one.json").read_text())
+    assert content.pop("file_digest").startswith("tl_taskneurons sha256 ")
+    assert content == {
         "fingerprint": view(model).fingerprint, "shape": [2, 48], "name": "film",
         "neurons": {"0": [3, 47], "1": [10]},
     }  # fmt: skip
@@ -122,6 +150,7 @@ def test_tables_of_a_run_are_told_apart_by_selection_and_task(model):
         ({"mlp": [1]}, "InputError", ["'mlp' names no layer"]),
         ({"2": [1]}, "InputError", ["(2, 1)", "2 layers of 48", "the list of neurons"]),
         ({"0": [48]}, "InputError", ["(0, 48)", "count from 0"]),
+        ({"0": [True]}, "InputError", ["mask of 1 neurons", "has 48"]),
         ({"0": [-1]}, "InputError", ["(0, -1)"]),
         ({"0": [1], "layer_0": [2]}, "InputError", ["layer 0 twice", "'layer_0'"]),
         ([[0, 1], [0, 1], [1, 2]], "InputError", ["(0, 1) twice"]),
@@ -150,6 +179,11 @@ def test_what_is_no_list_of_neurons_is_told(model, given: Any, error: str, told:
         ("a.json", "{", ["a.json is not JSON", '{"LAYER"']),
         ("a.csv", "a,b\n1,2\n", ["['a', 'b']", "without ['layer', 'neuron']"]),
         ("a.csv", "", ["a.csv is no CSV"]),
+        ("a.json", "[" * 100_000, ["a.json is not JSON", "nested too deeply"]),
+        ("a.json", '{"0": [1], "0": [2]}', ["a.json is not JSON", "it has '0' twice"]),
+        ("a.jsonl", '{"layer": 1, "layer": 0, "neuron": 2}', ["it has 'layer' twice"]),
+        ("a.json", f'{{"layer{"9" * 5000}": [1]}}', ["a.json", "names no layer"]),
+        ("a.json", f'{{"0": [{10**30}]}}', ["a.json", "count from 0"]),
         ("a.pkl", "", ["'.pkl'", "Load other files yourself"]),
         ("a.safetensors", "", ["a.safetensors is damaged"]),
     ],

@@ -15,6 +15,8 @@ from local_hub import local_hub
 from small_sets import neuron_set, scores_of
 
 import tl_taskneurons as tn
+from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.report.card import Facts, card
 
 
 @pytest.fixture
@@ -93,6 +95,22 @@ def test_a_card_without_facts_claims_none(reachable):
     assert "license:" not in text and "The authors have named none" in text
     assert "None were given." in text and "nothing is noted" in text
     assert "NeuronSet.safetensors" in repos["me/bare"]
+
+
+def test_names_of_strangers_are_text_in_a_card():
+    bad = 'x"); print("run") #```\n<script>![a](b)'
+    neurons = NeuronSet(
+        neuron_set(7).mask, neuron_set(7).fingerprint, "n", {"model": bad, "a": bad}
+    )
+    text = card("me/x", {"n.safetensors": neurons}, Facts())
+    code = text.split("```python\n")[1].split("```")[0]
+    (load,) = [line for line in code.splitlines() if "load_model" in line]
+    seen: list[str] = []
+    exec(load.replace("tn.load_model", "seen.append"), {"seen": seen})
+    assert seen == [bad]
+    (listed,) = [line for line in text.splitlines() if line.startswith("- a: ")]
+    assert listed == r'- a: x"); print("run") #\`\`\` &lt;script>\!\[a\](b)'
+    assert text.count("```") == 2 and "\n<script>" not in text
 
 
 def test_what_is_there_is_replaced_only_when_asked(reachable):

@@ -139,6 +139,39 @@ def test_sums_are_those_of_sha256sum_and_formulas_become_text(tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_what_was_made_text_for_spreadsheets_is_read_as_it_was(tmp_path: Path):
+    frame = pd.DataFrame({"=x": ["=1", "'=1", "''@a", "'quoted'", "plain"]})
+    write_csv(tmp_path / "a.csv", frame)
+    assert read_csv(tmp_path / "a.csv").equals(frame)
+
+
+def test_sums_of_others_stay_as_they_are(tmp_path: Path):
+    theirs = f"{'0' * 64} *theirs.bin\n# a remark\n{'1' * 64}  z.txt\n"
+    (tmp_path / "SHA256SUMS").write_text(theirs)
+    for value in (1, 2):
+        write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [value]}))
+    digest = hashlib.sha256((tmp_path / "a.csv").read_bytes()).hexdigest()
+    assert (tmp_path / "SHA256SUMS").read_text() == (
+        f"{'0' * 64} *theirs.bin\n# a remark\n{digest}  a.csv\n{'1' * 64}  z.txt\n"
+    )
+    (tmp_path / "SHA256SUMS").write_bytes(b"\xff")
+    with pytest.raises(FileError, match="SHA256SUMS, which lists digests, can't be read"):
+        read_csv(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[" * 100_000, "nested too deeply"), ('{"a": 1, "a": 2}', "'a' twice"), ("{", "not JSON")],
+)
+def test_json_of_strangers_ends_in_a_line(tmp_path: Path, text: str, told: str):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=f"x.json is damaged or not JSON .*{told}|{told}"):
+        read_json(tmp_path / "x.json")
+    save_file(TENSORS, tmp_path / "x.safetensors", metadata={"tl_taskneurons": text})
+    with pytest.raises(ValueError, match="x.safetensors is damaged"):
+        load_tensors(tmp_path / "x.safetensors", "Thing")
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_modes_follow_the_umask(tmp_path: Path, mask: int):
     before = os.umask(mask)

@@ -41,13 +41,18 @@ def test_training_and_evaluation_that_are_broken_off_leave_nothing_over(robustne
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
-def test_a_killed_command_goes_on_to_the_same_results():
+def test_killed_commands_go_on_to_the_same_results():
     # In a process of its own, since it is forked.
     code = (
-        "import random, robustness_commands as r; print(r.kills(1, random.Random(1), ('detect',)))"
+        "import random, robustness, robustness_commands as r, robustness_states as s; "
+        "print(robustness.states(1, random.Random(1))); "
+        "print(s.every_state(2, random.Random(1), ('continual',))); "
+        "print(r.kills(1, random.Random(1), ('detect',)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER, text=True, capture_output=True, timeout=600,
         check=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert "'other results': 0, 'refused': 0, 'left to delete': 0" in done.stdout
+    assert done.stdout.count("'other results': 0, 'refused': 0, 'left to delete': 0") == 2
+    assert "'other bytes': 0, 'left to delete': 0" in done.stdout
+    assert "in place" not in done.stdout  # files are written aside, and moved when they are whole

@@ -15,6 +15,7 @@ from tl_taskneurons.runtime.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from tl_taskneurons.models.positions import Positions
 
+_MOST = 10_000  # layers that a model may have
 POSITIONS = {
     "all": "every position",
     "answer": "where the answer's tokens are predicted",
@@ -31,8 +32,12 @@ def numbers(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
             raise InputError(
                 f"layers has {part!r}; give numbers and ranges from 0, as --layers 0-5,8."
             )
-        first = int(match[1])
-        found += range(first, int(match[2] or first) + 1)
+        first, last = int(match[1][:9]), int((match[2] or match[1])[:9])
+        if not first <= last < _MOST:
+            raise InputError(
+                f"layers has {part!r}; give the lower number first, and none from {_MOST} on."
+            )
+        found += range(first, last + 1)
     return tuple(dict.fromkeys(found))
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tl_taskneurons.runtime.console import console
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.run_record import read_record
+from tl_taskneurons.runtime.run_record import read_record, require_kind
 
 _KIND = "results"
+_OTHERS = ("detect/deactivate",)  # kinds of folders that results may be added to
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def results_folder(
     """Hold a folder for results, and say at the end where they are.
 
     A new folder gets a ``run.json``, which the report reads. Results may be added to the folder of
-    a run that is there, whose record stays as it is.
+    a run of detect that is there, and to finished results, whose record stays as it is.
 
     Args:
         out: the folder; None for a command that only prints.
@@ -28,15 +30,33 @@ def results_folder(
 
     Yields:
         A function that gives the path of a file; None without a folder.
+
+    Raises:
+        ValueError: for the folder of another command or another model. Nothing was touched then.
     """
     if out is None:
         yield None
         return
     record = read_record(out) if out.is_dir() else {}
     if record and (record["status"] == "finished" or record["kind"] != _KIND):
-        yield out.joinpath
+        _require_fitting(out, record, command, arguments)
+        yield RunFolder(out, resumed=True).file
     else:
         with RunFolder.open(out, {"command": command, **arguments}, kind=_KIND) as run:
             yield run.file
             run.finish()
     console().print(f"Results are in {out}", soft_wrap=True)
+
+
+def _require_fitting(
+    out: Path, record: Mapping[str, Any], command: str, arguments: Mapping[str, Any]
+) -> None:
+    """Refuse a folder whose results another command or another model made."""
+    if record.get("kind") not in (None, _KIND, *_OTHERS):
+        require_kind(out, record, command)
+    known, model = record["arguments"].get("model"), arguments.get("model")
+    if None not in (known, model) and known != model:
+        raise InputError(
+            f"{out} holds results of the model {known!r}, and this is {model!r}; give another "
+            "folder. Nothing in it was touched."
+        )

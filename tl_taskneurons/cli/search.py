@@ -13,6 +13,7 @@ from tl_taskneurons.neurons.metrics import find_metric
 from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import file_name
+from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import write_csv
 from tl_taskneurons.tasks.prompts import Prompt
 
@@ -104,6 +105,7 @@ def find(
     check_writable(out)
     from tl_taskneurons.analysis.probe import Question
     from tl_taskneurons.analysis.search import Limits, find_neurons
+    from tl_taskneurons.models.view import require_same_model, view
     from tl_taskneurons.neurons.attribution import score_neurons
     from tl_taskneurons.neurons.scores import NeuronScores
 
@@ -118,12 +120,14 @@ def find(
     with results_folder(out, "find", searched.facts()) as file:
         assert file is not None
         model = searched.load()
+        kept = file(f"scores/{name}.safetensors")  # there already in a folder of detect
+        scores = stored(
+            kept, lambda: score_neurons(model, task, prompt=searched.prompt, limit=searched.limit),
+            load=NeuronScores.load, save=lambda path, scores: scores.save(path),
+        )  # fmt: skip
+        require_same_model(str(kept), scores.fingerprint, view(model))
         found = find_neurons(model, task, others, limits=limits, question=question)
-        kept = file(f"scores/{name}.safetensors")
-        if not kept.exists():  # of a run that found neurons for this task
-            scored = score_neurons(model, task, prompt=searched.prompt, limit=searched.limit)
-            scored.save(kept)
-        write_found(found, NeuronScores.load(kept), file)
+        write_found(found, scores, file)
         console().print(f"{found} (on held-out training examples)", soft_wrap=True)
 
 

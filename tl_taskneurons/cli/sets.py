@@ -11,6 +11,7 @@ from tl_taskneurons.cli.options import Flat, Many, check_writable, listed, offer
 from tl_taskneurons.cli.question import require_silencing
 from tl_taskneurons.cli.results import results_folder
 from tl_taskneurons.cli.search import Searched
+from tl_taskneurons.cli.settings import require_at_least
 from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.runtime.console import console, table
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
@@ -97,6 +98,7 @@ class Said(Searched):
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
         super().__post_init__()
+        require_at_least(self, examples=1, max_new_tokens=1)
         SELECTIONS.find(self.selection)
         if not 0 < self.fraction <= 1:
             raise InputError(f"fraction is {self.fraction}; it must be in (0, 1].")
@@ -156,7 +158,10 @@ def set_files(path: Path, selection: str) -> list[Path]:
     """
     if not path.is_dir():
         if not path.exists():
-            raise MissingFileError(f"There is no file or folder {path}.")
+            raise MissingFileError(
+                f"There is no file or folder {path}; give what detect, find or NeuronSet.save "
+                "wrote."
+            )
         return [path]
     folder = path / "sets" / selection
     if (path / "sets").is_dir() and not folder.is_dir():

@@ -2,8 +2,9 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
@@ -13,8 +14,14 @@ from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.given import Neurons, named_sets, neuron_set
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.errors import InputError, MissingPackageError, OutOfReachError
-from tl_taskneurons.runtime.options import require_number
+from tl_taskneurons.runtime.cleanup import Undo
+from tl_taskneurons.runtime.errors import (
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    OutOfReachError,
+)
+from tl_taskneurons.runtime.options import require_kind, require_number
 
 # The seeds are those of demonstrations; nobody's random numbers are touched.
 _UNSEEDED: dict[str, Any] = {
@@ -76,6 +83,15 @@ def lm_eval(
     """
     require_number("limit", limit, whole=True, least=1)
     require_number("num_fewshot", num_fewshot, whole=True, least=0)
+    require_kind("tasks", tasks, str | Iterable, "give names of the harness's tasks")
+    require_kind("delta", delta, Applicable | None, "give a delta, as finetune returns")
+    if include_path is not None:
+        require_kind("include_path", include_path, str | os.PathLike, "give a folder")
+        if not Path(include_path).is_dir():
+            raise MissingFileError(
+                f"include_path is {str(include_path)!r}, which is no folder here; give one with "
+                "YAML files of tasks."
+            )
     try:
         from lm_eval import evaluator
 
@@ -85,8 +101,10 @@ def lm_eval(
             "lm_eval needs the evaluation harness; install it with pip install "
             "'tl-taskneurons[evals]'"
         ) from error
-    conditions = _conditions(model, neurons, delta)
     asked: list[Any] = [tasks] if isinstance(tasks, str | Mapping) else list(tasks)
+    for one in asked:
+        require_kind("a task", one, str | Mapping, "give its name, or its configuration as a dict")
+    conditions = _conditions(model, neurons, delta)
     manager = _manager(asked, include_path)
     harness = HarnessModel(model, bos=bos)
     frames = []
@@ -149,15 +167,15 @@ def _manager(asked: Sequence[Any], include_path: str | os.PathLike[str] | None) 
 @contextmanager
 def _one_process() -> Iterator[None]:
     """Have the harness take its intervals in this process; its pool would fork a loaded model."""
-    before = os.environ.get("DISABLE_MULTIPROC")
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    try:
-        yield
-    finally:
+    name = "DISABLE_MULTIPROC"
+    before = os.environ.get(name)
+    with Undo() as undo:
         if before is None:
-            del os.environ["DISABLE_MULTIPROC"]
+            undo.add(os.environ.pop, name, None)
         else:
-            os.environ["DISABLE_MULTIPROC"] = before
+            undo.add(os.environ.__setitem__, name, before)
+        os.environ[name] = "1"
+        yield
 
 
 def _table(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """A TransformerLens model as a model of EleutherAI's evaluation harness. Needs ``lm_eval``."""
 
+import warnings
 from collections import defaultdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from lm_eval.api.model import TemplateLM
 
 from tl_taskneurons.models.forward import answer_logits, frozen
 from tl_taskneurons.models.generation import eos_ids, generate
+from tl_taskneurons.models.inputs import CutInputWarning
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
 from tl_taskneurons.runtime.errors import InputError
@@ -43,6 +45,7 @@ class HarnessModel(TemplateLM):
             raise InputError("The model has no tokenizer; load it with one or set model.tokenizer.")
         self._bos = self.tokenizer.bos_token if bos else None
         self._budget = token_budget_for(self._view.device, token_budget)
+        self._told: set[tuple[int, int]] = set()
         self._ends = eos_ids(model) | {self.eot_token_id}
 
     @property
@@ -97,7 +100,7 @@ class HarnessModel(TemplateLM):
         **_: Any,
     ) -> list[tuple[float, bool]]:
         results = [(0.0, True)] * len(requests)
-        items, places = [], []
+        items, places, n_cut = [], [], 0
         for i, (_, context, continuation) in enumerate(requests):
             if not continuation:
                 continue
@@ -108,8 +111,11 @@ class HarnessModel(TemplateLM):
                     f"of {self.max_length} of {self._view.name}; leave this task out."
                 )
             # As the harness does, the beginning of a context that is too long is cut off.
+            n_cut += len(context) > room
             items.append(Item(i, tuple(context[-room:]), tuple(continuation), ()))
             places.append(i)
+
+        self._tell_cut(n_cut, len(items))
 
         def score(batch: Batch) -> None:
             log_probs = answer_logits(self._view, batch.to(self._view.device)).float()
@@ -169,10 +175,9 @@ class HarnessModel(TemplateLM):
             # Half of the context at most is generated, so that there is something to read.
             most = min(most, self.max_length // 2)
             room = self.max_length - most
-            prompts = [
-                (self.tok_encode(requests[i].args[0]) or [self.prefix_token_id])[-room:]
-                for i in rows
-            ]
+            texts = [self.tok_encode(requests[i].args[0]) or [self.prefix_token_id] for i in rows]
+            self._tell_cut(sum(len(ids) > room for ids in texts), len(texts))
+            prompts = [ids[-room:] for ids in texts]
 
             def closes(ids: Any, until: tuple[str, ...] = until) -> bool:
                 return ids[-1] in self._ends or any(stop in self._text(ids) for stop in until)
@@ -186,6 +191,18 @@ class HarnessModel(TemplateLM):
                 answers[i] = _before(self._text(ids), until)
                 self.cache_hook.add_partial("generate_until", requests[i].args, answers[i])
         return answers
+
+    def _tell_cut(self, n_cut: int, n_all: int) -> None:
+        """Warn of contexts that were cut, once: every condition asks the same."""
+        if n_cut and (n_cut, n_all) not in self._told:
+            self._told.add((n_cut, n_all))
+            warnings.warn(
+                f"Of {n_all} requests, {n_cut} lost the beginnings of their contexts, since "
+                f"{self._view.name} reads {self.max_length} tokens, the answer included. Use fewer "
+                "demonstrations (num_fewshot), or take a model of longer context.",
+                CutInputWarning,
+                stacklevel=3,
+            )
 
     def _text(self, ids: Any) -> str:
         kept = [token for token in ids if token not in self._ends]

@@ -1,7 +1,6 @@
 """Models that carry adapters of ``peft``: their weights are merged before neurons are looked at."""
 
 import copy
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tl_taskneurons.runtime.errors import InputError, MissingPackageError
+from tl_taskneurons.runtime.parsing import parse_json
 
 ADAPTER_FILE = "adapter_config.json"
 
@@ -20,7 +20,7 @@ def base_of(folder: Path) -> str:
         ValueError: its config doesn't say.
     """
     try:
-        base = json.loads((folder / ADAPTER_FILE).read_text())["base_model_name_or_path"]
+        base = parse_json((folder / ADAPTER_FILE).read_text())["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the adapter in {str(folder)!r} doesn't name its base model; load that with peft, and "

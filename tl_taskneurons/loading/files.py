@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from tl_taskneurons.runtime.errors import (
     MissingFileError,
     did_you_mean,
 )
+from tl_taskneurons.runtime.parsing import JSONError, parse_json
 from tl_taskneurons.tasks.task import Task
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
@@ -76,8 +76,8 @@ def _told(path: Path, how: Split) -> Split:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except JSONError as error:
         raise InputError(
             f"{where} is not JSON ({error}): {text.strip()[:80]!r}; in a JSONL file every line is "
             f"one object like {ONE_LINE}."

@@ -1,17 +1,19 @@
 """From a task to what a model runs: the one road to encoded examples and their batches."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypedDict
+from weakref import WeakKeyDictionary
 
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.cleanup import setting
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
-from tl_taskneurons.tasks.prompts import Item, Prompt, encode
+from tl_taskneurons.tasks.prompts import Encoded, Item, Prompt, encode
 from tl_taskneurons.tasks.task import Task
 
 
@@ -46,6 +48,10 @@ class Data:
         require_number("token_budget", self.token_budget, whole=True, least=1)
 
 
+class CutInputWarning(UserWarning):
+    """Examples were cut to fit the model's context; the message says how many."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """The tokenised examples of a task, and the size of batches that suits a model's device.
@@ -76,6 +82,10 @@ _CHANGING: ContextVar[tuple[Callable[[tuple[Item, ...]], tuple[Item, ...]], ...]
 )
 
 
+# What each model's users were told of inputs that were cut.
+_TOLD: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
 @contextmanager
 def changing_items(change: Callable[[tuple[Item, ...]], tuple[Item, ...]]) -> Iterator[None]:
     """Change the examples that ``read_inputs`` gives while the context is open."""
@@ -95,6 +105,9 @@ def read_inputs(
         room: tokens of the context that are left free, for answers to be generated.
         contrast: tokenise the examples' wrong answers and counterfactual inputs as well.
 
+    Warns:
+        CutInputWarning: for inputs or demonstrations that the context has no room for.
+
     Raises:
         ValueError: as ``tasks.prompts.encode`` does, and for a token budget below 1.
     """
@@ -106,11 +119,31 @@ def read_inputs(
         max_length=None if model_view.n_ctx is None else model_view.n_ctx - room,
         contrast=contrast or bool(changes),
     )  # fmt: skip
+    _tell_cut(encoded, task, data, model_view, room)
     budget = token_budget_for(model_view.device, data.token_budget)
     items = encoded.items
     for change in changes:
         items = change(items)
     return Inputs(items, encoded.n_truncated, encoded.n_fewer_shots, budget)
+
+
+def _tell_cut(encoded: Encoded, task: Task, data: Data, model_view: ModelView, room: int) -> None:
+    """Warn of what was cut, once for each model: searches read the same inputs many times."""
+    cut = {
+        "the ends of their inputs": encoded.n_truncated,
+        "demonstrations": encoded.n_fewer_shots,
+    }
+    lost = " and ".join(f"{n} lost {what}" for what, n in cut.items() if n)
+    free = f", less {room} for the answer" if room else ""
+    text = (
+        f"Of {len(encoded.items)} {data.split} examples of task {task.name!r}, {lost}, since "
+        f"{model_view.name} reads {model_view.n_ctx} tokens{free}. Shorten them, use fewer "
+        f"demonstrations (shots is {data.prompt.shots}), or take a model of longer context."
+    )
+    told = _TOLD.setdefault(model_view.model, set())
+    if lost and text not in told:
+        warnings.warn(text, CutInputWarning, stacklevel=3)
+        told.add(text)
 
 
 def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:

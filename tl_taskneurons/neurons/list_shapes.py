@@ -38,7 +38,7 @@ def pairs_of(content: Any, where: str, model_view: ModelView) -> Pairs:
     if isinstance(content, pd.DataFrame):
         pairs = _from_table(content, where)
     elif isinstance(content, Mapping):
-        pairs = _from_layers(content, where)
+        pairs = _from_layers(content, where, model_view.d_mlp)
     elif isinstance(content, Sequence) and not isinstance(content, str | bytes):
         pairs = _from_lists(content, where, model_view)
     else:
@@ -65,7 +65,7 @@ def _from_table(frame: pd.DataFrame, where: str) -> Pairs:
     return [(_layer(layer, where), _whole(neuron, where)) for layer, neuron in rows]
 
 
-def _from_layers(content: Mapping, where: str) -> Pairs:
+def _from_layers(content: Mapping, where: str, d_mlp: int) -> Pairs:
     owners: dict[int, Any] = {}
     pairs: Pairs = []
     for key, listed in content.items():
@@ -76,7 +76,7 @@ def _from_layers(content: Mapping, where: str) -> Pairs:
                 "neurons together."
             )
         owners[layer] = key
-        pairs += [(layer, j) for j in _indices(listed, f"layer {key!r} of {where}")]
+        pairs += [(layer, j) for j in _indices(listed, f"layer {key!r} of {where}", d_mlp)]
     return pairs
 
 
@@ -92,7 +92,7 @@ def _from_lists(content: Sequence, where: str, model_view: ModelView) -> Pairs:
                 f"{where} is a mask of {len(rows)} layers and {sorted({*map(len, rows)})} neurons; "
                 f"{model_view.name} has {n_layers} layers of {d_mlp}."
             )
-        return [(i, j) for i, row in enumerate(rows) for j in _indices(row, where)]
+        return [(i, j) for i, row in enumerate(rows) for j in _indices(row, where, d_mlp)]
     paired = [tuple(_whole(one, where) for one in row) for row in rows]
     as_pairs: Pairs = [(row[0], row[1]) for row in paired if len(row) == 2]
     as_layers: Pairs = [(i, j) for i, row in enumerate(paired) for j in row]
@@ -119,12 +119,17 @@ def _from_lists(content: Sequence, where: str, model_view: ModelView) -> Pairs:
     )
 
 
-def _indices(listed: Any, where: str) -> Iterator[int]:
+def _indices(listed: Any, where: str, d_mlp: int) -> Iterator[int]:
     """The neurons of one layer: their indices, or a mask of true and false."""
     listed = _plain(listed)
     if not isinstance(listed, Sequence) or isinstance(listed, str | bytes):
         raise InputTypeError(f"{where} is {_shown(listed)}; give a list of neurons.")
     if listed and all(isinstance(j, bool) for j in listed):
+        if len(listed) != d_mlp:
+            raise InputError(
+                f"{where} is a mask of {len(listed)} neurons, and the model has {d_mlp} in a "
+                "layer; give one of these, or the neurons' numbers."
+            )
         yield from (j for j, chosen in enumerate(listed) if chosen)
     else:
         yield from (_whole(j, where) for j in listed)
@@ -136,8 +141,8 @@ def _layer(key: Any, where: str) -> int:
         return _whole(key, where)
     parts = re.split(r"[._/\-\s]", key)
     found = [m[1] for part in parts if (m := re.fullmatch(r"(?i:layer|l)?(\d+)", part))]
-    if len(found) != 1:
-        raise InputError(f"{where}: {key!r} names no layer. {NEEDED}")
+    if len(found) != 1 or len(found[0]) > 9:
+        raise InputError(f"{where}: {key[:60]!r} names no layer. {NEEDED}")
     return int(found[0])
 
 

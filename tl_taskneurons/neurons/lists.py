@@ -13,13 +13,16 @@ from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.list_shapes import COLUMNS, NEEDED, as_table, is_whole_set, pairs_of
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.atomic import write_atomically
+from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
 from tl_taskneurons.runtime.errors import (
     FileError,
     InputError,
     MissingFileError,
     did_you_mean,
 )
-from tl_taskneurons.runtime.table_files import read_csv, read_table
+from tl_taskneurons.runtime.options import require_kind
+from tl_taskneurons.runtime.parsing import parse_json
+from tl_taskneurons.runtime.table_files import read_csv, read_table, write_csv
 
 # Columns that tell the sets of one table apart.
 _GROUPS = ("set", "selection", "task")
@@ -30,7 +33,8 @@ def write_neurons(neurons: NeuronSet | Sets, path: str | os.PathLike[str]) -> No
 
     JSON has ``{"neurons": {"3": [10, 42]}}`` beside the model's fingerprint and shape, several sets
     ``{"sets": {"NAME": {"3": [10, 42]}}}``; CSV the columns ``layer`` and ``neuron``, and for
-    several sets ``set``, and doesn't say whose they are. Layers and neurons count from 0.
+    several sets ``set``, and doesn't say whose they are. Layers and neurons count from 0. JSON has
+    a digest in ``file_digest``, that of CSV goes to ``SHA256SUMS`` beside it; reading checks them.
 
     Args:
         neurons: a set, or several by name.
@@ -39,24 +43,33 @@ def write_neurons(neurons: NeuronSet | Sets, path: str | os.PathLike[str]) -> No
     Raises:
         ValueError: for another ending, no set, or sets of different models.
     """
+    require_kind("path", path, str | os.PathLike, "give the path of a file, .json or .csv")
     alone = isinstance(neurons, NeuronSet)
     sets = {neurons.name: neurons} if isinstance(neurons, NeuronSet) else named_sets(neurons)
     ending = Path(path).suffix.lower()
     if ending not in (".json", ".csv"):
-        raise InputError(f"{path} ends in {ending!r}; neurons are written as .json or .csv.")
-    if len({one.fingerprint for one in sets.values()}) != 1:
         raise InputError(
-            f"{len(sets)} sets of {len({one.fingerprint for one in sets.values()})} models can't "
-            "be written to one file; give sets of one model."
+            f"{str(path)!r} ends in {ending!r}; neurons are written as .json or .csv, so give a "
+            "file that ends so."
+        )
+    of = {one.fingerprint: name for name, one in sets.items()}
+    if len(of) != 1:
+        raise InputError(
+            f"{len(sets)} sets of {len(of)} models ({', '.join(of.values())}) can't be written to "
+            "one file; give sets of one model."
         )
     if ending == ".json":
         text = _as_json(sets, alone)
+
+        def write(temporary: Path) -> None:
+            temporary.write_text(text, encoding="utf-8")
+            seal(temporary)
+
+        write_atomically(path, write)
     else:
         rows = [(name, *pair) for name, one in sets.items() for pair in one]
         table = pd.DataFrame(rows, columns=["set", *COLUMNS])
-        table = table[[*COLUMNS]] if alone else table
-        text = table.to_csv(index=False, lineterminator="\n")
-    write_atomically(path, lambda temporary: _write(temporary, text))
+        write_csv(path, table[[*COLUMNS]] if alone else table)
 
 
 def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
@@ -79,8 +92,9 @@ def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
             can be read in two ways; for several sets without a name.
         TypeError: for something else; the message says what was found and what is needed.
     """
+    require_kind("name", name, str, "give the name of a set, or leave it out")
     sets = read_sets(model, source)
-    if len(sets) == 1 and name not in sets:
+    if len(sets) == 1 and not (name and name in sets):
         found = next(iter(sets.values()))
         return found.rename(name) if name else found
     where = _where(source)
@@ -126,6 +140,7 @@ def _as_json(sets: Mapping[str, NeuronSet], alone: bool) -> str:
 
     first = next(iter(sets.values()))
     head = [
+        f'  "{KEY}": "{UNSEALED}"',
         f'  "fingerprint": {json.dumps(first.fingerprint)}',
         f'  "shape": {json.dumps(list(first.mask.shape))}',
     ]
@@ -139,10 +154,6 @@ def _as_json(sets: Mapping[str, NeuronSet], alone: bool) -> str:
         ]
         body = '  "sets": {\n' + ",\n".join(rows) + "\n  }"
     return "{\n" + ",\n".join([*head, body]) + "\n}\n"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _where(source: Any) -> str:
@@ -168,15 +179,23 @@ def _content(path: Path) -> Any:
             ".safetensors. Load other files yourself (of pickles only what you trust) and give "
             "what they hold."
         )
+    sealed = require_intact(path, "write it again, or take a copy of it")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if ending == ".json":
-            return json.loads(text)
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+            found = parse_json(text)
+            return _without_digest(found, sealed, path) if isinstance(found, dict) else found
+        return [parse_json(line) for line in text.splitlines() if line.strip()]
     except OSError as error:
         raise FileError(f"{path} can't be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}). {NEEDED}") from error
+
+
+def _without_digest(found: dict[str, Any], sealed: bool, path: Path) -> dict[str, Any]:
+    if found.pop(KEY, None) is not None and not sealed:
+        raise InputError(f"{path} is damaged (its digest can't be read); write it again.")
+    return found
 
 
 def _by_name(content: Any, where: str) -> dict[str, Any]:

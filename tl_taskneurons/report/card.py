@@ -1,5 +1,7 @@
 """The card on the Hugging Face hub: what sets, scores and deltas are, and how to load them."""
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from tl_taskneurons.training.deltas import Delta, NeuronDelta
 Item = NeuronSet | NeuronScores | Delta
 
 _TAGS = ["tl-taskneurons", "transformer-lens", "mechanistic-interpretability", "neurons"]
+_MARKUP = re.compile(r"[|`\[\]!*]")  # what Markdown would obey in a cell or a list
 _USE = {
     NeuronSet: "with tn.deactivate(model, {it}):\n    print(tn.evaluate(model, tasks))",
     NeuronScores: "neurons = {it}.top(fraction=0.01)",
@@ -55,9 +58,9 @@ def card(repo: str, files: Mapping[str, Item], facts: Facts) -> str:
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {repo.rsplit('/', 1)[-1]}",
-        f"MLP neurons of {f'`{model}`' if model else 'a language model'}, written by "
-        f"tl-taskneurons {__version__}. The model's fingerprint is `{first.fingerprint}` (layers x "
-        "neurons per layer, digests of its weights); no other model is accepted.",
+        f"MLP neurons of {_span(model) if model else 'a language model'}, written by "
+        f"tl-taskneurons {__version__}. The model's fingerprint is {_span(first.fingerprint)} "
+        "(layers x neurons per layer, digests of its weights); no other model is accepted.",
         "## Files",
         _table(("file", "what it is", "task"), [_row(*pair) for pair in files.items()]),
         "## How they were made",
@@ -99,13 +102,13 @@ def _numbers(results: pd.DataFrame | None) -> str:
 def _loading(repo: str, files: Mapping[str, Item], model: str) -> str:
     several = len(files) > 1
     file, item = next(iter(files.items()))
-    name = f', "{file.removesuffix(".safetensors")}"' if several else ""
+    name = f", {_literal(file.removesuffix('.safetensors'))}" if several else ""
     kind = next(kind for kind in _USE if isinstance(item, kind))
     it = {NeuronSet: "neurons", NeuronScores: "scores", Delta: "delta"}[kind]
     return (
         "```python\nimport tl_taskneurons as tn\n\n"
-        f'model = tn.load_model("{model or "THE MODEL"}")\n'
-        f'{it} = tn.from_hub("{repo}"{name})\n' + _USE[kind].format(it=it) + "\n```"
+        f"model = tn.load_model({_literal(model or 'THE MODEL')})\n"
+        f"{it} = tn.from_hub({_literal(repo)}{name})\n" + _USE[kind].format(it=it) + "\n```"
     )
 
 
@@ -116,4 +119,13 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return " ".join(text.split()).replace("|", "\\|")
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")
+
+
+def _span(text: str) -> str:
+    return f"`{' '.join(text.split()).replace('`', '')}`"
+
+
+def _literal(text: str) -> str:
+    """A text as Python code; names come from files that others made."""
+    return json.dumps(text, ensure_ascii=False).replace("`", "\\x60")

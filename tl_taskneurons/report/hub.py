@@ -16,6 +16,7 @@ from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.report.card import Facts, Item, card
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, OutOfReachError
+from tl_taskneurons.runtime.options import require_kind
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.runtime.tensor_files import stored_kind
 from tl_taskneurons.training.deltas import load_delta
@@ -57,11 +58,15 @@ def push_to_hub(
         ConnectionError: the hub can't be reached.
         PermissionError: the hub doesn't let you write there.
     """
+    _require_id(repo_id)
+    require_kind("results", results, pd.DataFrame | None, "give a table, as evaluate returns")
+    for field, value in (("base_model", base_model), ("licence", licence)):
+        require_kind(field, value, str, "give a name, or leave it out")
     named = _named(items)
     first, *others = named.values()
     for other in others:
         if not same_model(first.fingerprint, other.fingerprint):
-            raise InputError(f"{first!r} and {other!r} are of different models; push them apart.")
+            raise InputError(f"{first!r} and {other!r} are of different models; give those of one.")
     files = {f"{file_name(name)}.safetensors": item for name, item in named.items()}
     text = card(repo_id, files, Facts(base_model, results, licence))
     with _asking(repo_id) as api, tempfile.TemporaryDirectory() as folder:
@@ -98,6 +103,9 @@ def from_hub(repo_id: str, name: str = "", *, revision: str | None = None) -> It
         ConnectionError: the hub can't be reached, and the cache doesn't have it.
         PermissionError: the hub doesn't let you read there.
     """
+    _require_id(repo_id)
+    require_kind("name", name, str, "give the name of an item, or leave it out")
+    require_kind("revision", revision, str | None, "give a branch, tag or commit")
     wanted = f"{file_name(name)}.safetensors" if name else "*.safetensors"
     with _asking(repo_id, reading=True) as api:
         folder = api.snapshot_download(
@@ -147,6 +155,18 @@ def _named(items: Any) -> dict[str, Item]:
             "names must differ."
         )
     return named
+
+
+def _require_id(repo_id: str) -> None:
+    """Refuse what can't be a repository, before the hub is asked."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    require_kind("repo_id", repo_id, str, "give USER/NAME")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"repo_id is {repo_id!r}; give USER/NAME ({error}).") from error
 
 
 def _offline() -> bool:

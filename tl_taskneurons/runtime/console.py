@@ -1,14 +1,22 @@
 """What the terminal shows: names are shown as they are, whatever markup or codes they hold."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 
+class _Printable(Console):
+    """A console that shows control characters of a text instead of sending them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
 def console() -> Console:
-    """Return a console that takes text for text: no markup, no emoji codes."""
-    return Console(markup=False, emoji=False, highlight=False)
+    """Return a console that takes text for text: no markup, no emoji or control codes."""
+    return _Printable(markup=False, emoji=False, highlight=False)
 
 
 def printable(text: object) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pyarrow.parquet as pq
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
 from tl_taskneurons.runtime.errors import FileError, InputError, MissingFileError
+from tl_taskneurons.runtime.parsing import parse_json
 
 _SUMS = "SHA256SUMS"
 _AGAIN = "delete it and call the same command again to make it anew"
-# What spreadsheets take for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What spreadsheets take for the beginning of a formula, with apostrophes in front or without.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def write_table(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
@@ -66,7 +68,7 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     """Write a table to a CSV file for readers: four decimals, learning rates to four digits.
 
     Its digest goes to ``SHA256SUMS`` beside it (``sha256sum -c`` checks it). Text that a
-    spreadsheet would take for a formula gets an apostrophe in front.
+    spreadsheet would take for a formula gets an apostrophe in front, which ``read_csv`` takes away.
 
     Raises:
         FileError: when it can't be written.
@@ -100,9 +102,10 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{_AGAIN}, or take its line out of {source.parent / _SUMS} if the change was meant."
         )
     try:
-        return pd.read_csv(BytesIO(content))
+        frame = pd.read_csv(BytesIO(content))
     except ValueError as error:
         raise InputError(f"{source} is no CSV file ({_first_line(error)}).") from error
+    return frame.map(_meant).rename(columns=_meant)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -136,7 +139,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise MissingFileError(f"No file {source}.")
     sealed = require_intact(source, _AGAIN)
     try:
-        found = json.loads(_read_bytes(source))
+        found = parse_json(_read_bytes(source))
     except ValueError as error:
         raise InputError(f"{source} is damaged or not JSON ({error}); {_AGAIN}.") from error
     if not isinstance(found, dict) or KEY not in found:
@@ -154,26 +157,40 @@ def stamp(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def _plain(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _meant(cell: Any) -> Any:
+    is_plain = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if is_plain else cell
 
 
 def _sums(folder: Path) -> dict[str, str]:
     """The digests that a folder's ``SHA256SUMS`` lists, by file name."""
-    try:
-        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    parts = (line.partition("  ") for line in lines)
+    parts = (line.partition("  ") for line in _lines(folder))
     return {name: digest for digest, mark, name in parts if mark}
 
 
+def _lines(folder: Path) -> list[str]:
+    try:
+        return (folder / _SUMS).read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"{folder / _SUMS}, which lists digests, can't be read ({_first_line(error)}); mend or "
+            "remove it."
+        ) from error
+
+
 def _list_sum(file: Path, digest: str | None) -> None:
-    found = _sums(file.parent)
-    if digest is None and file.name not in found:
+    if digest is None and file.name not in _sums(file.parent):
         return
-    kept = {name: value for name, value in found.items() if name != file.name}
-    listed = kept if digest is None else {**kept, file.name: digest}
-    text = "".join(f"{listed[name]}  {name}\n" for name in sorted(listed))
+    # Lines of others stay as they are, whatever they say.
+    lines = [line for line in _lines(file.parent) if line.partition("  ")[2] != file.name]
+    lines += [] if digest is None else [f"{digest}  {file.name}"]
+    lines.sort(key=lambda line: line.partition("  ")[2])
+    text = "".join(f"{line}\n" for line in lines)
     write_atomically(file.parent / _SUMS, lambda temporary: _write_bytes(temporary, text.encode()))
 
 

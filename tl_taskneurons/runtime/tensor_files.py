@@ -13,6 +13,7 @@ from torch import Tensor
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
 from tl_taskneurons.runtime.errors import FileError, InputError, InputTypeError, MissingFileError
+from tl_taskneurons.runtime.parsing import JSONError, parse_json
 
 # One key only: safetensors writes several metadata keys in a random order.
 _KEY = "tl_taskneurons"
@@ -91,7 +92,7 @@ def load_tensors(
     sealed = require_intact(source, _REMEDY)
     try:
         with safe_open(source, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            found = parse_json((file.metadata() or {}).get(_KEY, "{}"))
             found = found if isinstance(found, dict) else {}
             if found.get("kind") != kind:
                 raise InputError(
@@ -109,7 +110,7 @@ def load_tensors(
             if missing:
                 raise InputError(f"{source} holds a {kind} without {', '.join(missing)}.")
             return {name: file.get_tensor(name) for name in file.keys()}, found  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, JSONError) as error:
         raise InputError(
             f"{source} is damaged or no safetensors file ({error}); {_REMEDY}."
         ) from error
@@ -133,8 +134,8 @@ def stored_kind(path: str | os.PathLike[str]) -> str:
         raise MissingFileError(f"No file {source}; give one that save(path) wrote.")
     try:
         with safe_open(source, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+            found = parse_json((file.metadata() or {}).get(_KEY, "{}"))
+    except (SafetensorError, JSONError) as error:
         raise InputError(
             f"{source} is damaged or no safetensors file ({error}); write it again with save."
         ) from error

@@ -95,7 +95,9 @@ def encode(
             other: tuple[int, ...] = ()
             if example.counterfactual is not None:
                 changed = replace(example, input=example.counterfactual)
-                other = _fit(task, changed, i, shots, tokenizer, prompt, max_length)[0].prompt
+                changed_item, *lost = _fit(task, changed, i, shots, tokenizer, prompt, max_length)
+                other = changed_item.prompt
+                cut, fewer = cut or lost[0], fewer or lost[1]
             item = replace(item, wrong=wrong, counterfactual=other)
         items.append(item)
         n_truncated += cut
@@ -233,7 +235,8 @@ def _fit(
             raise InputError(
                 f"Example {index} of task {task.name!r} does not fit: its instruction and answer "
                 f"({len(item.answer)} tokens) leave no room for the input within {max_length} "
-                "tokens. Shorten the instruction or the answer, or raise max_length."
+                "tokens. Shorten the instruction or the answer, generate fewer tokens, or take a "
+                "model of longer context."
             )
         shorter = replace(example, input=tokenizer.decode(input_ids[:keep]).rstrip())
         item = _item(task, shorter, index, shots, tokenizer, prompt)

@@ -51,7 +51,10 @@ def sides_of(base: ModelView, tuned: ModelView, *, partial: bool) -> tuple[Slice
             axis = SliceName(old.index, name).axis
             mask[old.index] |= differs if differs.ndim == 1 else differs.any(1 - axis)
     if not mask.any():
-        raise InputError(f"{base.name} and {tuned.name} have the same neurons: nothing differs.")
+        raise InputError(
+            f"{base.name} and {tuned.name} have the same neurons: nothing "
+            "differs; give the model before and the model after training."
+        )
     neurons = NeuronSet(mask, base.fingerprint, f"{tuned.name} against {base.name}")
     return (
         read_slices(base, neurons).map(Tensor.cpu),

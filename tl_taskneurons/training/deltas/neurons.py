@@ -15,7 +15,7 @@ from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_number
+from tl_taskneurons.runtime.options import require_kind, require_number
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
 from tl_taskneurons.training.deltas.exchange import sides_of, write_peft
@@ -195,6 +195,7 @@ class NeuronDelta(Delta):
             TypeError: for a HookedTransformer.
             ValueError: for another model, or one whose gate and up matrices are fused.
         """
+        require_kind("folder", folder, str | os.PathLike, "give a new folder for the adapter")
         model_view = view(model)
         self._require_base(model_view)
         return write_peft(self.change(), model_view, folder)
