@@ -47,8 +47,9 @@ def model(request: pytest.FixtureRequest, tokenizer: Any) -> Any:
 
 @pytest.mark.parametrize("method", item_methods())
 def test_one_pass_gives_the_scores_of_one_task_at_a_time(method: str, model: Any):
-    together = tn.score_tasks(model, tasks(), method, steps=2, token_budget=150)
-    for task in tasks():
+    listed = tasks()[: 2 if tn.METHODS.find(method).whole else 3]  # the last has one class
+    together = tn.score_tasks(model, listed, method, steps=2, token_budget=150)
+    for task in listed:
         alone = tn.score_neurons(model, task, method, steps=2)
         found = together[task.name]
         assert torch.allclose(found.values, alone.values, rtol=1e-4, atol=1e-7)
