@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from tl_taskneurons.continual.learners import Setting
 from tl_taskneurons.models.view import view
 from tl_taskneurons.tasks.task import Example, Task, Tasks
 from tl_taskneurons.training.settings import Training
@@ -32,3 +33,12 @@ def mlp_weights(model: Any) -> dict[str, torch.Tensor]:
             weight = part.oriented.clone()
             found[f"{layer.index}/{name}"] = weight.mT if name in ("W_in", "W_gate") else weight
     return found
+
+
+def learnt(model: Any, learner: Any, *, private: bool = False) -> tuple[Setting, list[Any]]:
+    tasks = three_tasks()
+    setting = Setting(view(model), tasks, TRAINING)
+    history: list[Any] = []
+    for task in tasks:
+        history.append(learner.learn(setting, () if private else tuple(history), task))
+    return setting, history

@@ -66,7 +66,16 @@ def check_attribution(found: dict[str, Any], module: Any) -> None:
 
 @pytest.mark.slow
 def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path, module: Any) -> None:
-    scripts = ["attribution", "evaluation", "growth", "similarity", "training", "sharing", "large"]
+    scripts = [
+        "attribution",
+        "evaluation",
+        "growth",
+        "similarity",
+        "training",
+        "sharing",
+        "large",
+        "sequences",
+    ]
     shown = run(str(FOLDER / "suite.py"), *scripts, "--quick", "--results", str(tmp_path))
     check_attribution(content(tmp_path, "attribution"), module)
     assert set(content(tmp_path, "evaluation")["table"]) == {
@@ -83,6 +92,8 @@ def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path, module: Any) -> 
     assert all(
         row["planned / measured peak"] == pytest.approx(1, abs=0.2) for row in large.values()
     )
+    sequences = content(tmp_path, "sequences")["table"]
+    assert {f"mini-llama: {name}" for name in ("plain", "routed", "w-ncft")} <= set(sequences)
     assert "masked, with masked copies" in content(tmp_path, "similarity")["table"]
     for script in scripts:
         found = content(tmp_path, script)

@@ -10,16 +10,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.continual.features import TaskStatistics, distances, task_weights
 from tl_taskneurons.continual.learners import History, Learner, Setting, deltas_of
-from tl_taskneurons.continual.neuron_learner import Reading, mixed
+from tl_taskneurons.continual.mixtures import Reading, mixed, mixed_by_example
 from tl_taskneurons.training.deltas import NeuronDelta
 
-_GRID = 8  # routing weights are rounded to eighths, so that inputs share states
+_GRID = 8  # routing weights are rounded to eighths, so that most tasks have none
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +121,7 @@ class TaskWeighted:
     """W-NCFT: weight each seen task's neurons by its likeness to the input's task, which is told.
 
     Attributes:
-        reading: how weights are applied; see ``neuron_learner.mixed``.
+        reading: how weights are applied; see ``mixtures.mixed``.
         gain: the constant factor of the weights in the readings that add changes; None is the
             number of seen tasks, so that equal weights are 1. The literal reading has none.
         temperature: of the softmax; the paper's is 1.
@@ -178,21 +177,14 @@ class Routed:
         history: History,
         tasks: Sequence[str],
     ) -> Iterator[InputGroup]:
-        """Yield a group per combination of weights."""
+        """Yield a group per task, whose inputs have mixtures of their own."""
         known = _known(setting, history)
-        rounded = {
-            name: (self.weights(setting.features(name, "test"), known) * _GRID).round()
-            for name in tasks
-        }
-        for row in torch.cat(list(rounded.values())).unique(dim=0):
-            inputs = {
-                name: (found == row).all(1).nonzero().flatten().tolist()
-                for name, found in rounded.items()
-            }
-            weights = (row / row.sum().clamp_min(1)).tolist()
-            yield InputGroup(
-                mixed(setting.view, deltas_of(history, NeuronDelta), weights, "stages"), inputs
-            )
+        deltas = deltas_of(history, NeuronDelta)
+        for name in tasks:
+            rounded = (self.weights(setting.features(name, "test"), known) * _GRID).round()
+            weights = rounded / rounded.sum(1, keepdim=True).clamp_min(1)
+            state = mixed_by_example(setting.view, deltas, weights)
+            yield InputGroup(state, _all_inputs(setting, [name]))
 
     def weights(
         self, features: Float[Tensor, "n d_model"], known: Mapping[str, TaskStatistics]

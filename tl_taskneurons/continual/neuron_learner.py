@@ -1,27 +1,22 @@
 """NCFT: each task is trained in its own neurons (paper, section 4); how to protect old ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
-from tl_taskneurons.models.view import ModelView, pinned_fingerprint, require_same_model
 from tl_taskneurons.neurons.attribution import score_neurons
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.slices import Slices, read_slices, write_slices
-
-Reading = Literal["literal", "delta", "stages"]
 
 
 @dataclass(frozen=True)
@@ -129,53 +124,3 @@ class NeuronLearner:
 def relevances(history: History) -> list[Float[Tensor, "layer d_mlp"]]:
     """Return the neurons' scores at the stages that trained neurons."""
     return [result.relevance for result in history if result.relevance is not None]
-
-
-@contextmanager
-def mixed(
-    model_view: ModelView,
-    deltas: Sequence[NeuronDelta],
-    weights: Sequence[float],
-    reading: Reading,
-) -> Iterator[None]:
-    """Give the base model the tasks' neurons in a weighted mixture, for a while.
-
-    With W0 the base model's weights, W_k those that delta k reached on its task's neurons and V_k
-    those that it started from, a neuron of tasks K gets
-
-    - ``"literal"``: the sum over K of ``weights[k] * W_k``, so weights scale what the base knew;
-    - ``"delta"``: ``W0`` plus the sum over K of ``weights[k] * (W_k - W0)``;
-    - ``"stages"``: ``W0`` plus the sum over K of ``weights[k] * (W_k - V_k)``: where tasks share
-      a neuron, a stage counts only for what it changed itself. With weights of 1 this is the model
-      after the last stage.
-
-    Neurons of no task stay as they are.
-
-    Args:
-        model_view: the base model.
-        deltas: one per task.
-        weights: one per delta.
-        reading: which of the three.
-    """
-    require_same_model(repr(deltas[0]), deltas[0].fingerprint, model_view)
-    mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
-    union = NeuronSet(mask, model_view.fingerprint, "mixture")
-    before = read_slices(model_view, union)
-    base = before.map(lambda value: value.float().cpu())
-    result = base.map(torch.zeros_like if reading == "literal" else torch.clone)
-    for delta, weight in zip(deltas, weights, strict=True):
-        result.add_(_added(delta, base, reading), weight)
-    with pinned_fingerprint(model_view), Undo() as undo:
-        undo.add(write_slices, model_view, union, before)
-        write_slices(model_view, union, result)
-        yield
-
-
-def _added(delta: NeuronDelta, base: Slices, reading: Reading) -> Slices:
-    """What a delta adds to the mixture at weight 1."""
-    if reading == "literal":
-        return delta.trained
-    if reading == "stages":
-        return delta.change()
-    started = base.of(delta.neurons, delta.trained)
-    return Slices(delta.neurons, {name: own - started[name] for name, own in delta.trained.items()})

@@ -231,6 +231,7 @@ def _generate(run: Answering, items: Sequence[Item], max_new_tokens: int) -> lis
     return generate(
         run.model_view, [item.prompt for item in items], closes=run.ending.closes,
         max_new_tokens=max_new_tokens, token_budget=2 * run.encoded.token_budget,
+        examples=[item.index for item in items],
     )  # fmt: skip
 
 

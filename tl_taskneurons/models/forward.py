@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tl_taskneurons.models.hooks import add_hook
-from tl_taskneurons.models.positions import places_of, running
+from tl_taskneurons.models.positions import examples_of, places_of, running
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.cleanup import Undo, setting
@@ -54,7 +54,11 @@ def answer_logits(model_view: ModelView, batch: Batch) -> Float[Tensor, "answer_
     prepare(batch)
     rows, columns = batch.answer_at
     positions = (rows, columns - 1)
-    with as_loaded(), running(lambda: places_of(batch)), logits_only_at(model_view, positions):
+    with (
+        as_loaded(),
+        running(lambda: places_of(batch), examples_of(batch)),
+        logits_only_at(model_view, positions),
+    ):
         logits = run_without_cache(model_view, batch.tokens, batch.attention_mask)
     return logits.squeeze(0)
 

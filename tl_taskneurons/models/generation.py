@@ -18,6 +18,7 @@ def generate(
     closes: Callable[[Sequence[int]], bool],
     max_new_tokens: int = 64,
     token_budget: int = 4096,
+    examples: Sequence[int] = (),
 ) -> list[list[int]]:
     """Continue prompts greedily until their answers end.
 
@@ -32,6 +33,8 @@ def generate(
             part of the result.
         max_new_tokens: the most tokens to generate for a prompt.
         token_budget: the most tokens (prompt and answer, padding included) in a batch.
+        examples: the numbers of the prompts' examples in their split, where these are known, for
+            interventions that differ by example.
 
     Returns:
         The generated ids of each prompt, in the order of the prompts.
@@ -61,7 +64,11 @@ def generate(
         start = end
 
     def run(group: list[int]) -> None:
-        rows = _generate_batch(model_view, [prompts[i] for i in group], closes, max_new_tokens)
+        own = tuple(examples[i] for i in group) if examples else ()
+        cache = KVCache(model_view, len(group), examples=own)
+        rows = _generate_batch(
+            cache, [prompts[i] for i in group], closes, max_new_tokens, model_view.device
+        )
         for i, row in zip(group, rows, strict=True):
             results[i] = row
 
@@ -74,10 +81,11 @@ def generate(
 
 @torch.no_grad()
 def _generate_batch(
-    model_view: ModelView,
+    cache: KVCache,
     prompts: Sequence[Sequence[int]],
     closes: Callable[[Sequence[int]], bool],
     max_new_tokens: int,
+    device: torch.device,
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros((len(prompts), width), dtype=torch.long, device="cpu")
@@ -85,8 +93,7 @@ def _generate_batch(
     for row, prompt in enumerate(prompts):
         tokens[row, width - len(prompt) :] = torch.tensor(list(prompt), device="cpu")
         mask[row, width - len(prompt) :] = True
-    tokens, mask = tokens.to(model_view.device), mask.to(model_view.device)
-    cache = KVCache(model_view, len(prompts))
+    tokens, mask = tokens.to(device), mask.to(device)
     new = mask
     results: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))

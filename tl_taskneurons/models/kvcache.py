@@ -2,6 +2,8 @@
 
 import copy
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import einops
@@ -32,10 +34,19 @@ class KVCache:
         model_view: the model.
         n_rows: batch size.
         trusted: use the model's cache whatever is known of it.
+        examples: the numbers of the rows' examples in their split, where these are known.
     """
 
-    def __init__(self, model_view: ModelView, n_rows: int, *, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        model_view: ModelView,
+        n_rows: int,
+        *,
+        trusted: bool = False,
+        examples: tuple[int, ...] = (),
+    ) -> None:
         self._view = model_view
+        self._examples = examples
         self._cache: Any = None
         self._mask = torch.zeros((n_rows, 0), dtype=torch.bool, device=model_view.device)
         self._predicts = self._opens = self._mask
@@ -87,10 +98,10 @@ class KVCache:
             old = torch.zeros_like(self._tokens, dtype=torch.bool)
             self._tokens = seen = torch.cat([self._tokens, tokens], dim=1)
             wanted = torch.cat([old, positions], dim=1)
-            with as_loaded(), running(lambda: places(seen)), logits_only_at(self._view, wanted):
+            with self._running(lambda: places(seen), wanted):
                 logits = run_without_cache(self._view, seen, self._mask)
             return logits.squeeze(0)
-        with as_loaded(), running(lambda: places(tokens)), logits_only_at(self._view, positions):
+        with self._running(lambda: places(tokens), positions):
             if self._view.is_bridge:
                 logits, self._cache = model(
                     tokens,
@@ -126,9 +137,19 @@ class KVCache:
                 own.past_keys = entry.past_keys.expand(n_rows, -1, -1, -1)
                 own.past_values = entry.past_values.expand(n_rows, -1, -1, -1)
 
+    @contextmanager
+    def _running(self, places: Callable[[], Places], wanted: Tensor) -> Iterator[None]:
+        with (
+            as_loaded(),
+            running(places, self._examples),
+            logits_only_at(self._view, wanted),
+        ):
+            yield
+
     def repeat(self, n: int) -> "KVCache":
         """Return a copy in which each row stands ``n`` times, one after another."""
         other = copy.copy(self)
+        other._examples = tuple(each for each in self._examples for _ in range(n))
         other._mask = einops.repeat(self._mask, "row pos -> (row n) pos", n=n)
         other._predicts = einops.repeat(self._predicts, "row pos -> (row n) pos", n=n)
         other._opens = einops.repeat(self._opens, "row pos -> (row n) pos", n=n)

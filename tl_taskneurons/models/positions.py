@@ -43,6 +43,12 @@ class Places:
 Positions = str | slice | Callable[[Places], Bool[Tensor, "batch pos"]]
 
 _RUNNING: ContextVar[Callable[[], Places] | None] = ContextVar("running", default=None)
+_EXAMPLES: ContextVar[tuple[int, ...]] = ContextVar("examples", default=())
+
+
+def examples_of(batch: Batch) -> tuple[int, ...]:
+    """Return the examples' numbers in their split, row by row."""
+    return tuple(item.index for item in batch.items) or batch.index
 
 
 def places_of(batch: Batch, before: int = 0) -> Places:
@@ -52,7 +58,7 @@ def places_of(batch: Batch, before: int = 0) -> Places:
     index = real.long().cumsum(1) - 1 + before
     return Places(
         batch.tokens, real, predicts, predicts & (predicts.long().cumsum(1) == 1), index,
-        real.sum(1) + before, tuple(item.index for item in batch.items) or batch.index,
+        real.sum(1) + before, examples_of(batch),
     )  # fmt: skip
 
 
@@ -127,10 +133,20 @@ def _sliced(positions: slice, places: Places) -> Bool[Tensor, "batch pos"]:
 
 
 @contextmanager
-def running(places: Callable[[], Places]) -> Iterator[None]:
-    """Say what the model runs while the context is open; made only where someone asks."""
-    with setting(_RUNNING, places):
+def running(places: Callable[[], Places], examples: tuple[int, ...] = ()) -> Iterator[None]:
+    """Say what the model runs while the context is open.
+
+    Args:
+        places: made only where someone asks.
+        examples: the numbers of the rows' examples in their split, where these are known.
+    """
+    with setting(_RUNNING, places), setting(_EXAMPLES, examples):
         yield
+
+
+def current_examples() -> tuple[int, ...]:
+    """Return the numbers of the examples that run now, row by row; empty where not known."""
+    return _EXAMPLES.get()
 
 
 def current_places(positions: Positions, tokens: Int[Tensor, "batch pos"]) -> Places:

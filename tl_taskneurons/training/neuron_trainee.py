@@ -13,7 +13,6 @@ part in the backward pass.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.layers import MLPLayer
+from tl_taskneurons.models.mlp_modules import Linear, mlp_modules
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
@@ -181,23 +181,6 @@ class ScaledNeuronTrainee(NeuronTrainee):
         super()._add(name, gradient * self._factors[name].to(gradient.device))
 
 
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """One matrix of an MLP.
-
-    Attributes:
-        module: the module whose output is the matrix's result.
-        reads: the module that is called with the MLP's input.
-        weight: name of the matrix.
-        bias: name of its bias, if it has one.
-    """
-
-    module: nn.Module
-    reads: nn.Module
-    weight: str
-    bias: str | None
-
-
 class _Tap:
     """Hooks on one layer's MLP that form the gradients of its chosen neurons."""
 
@@ -217,7 +200,7 @@ class _Tap:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Attach the hooks; detach them at the end."""
-        incoming, post, output = _modules(self._layer)
+        incoming, post, output = mlp_modules(self._layer)
 
         def forget() -> None:
             self._input = self._activation = None
@@ -243,7 +226,7 @@ class _Tap:
     def _keep_activation(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self._activation = output.detach().index_select(-1, self._index)
 
-    def _on_incoming(self, linear: _Linear) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    def _on_incoming(self, linear: Linear) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
             if self._starts:
                 output = output.detach().requires_grad_()
@@ -281,27 +264,3 @@ class _Tap:
 
 def _by_token(values: Float[Tensor, "*batch_pos d"]) -> Float[Tensor, "token d"]:
     return rearrange(values, "... d -> (...) d")
-
-
-def _modules(layer: MLPLayer) -> tuple[list[_Linear], nn.Module, nn.Module]:
-    """The modules whose outputs are pre-activations, activations and the output matrix's result.
-
-    In a TransformerBridge the matrices are modules of their own; a HookedTransformer multiplies by
-    its parameters and passes the results through hook points.
-    """
-    mlp: Any = layer.module
-    parts = layer.parameters
-    bridge = "in" in dict(mlp.named_children())
-    if bridge:
-        pre, gate = getattr(mlp, "in"), getattr(mlp, "gate", None)
-        output = mlp.out
-    elif layer.gated:
-        pre, gate, output = mlp.hook_pre_linear, mlp.hook_pre, mlp
-    else:
-        pre, gate, output = mlp.hook_pre, None, mlp
-    linears = [("W_in", "b_in", pre), *([("W_gate", "b_gate", gate)] if layer.gated else [])]
-    incoming = [
-        _Linear(module, module if bridge else mlp, weight, bias if bias in parts else None)
-        for weight, bias, module in linears
-    ]
-    return incoming, mlp.hook_post, output
