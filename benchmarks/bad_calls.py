@@ -1,6 +1,6 @@
 """How mistakes are told: bad calls of the Python API and the command line, by area.
 
-    python benchmarks/bad_calls.py [--sample N] [--area NAME] [--results FOLDER]
+    python benchmarks/bad_calls.py [--sample N] [--area NAME ...] [--results FOLDER]
 
 The modules ``bad_calls_*`` list the calls; ``--sample`` takes every Nth of them. An outcome is
 
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Counter[str]]:
     """Make the calls, print what each came to, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sample", type=int, default=1, help="every Nth call")
-    parser.add_argument("--area", help="this area alone")
+    parser.add_argument("--area", nargs="+", help="these areas alone")
     parser.add_argument("--results", type=Path, help="folder for bad_calls.json")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Counter[str]]:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         for call in all_calls()[:: given.sample]:
-            if given.area in (None, call.area):
+            if given.area is None or call.area in given.area:
                 outcomes.append((shell if call.shell else python)(call, world))
     counts = {name: Counter[str]() for name in dict.fromkeys(one.area for one in outcomes)}
     for one in outcomes:
@@ -136,15 +136,25 @@ def main(arguments: list[str] | None = None) -> dict[str, Counter[str]]:
         print(f"{name}: {count.total()} calls, {dict(count)}")
     print(f"{total['clear'] / max(1, total.total()):.1%} clear")
     if given.results is not None:
-        content = {
-            "command": "HF_HUB_OFFLINE=1 python benchmarks/bad_calls.py",
-            "total": dict(total), "areas": counts,
-            "not_clear": [asdict(one) for one in outcomes if one.outcome != "clear"],
-        }  # fmt: skip
         given.results.mkdir(parents=True, exist_ok=True)
         file = given.results / "bad_calls.json"
-        file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        if given.area is None:
+            file.unlink(missing_ok=True)
+        _keep(file, counts, outcomes)
     return {**counts, "total": total}
+
+
+def _keep(file: Path, counts: dict[str, Counter[str]], outcomes: list[Outcome]) -> None:
+    """Write what calls came to, and leave what is there of other areas."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    areas = {**known.get("areas", {}), **counts}
+    others = [one for one in known.get("not_clear", []) if one["area"] not in counts]
+    content = {
+        "command": "HF_HUB_OFFLINE=1 python benchmarks/bad_calls.py",
+        "total": dict(sum(map(Counter, areas.values()), Counter[str]())), "areas": areas,
+        "not_clear": [*others, *(asdict(one) for one in outcomes if one.outcome != "clear")],
+    }  # fmt: skip
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

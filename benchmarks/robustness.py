@@ -10,8 +10,8 @@
 - kills: a run folder's writer ends by SIGKILL at a random moment; the resumed run must give the
   bytes of a run in one go, and leave no file to delete by hand.
 - states: the same in every state that a kill can leave of such a run.
-- states of commands: every command that writes is called in all states that a kill can leave of it
-  (at most 20 of each, drawn at random); see ``robustness_states``.
+- states of commands: every command that writes is called in states that a kill can leave of it: 10
+  of each, drawn at random, of ``continual`` all; see ``robustness_states``.
 - kills of commands: every command that writes gets a signal at a random moment and is called
   again; results must be those of a run in one go.
 - flips: one bit of a file; named means that reading raises an error with the file's name.
@@ -259,7 +259,8 @@ def disks(tries: int, draw: random.Random) -> dict[str, int]:
 
 MEASURES: dict[str, tuple[Callable[[int, random.Random], dict[str, Any]], int]] = {
     "injections": (injections, 1500), "injections at work": (injections_at_work, 100),
-    "kills": (kills, 100), "states": (states, 1), "states of commands": (every_state, 20),
+    "kills": (kills, 100), "states": (states, 1), "states of commands": (every_state, 10),
+    "states of continual": (partial(every_state, names=("continual",)), 1000),
     "kills of commands": (kills_of_commands, 32), "flips": (flips, 160), "disks": (disks, 40),
 }  # fmt: skip
 
@@ -277,13 +278,15 @@ def main(argv: list[str] | None = None) -> None:
         measure, tries = MEASURES[name]
         found[name] = measure(tries if given.full else tries // 10, random.Random(0))
         print(name, found[name], flush=True)
-    if given.results is not None:
-        file = given.results / "robustness.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        text = json.dumps(
-            {**known, "command": "benchmarks/robustness.py --full", **found}, indent=2
-        )
-        file.write_text(f"{text}\n", encoding="utf-8")
+        if given.results is not None:
+            _keep(given.results / "robustness.json", found)
+
+
+def _keep(file: Path, found: dict[str, Any]) -> None:
+    """Write what was found, and leave what is there of other measures."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    text = json.dumps({**known, "command": "benchmarks/robustness.py --full", **found}, indent=2)
+    file.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
