@@ -10,7 +10,7 @@
 - kills: a run folder's writer ends by SIGKILL at a random moment; the resumed run must give the
   bytes of a run in one go, and leave no file to delete by hand.
 - states: the same in every state that a kill can leave of such a run.
-- states of commands: every command that writes is called in states that a kill can leave of it: 10
+- states of commands: every command that writes is called in states that a kill can leave of it: 6
   of each, drawn at random, of ``continual`` all; see ``robustness_states``.
 - kills of commands: every command that writes gets a signal at a random moment and is called
   again; results must be those of a run in one go.
@@ -259,7 +259,7 @@ def disks(tries: int, draw: random.Random) -> dict[str, int]:
 
 MEASURES: dict[str, tuple[Callable[[int, random.Random], dict[str, Any]], int]] = {
     "injections": (injections, 1500), "injections at work": (injections_at_work, 100),
-    "kills": (kills, 100), "states": (states, 1), "states of commands": (every_state, 10),
+    "kills": (kills, 100), "states": (states, 1), "states of commands": (every_state, 6),
     "states of continual": (partial(every_state, names=("continual",)), 1000),
     "kills of commands": (kills_of_commands, 32), "flips": (flips, 160), "disks": (disks, 40),
 }  # fmt: skip
