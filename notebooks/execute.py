@@ -9,12 +9,15 @@ import argparse
 import os
 import sys
 import tempfile
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 
@@ -29,17 +32,21 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
-def execute(path: Path, *, timeout: int = 1800) -> nbformat.NotebookNode:
+def execute(path: Path, *, settings: str = "", timeout: int = 1800) -> nbformat.NotebookNode:
     """Run a notebook and return it with new outputs; the file stays as it is.
 
     Args:
         path: the notebook.
+        settings: code that is added to the cell with the tag ``parameters``: another model, say.
         timeout: seconds that a cell may take.
 
     Raises:
         CellExecutionError: for a cell that raises; the message has its code and the error.
     """
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if settings and "parameters" in cell.metadata.get("tags", ()):
+            cell.source += f"\n{settings}"
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         work, profile = Path(folder) / "work", Path(folder) / "profile"
         work.mkdir()
@@ -49,7 +56,7 @@ def execute(path: Path, *, timeout: int = 1800) -> nbformat.NotebookNode:
         )  # fmt: skip
         # The package of this checkout, also where it isn't installed.
         found = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        settings = {
+        environment = {
             "PYTHONPATH": os.pathsep.join(found),
             "IPYTHONDIR": str(profile),
             "OMP_NUM_THREADS": "1",
@@ -57,12 +64,25 @@ def execute(path: Path, *, timeout: int = 1800) -> nbformat.NotebookNode:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "PYTHONWARNINGS": "ignore:IProgress not found",
         }
-        client.execute(env=os.environ | settings)
+        client.execute(env=os.environ | environment)
+    _shrink_pictures(notebook)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     return notebook
+
+
+def _shrink_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Keep pictures in 256 colours, a third of the bytes."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                small = BytesIO()
+                picture = Image.open(BytesIO(b64decode(data["image/png"]))).convert("RGB")
+                picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+                data["image/png"] = b64encode(small.getvalue()).decode()
 
 
 def main() -> None:
@@ -72,9 +92,11 @@ def main() -> None:
         "notebooks", nargs="*", type=Path, default=sorted(HERE.glob("*.ipynb")),
         help="default: all beside this file",
     )  # fmt: skip
-    for path in parser.parse_args().notebooks:
+    parser.add_argument("--settings", default="", help="code that ends the cell of settings")
+    given = parser.parse_args()
+    for path in given.notebooks:
         print(f"running {path.name}", flush=True)
-        nbformat.write(execute(path), path)
+        nbformat.write(execute(path, settings=given.settings), path)
 
 
 if __name__ == "__main__":

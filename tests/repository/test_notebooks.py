@@ -11,8 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
-# These run in a minute; the fourth takes some with a real model, and `make notebooks` runs it.
-SHORT = ("1_find_task_neurons", "2_test_them", "3_understand_and_use_them")
+# What these are run with here, in a minute; `make notebooks` runs all four with a real model.
+FEW = """
+MODEL, PROMPT, FRACTION = "mini-llama", tn.Prompt(shots=0), 0.05
+TASKS = tn.load_tasks("mini", ["mini_food", "mini_scenes", "mini_people"], limit=100)
+"""
+PAIRS = """
+MODEL, PROMPT, FRACTION = "mini-llama", tn.Prompt(shots=0), 0.05
+PAIRS = [("mini_food", "mini_film"), ("mini_news", "mini_sport")]
+KNOWN = tn.load_tasks("mini", [name for pair in PAIRS for name in pair], limit=100)
+"""
+SHORT = {"1_find_task_neurons": FEW, "2_test_them": FEW, "3_understand_and_use_them": PAIRS}
 NAMES = (*SHORT, "4_subject_verb_agreement")
 MOST_BYTES = 600_000
 
@@ -58,8 +67,9 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     path = Path(shutil.copy(FOLDER / f"{name}.ipynb", tmp_path))
     script = FOLDER / "execute.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(path)], capture_output=True, text=True, check=False
-    )
+        [sys.executable, str(script), str(path), "--settings", SHORT[name]],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     run, committed = read(path), read(FOLDER / f"{name}.ipynb")
     assert complaints(run) == []
@@ -85,6 +95,14 @@ def test_a_committed_notebook_is_small_and_tells_nothing_of_the_machine(name):
     shown = json.dumps(texts(read(path)))
     assert not re.search(r"(?<![\w.<])/(home|root|tmp|usr|work|var|opt|Users)/", shown)
     assert not re.search(rf"[/\\]{re.escape(getpass.getuser())}\b", shown)
+
+
+@every
+def test_it_installs_the_package_only_where_it_is_missing(name):
+    first, *others = code_cells(read(FOLDER / f"{name}.ipynb"))
+    source = "".join(first["source"])
+    assert source.index("if find_spec(") < source.index("    %pip install")
+    assert not any("%" in line[:1] for cell in others for line in cell["source"])
 
 
 @every
