@@ -18,7 +18,7 @@ BENCH ?=
 GPU_ARGS ?=
 # The Pythons in whose empty environments `make package` uses the wheel.
 PYTHONS ?= python3.11 python3.13
-FIGURES := figure2 figure3 figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
+FIGURES := figure2 figure3 siblings figure4 figure5 figure6 table8 tables9_11 overlap faithfulness
 
 USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready

@@ -23,40 +23,55 @@ MODELS = {
     "mini-llama": f"{REPRODUCE} --model mini-llama",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
-# What is asked: the claim, how the part begins, in words, and what the paper found (Llama-2-7b).
-# What isn't a claim's main question is there because the paper asked it so.
+# What is asked: the claim, how the part begins, the question, what effects are measured in and
+# what is counted, and what the paper found (Llama-2-7b). What isn't a claim's main question is
+# there because the paper asked it so.
 QUESTIONS = (
-    ("C1", "", "silencing a task's neurons hurts it more than silencing random ones",
-     "-9.6 points against random, 12 of 12"),
-    ("C1", "silenced: 10.0%, plain, plain controls", "the same at 10%, the paper's share",
-     "the same"),
-    ("C2", "speed", "training them is faster: low rate, few updates", "no map over rates"),
-    ("C2", "end point", "training them ends better, each set at its best rate",
-     "+21.5 points over random, 12 of 12"),
-    ("C3", "silenced", "silenced, the own task suffers most, by row and column", "Figure 5 a, b"),
-    ("C3", "trained", "trained, the own task gains most, by row and column", "Figure 5 c, d"),
-    ("C4", "peak", "trained together, tasks do best below 100%", "best at 70% and 50%"),
-    ("C4", "transfer", "transfer to siblings rises with the share", "rises"),
-    ("C5", "", "tasks of one type share more neurons", "20.8 and 21.6% against 12.9 and 11.8%"),
-    ("C6", "transfer", "more overlap, better transfer", "+2.0 points from 10 to 100% (CLS, 10%)"),
-    ("C7", "", "siblings' parameters are more alike, the deeper the more", "rises with depth"),
-    ("C8", "", "similar parameters, better transfer", "correlation .79 to .97"),
-    ("C9", "chain", "seq-ft < seq-lora < ncft < w-ncft", "47.1, 53.8, 71.3, 73.3"),
-    ("C10", "", "ncft forgets less than seq-ft and seq-lora at every stage", "Figure 4"),
-    ("C11", "", "what is supported is so in every architecture", "Llama and Bloom"),
+    ("C1", "", "Does silencing the 1% of neurons that a task needs most hurt it more than 1% at "
+     "random?", "nats; tasks", "not asked at 1%"),
+    ("C1", "silenced: 10.0%, plain, plain controls", "The same at 10%, the paper's share",
+     "nats; tasks", "9.6 points, 12 of 12"),
+    ("C2", "speed", "Trained for a few updates at a low rate, do a task's neurons learn it faster "
+     "than random ones?", "nats; tasks", "not asked"),
+    ("C2", "end point", "Trained to the end, each at its best rate, do they learn it better?",
+     "nats; tasks", "21.5 points, 12 of 12"),
+    ("C3", "silenced", "Does silencing a task's neurons hurt that task most, of its row and column "
+     "of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
+    ("C3", "trained", "Does training them help that task most?", "nats; tasks",
+     "yes (Figure 5 c, d)"),
+    ("C4", "peak", "Three tasks trained together: do they do best with less than all neurons?",
+     "nats; tasks", "best at 70% and 50%"),
+    ("C4", "transfer", "Does transfer to sibling tasks rise with the share of neurons trained?",
+     "nats per share; tasks", "yes"),
+    ("C5", "", "Do two classification or two generation tasks share more neurons than one of each?",
+     "overlap; types at three shares", "21% and 22% against 13% and 12%"),
+    ("C6", "transfer", "As many neurons trained: does transfer rise with those that are the tested "
+     "task's?", "nats per overlap; tasks", "+2.0 points from 10 to 100%"),
+    ("C7", "", "Are sibling tasks' parameters more alike than other tasks', the more so the deeper "
+     "the layer?", "cosine; models", "rises with depth"),
+    ("C8", "", "Is transfer better where parameters are more alike?", "correlation; tasks",
+     ".79 to .97"),
+    ("C9", "chain", "Tasks in a row: does each of seq-ft, seq-lora, ncft, w-ncft end above the one "
+     "before?", "score; steps of the chain", "47.1, 53.8, 71.3, 73.3"),
+    ("C10", "", "Does ncft forget less than seq-ft and seq-lora at every stage?",
+     "share kept; stages, each rival", "yes (Figure 4)"),
+    ("C11", "", "Is what is supported so in every architecture?", "share; architectures",
+     "Llama and Bloom"),
 )  # fmt: skip
 # One picture for each claim, of the first model that has it.
 PICTURES = {
-    "C1": ("table1", "a task's neurons silenced, and random ones"),
-    "C2": ("rate_map", "when task neurons train better than random ones: rate, updates and share"),
-    "C3": ("figure5_silenced", "silenced against tested"),
-    "C4": ("figure2", "a growing share trained, three tasks together"),
-    "C5": ("table8", "overlap of groups"),
+    "C1": ("table1", "scores with each task's neurons silenced, and with random ones"),
+    "C2": ("rate_map", "when task neurons train better than random ones"),
+    "C3": ("figure5_silenced", "what silencing the neurons of each task (rows) does to every task"),
+    "C4": ("figure2", "three tasks of a type (CLS: classification, GEN: generation) trained "
+           "together in a growing share of the neurons; out-of-domain are their siblings"),
+    "C5": ("table8", "neurons that classification (CLS) and generation tasks (GEN) share"),
     "C6": ("tables9_11", "transfer against overlap at a fixed share"),
-    "C7": ("figure3", "similarity by layer"),
+    "C7": ("siblings", "how alike the parameters of sibling tasks' neurons are, and of other pairs"
+           ", less what random neurons are"),
     "C10": ("figure4", "what is kept of earlier tasks"),
-}
-NOT_RUN = "not run"
+}  # fmt: skip
+NOT_RUN, UNTESTED = "not run", "not testable"
 
 
 def page() -> str:
@@ -88,35 +103,52 @@ def _tables_of(model: str) -> bool:
 
 
 def _screen(verdicts: dict[str, pd.DataFrame | None]) -> str:
+    run = {name: table for name, table in verdicts.items() if table is not None}
+    notes: list[str] = []
     lines = [
-        "| claim | asks | paper | " + " | ".join(verdicts) + " |",
-        "|---" * (3 + len(verdicts)) + "|",
+        "| | question | effect in; counted | paper | " + " | ".join(run) + " |",
+        "|---" * (4 + len(run)) + "|",
     ]
-    for claim, part, asked, paper in QUESTIONS:
-        cells = [_cell(table, claim, part) for table in verdicts.values()]
-        lines.append(f"| {claim} | {asked} | {paper} | {' | '.join(cells)} |")
+    for claim, part, asked, unit, paper in QUESTIONS:
+        cells = [_cell(table, claim, part, notes) for table in run.values()]
+        row = [claim, asked, unit, paper, *cells]
+        lines.append(f"| {' | '.join(row)} |")
+    lines += ["", *(f"[{k}] {note}.  " for k, note in enumerate(notes, start=1))]
+    missing = [name for name in verdicts if name not in run]
+    if missing:
+        lines += ["", f"Not run yet: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
-def _cell(table: pd.DataFrame | None, claim: str, part: str) -> str:
-    if table is None:
-        return NOT_RUN
+def _cell(table: pd.DataFrame, claim: str, part: str, notes: list[str]) -> str:
     rows = table[table["claim"] == claim]
     rows = rows[rows["part"].str.startswith(part) | (rows["part"] == "")]
     first = rows["primary"].astype(bool)
     rows = rows[first] if first.any() else rows  # of several the first, in nats
-    return _told(rows.iloc[0]) if len(rows) else NOT_RUN
+    if rows.empty:
+        return NOT_RUN
+    row = rows.iloc[0]
+    told = _told(row)
+    if not told.startswith(UNTESTED):
+        return told.replace("; ", "<br>")
+    note = str(row["note"])
+    if note not in notes:
+        notes.append(note)
+    return f"{UNTESTED} [{notes.index(note) + 1}]"
 
 
 def _told(row: pd.Series) -> str:
-    """A verdict in a cell: category, count, effect, interval and power."""
-    if row["verdict"] == "not testable":
+    """A verdict in words: category and count; effect and interval; the power, where it matters."""
+    if row["verdict"] == UNTESTED:
         missing = str(row["note"]).startswith("no table")
-        return NOT_RUN if missing else f"not testable: {row['note']}"
+        return NOT_RUN if missing else f"{UNTESTED}: {row['note']}"
     told = f"**{row['verdict']}**, {row['n_hold']} of {row['n']}"
     if pd.notna(row["low"]):
-        told += f"; {row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-    if pd.notna(row["power"]):
+        ends = row["low"], row["high"]
+        digits = 3 if max(map(abs, ends)) < 0.1 else 2
+        effect, low, high = (f"{value:+.{digits}f}" for value in (row["effect"], *ends))
+        told += f"; {effect} [{low}, {high}]"
+    if row["verdict"] == "inconclusive" and pd.notna(row["power"]):
         told += f"; power {row['power']:.2f}"
     return told
 
@@ -128,9 +160,10 @@ def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
         for model, table in verdicts.items():
             if table is None or not (HERE / f"{name}_{model}.png").exists():
                 continue
-            if (table.loc[table["claim"] == claim, "verdict"] == "not testable").all():
+            if (table.loc[table["claim"] == claim, "verdict"] == UNTESTED).all():
                 continue
             lines.append(f"![{claim}, {model}: {says}](figures/{name}_{model}.png)\n")
+            lines.append(f"*{claim}, {model}: {says}.*\n")
             break
     return "\n".join(lines) or "None yet: no claim was tested by this design."
 

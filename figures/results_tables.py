@@ -31,7 +31,9 @@ PAPER_TABLE5 = {
 
 def tables(models: list[str]) -> str:
     """Every table that is there."""
-    makers = (_gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, _table5)
+    makers = (
+        _gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, _row_start, _table5,
+    )  # fmt: skip
     return "\n".join(part for part in (make(models) for make in makers) if part)
 
 
@@ -230,6 +232,33 @@ def _correlation(row: pd.Series) -> str:
     return f"{row['r']:+.2f}{span}"
 
 
+def _row_start(models: list[str]) -> str:
+    lines = [
+        "### Before tasks in a row: what the model knows of them\n",
+        _command("table5"),
+        "Scores in % on the rows' test examples, with the 95% interval, before anything "
+        "of a row is trained. `base` is the model as it is, `primed` the one that rows start "
+        "from, in which the labels are known.\n",
+        "| model | task | labels | guessing | base | primed | loss: base | primed |",
+        "|---" * 8 + "|",
+    ]
+    for model, table in _each(models, "table5_start"):
+        for (instructions, task), part in table.groupby(["instructions", "task"], sort=False):
+            rows = part.set_index("start")
+            known = [name for name in ("base", "primed") if name in rows.index]
+            first = rows.loc[known[0]]
+            spans = {name: _span(rows.loc[name], "score", "low", "high") for name in known}
+            losses = {name: f"{rows.loc[name, 'loss']:.2f}" for name in known}
+            cells = [
+                found.get(name, "") for found in (spans, losses) for name in ("base", "primed")
+            ]
+            lines.append(
+                f"| {model} | {task}, {instructions} instructions | {first['labels']} | "
+                f"{100 * first['guessing']:.1f} | {' | '.join(cells)} |"
+            )
+    return _if_filled(lines)
+
+
 def _table5(models: list[str]) -> str:
     lines = [
         "### Table 5: tasks in a row (%)\n",
@@ -280,7 +309,11 @@ def _number(value: float) -> str:
 
 
 def _percent(row: pd.Series, name: str) -> str:
-    value, low, high = (100 * row[column] for column in (name, f"{name}_low", f"{name}_high"))
+    return _span(row, name, f"{name}_low", f"{name}_high")
+
+
+def _span(row: pd.Series, *columns: str) -> str:
+    value, low, high = (100 * row[column] for column in columns)
     if pd.isna(value):
         return ""
     return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"

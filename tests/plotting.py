@@ -152,6 +152,15 @@ def similarity_table(n_tasks: int = 2) -> pd.DataFrame:
     return with_interval(pd.DataFrame(rows), "similarity")
 
 
+def sibling_table() -> pd.DataFrame:
+    rows = [
+        {"pairs": kind, "layer": layer, "similarity": height * (1 + layer)}
+        for kind, height in (("siblings", 0.1), ("other pairs", 0.02), ("difference", 0.08))
+        for layer in range(4)
+    ]
+    return with_interval(pd.DataFrame(rows), "similarity")
+
+
 def layer_table() -> pd.DataFrame:
     rows = [
         {"task": f"task_{k}", "layer": layer, "n_neurons": 3 * layer + k}

@@ -206,6 +206,10 @@ def test_figure3_and_table4_share_fully_tuned_models(lab, monkeypatch):
     curves = experiment("figure3").tables(lab)["figure3"]
     assert set(curves["task_y"]) == {"film", "plural"}
     assert set(curves["n_models"]) == {2}
+    siblings = experiment("figure3").tables(lab)["siblings"]
+    wide = siblings.pivot(index="layer", columns="pairs", values="similarity")
+    assert (wide["difference"] - wide["siblings"] + wide["other pairs"]).abs().max() < 1e-9
+    assert siblings["n_models"].tolist() == [2] * 3 * len(wide)
     monkeypatch.setattr(states, "finetune_all", None)
     table = experiment("table4").tables(lab)["table4"]
     assert set(table["method"]) == {"pearson", "spearman"} and (table["n"] == 2).all()

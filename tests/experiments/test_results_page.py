@@ -49,6 +49,8 @@ def test_the_page_follows_its_tables(script, copy):
     assert any("trained | 10.0 | 60.0 | 50.0 | 3.00 | 1.00 | 1 of 2" in line for line in lines)
     assert any("1% | plain | 98.8 |" in line for line in lines)
     assert any("`ncft`, neutral instructions | 0.003 | 80 | 97.0 | 91.2" in line for line in lines)
+    start = "a, neutral instructions | 4 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
+    assert f"| mini-bloom | {start}" in lines
     assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
 
 
@@ -81,13 +83,28 @@ def rows_table() -> pd.DataFrame:
     return pd.DataFrame([{**line, **spans}])
 
 
-TABLES = {"gates": gates_table, "table1": table1, "rate_map": rate_map, "table5": rows_table}
+def start_table() -> pd.DataFrame:
+    about = {"instructions": "neutral", "task": "a", "labels": 4, "guessing": 0.25}
+    return pd.DataFrame(
+        [{**about, "start": "base", "score": 0.2, "loss": 9.0},
+         {**about, "start": "primed", "score": 0.6, "low": 0.5, "high": 0.7, "loss": 1.0}]
+    )  # fmt: skip
+
+
+TABLES = {
+    "table5_start": start_table,
+    "gates": gates_table,
+    "table1": table1,
+    "rate_map": rate_map,
+    "table5": rows_table,
+}
 
 
 def test_verdicts_fill_the_first_screen(script, copy):
-    (copy / "claims_mini-llama.csv").unlink(missing_ok=True)
+    for file in copy.glob("claims_*.csv"):
+        file.unlink()
     empty = script.page()
-    assert "| C1 |" in empty and "| not run |" in empty
+    assert "| C1 |" in empty and "mini-llama" in empty.partition("Not run yet: ")[2].splitlines()[0]
     rng = np.random.default_rng(0)
     rows = deactivation(rng, matches=("total", "layer"))
     found = [
@@ -100,12 +117,13 @@ def test_verdicts_fill_the_first_screen(script, copy):
     (copy / "table1_mini-llama.png").touch()
     page = script.page()
     lines = page.splitlines()
-    silencing = next(line for line in lines if line.startswith("| C1 | silencing"))
-    assert "**supported for all**, 12 of 12; +0.4" in silencing
-    assert "power" in silencing
-    assert silencing.count("not run") == 3  # the other models
+    silencing = next(line for line in lines if line.startswith("| C1 | Does silencing the 1%"))
+    assert "**supported for all**, 12 of 12<br>+0.4" in silencing
+    assert "power" not in silencing  # it is for what is inconclusive
+    assert "Not run yet: " in page
     chain = next(line for line in lines if line.startswith("| C9 "))
-    assert "not testable: methods were trained to different single-task scores" in chain
+    assert "not testable [1]" in chain
+    assert "[1] methods were trained to different single-task scores" in page
     others = next(line for line in lines if "controls by layer | mini-llama |" in line)
     assert others.startswith(
         "| C1 | silenced: 1.0%, plain, controls by layer | mini-llama | **supported"

@@ -15,7 +15,7 @@ from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.plan import Plan, SequenceSizes
 from tl_taskneurons.experiments.lab.rates import SEED
 from tl_taskneurons.experiments.lab.store import Store
-from tl_taskneurons.experiments.paper import row_budgets, table5
+from tl_taskneurons.experiments.paper import row_budgets, row_start, table5
 from tl_taskneurons.runtime.table_files import read_json
 from tl_taskneurons.tasks.task import Tasks
 
@@ -51,6 +51,14 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
     assert set(tables["table5"]["seeds"]) == {3}
     assert tables["table5_rates"].empty
     assert {"fg", "fg_paper"} <= set(tables["table5"])
+    start = tables["table5_start"]
+    assert start[["task", "start", "labels", "guessing", "n"]].to_numpy().tolist() == [
+        [name, "base", 2, 0.5, 2] for name in ("one", "two")
+    ]
+    neutral = row_budgets.order_tasks(lab, "one,two", 0, "neutral")
+    items = evaluate_items(lab.base, neutral["two"])
+    assert start["loss"][1] == pytest.approx(items["loss"].mean(), rel=1e-6)
+    assert start["score"][1] == items["score"].mean()
     for name, rows in experiment.evidence(lab).items():
         assert len(TABLES[name].read(rows)) == len(rows)
     monkeypatch.setattr(table5, "run_sequence", None)  # everything is there already
@@ -139,6 +147,8 @@ def test_the_primer_makes_labels_known_and_rows_start_there(lab, monkeypatch):
     with primer.state(primed).enter() as model:
         known = evaluate_items(model, task)["loss"].mean()
     assert known < before - 0.5
+    start = row_start.table(primed).set_index(["task", "start"])["loss"]
+    assert start["one", "primed"] < start["one", "base"] - 0.5
     assert evaluate_items(lab.base, task)["loss"].mean() == before
     rows = [list(table5.Table5()._rows(each))[0][0] for each in (lab, primed)]
     assert rows[0].key["model"] != rows[1].key["model"]

@@ -106,6 +106,7 @@ PANELS: dict[str, tuple[Callable[..., Figure], int]] = {
     "score_map": (of(plots.score_map, score_table), 1),
     "search_curve": (of(plots.search_curve, tried_table), 2),
     "share_curves": (of(plots.share_curves, plotting.share_table), 2),
+    "sibling_curves": (of(plots.sibling_curves, plotting.sibling_table), 2),
     "similarity_by_layer": (of(plots.similarity_by_layer, plotting.similarity_table), 2),
     "training_heatmap": (of(plots.training_heatmap, plotting.training_table), 1),
 }  # fmt: skip

@@ -18,7 +18,9 @@ from plotting import (
     overlap_table,
     set_table,
     share_table,
+    sibling_table,
     similarity_table,
+    with_interval,
     y_label,
 )
 
@@ -171,6 +173,50 @@ def test_similarity_has_a_panel_per_part_and_a_band_per_line():
             assert set(ends[np.isfinite(ends)].round(9)) <= set(found)
         assert len(bands) == 2
     assert figure.axes[0].get_ylabel() == "cosine similarity"
+
+
+def map_table(updates: tuple[int, ...]) -> pd.DataFrame:
+    rows = [
+        {"match": match, "fraction": fraction, "lr": lr, "updates": n, "gap": 100 * lr * n}
+        for match in ("total", "layer")
+        for fraction in (0.01, 0.1)
+        for lr in (1e-4, 1e-3)
+        for n in updates
+    ]
+    return with_interval(pd.DataFrame(rows), "gap")
+
+
+def test_gaps_run_over_updates_or_where_these_are_one_over_rates():
+    figure = plots.gap_curves(map_table((8, 16)))
+    assert headings(figure)[1] == "10% of the neurons against random"
+    for axes in figure.axes:
+        for name, lr in (("rate 0.0001", 1e-4), ("rate 0.001", 1e-3)):
+            x, y = lines(axes)[name]
+            np.testing.assert_allclose(x, [8, 16], rtol=0.05)
+            np.testing.assert_allclose(y, [800 * lr, 1600 * lr])
+    single = plots.gap_curves(map_table((8,)))
+    assert headings(single) == ["1% of the neurons", "10% of the neurons"]
+    assert labels(single) == ["random", "random by layer"]
+    x, y = lines(single.axes[0])["random"]
+    np.testing.assert_allclose(x, [1e-4, 1e-3], rtol=0.05)
+    np.testing.assert_allclose(y, [0.08, 0.8])
+    assert "after 8 updates" in single.get_suptitle().replace("\n", " ")
+
+
+def test_siblings_stand_beside_other_pairs_and_their_difference_apart():
+    table = sibling_table()
+    figure = plots.sibling_curves(table)
+    left, right = figure.axes
+    assert labels(figure) == ["siblings", "other pairs", "difference"]
+    for axes, kinds in ((left, ("siblings", "other pairs")), (right, ("difference",))):
+        for kind in kinds:
+            rows = table[table["pairs"] == kind]
+            np.testing.assert_allclose(lines(axes)[kind][1], rows["similarity"])
+    (band,) = [found for found in right.collections if isinstance(found, PolyCollection)]
+    own = table[table["pairs"] == "difference"]
+    assert np.asarray(band.get_paths()[0].vertices)[:, 1].max() == pytest.approx(own["high"].max())
+    with pytest.raises(ValueError, match="has no 'difference' in its column pairs"):
+        plots.sibling_curves(table[table["pairs"] != "difference"])
 
 
 def test_readings_and_many_pairs_of_similarity():

@@ -17,6 +17,7 @@ from plotting import (
     overlap_table,
     set_table,
     share_table,
+    sibling_table,
     silencing_table,
     similarity_table,
     training_table,
@@ -26,6 +27,7 @@ FOLDER = Path(__file__).parents[2] / "figures"
 SCRIPTS: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "figure2": (share_table, "figure2_mini.csv"),
     "figure3": (similarity_table, "figure3_mini.csv"),
+    "siblings": (sibling_table, "siblings_mini.csv"),
     "figure4": (forgetting_table, "figure4_mini.csv"),
     "figure5": (training_table, "figure5_trained_mini.csv"),
     "figure6": (alone_table, "figure6_mini.csv"),

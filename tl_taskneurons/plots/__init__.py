@@ -14,7 +14,12 @@ from tl_taskneurons.plots.curves import (
     share_curves,
 )
 from tl_taskneurons.plots.gaps import gap_curves
-from tl_taskneurons.plots.layers import neurons_by_layer, score_heatmap, similarity_by_layer
+from tl_taskneurons.plots.layers import (
+    neurons_by_layer,
+    score_heatmap,
+    sibling_curves,
+    similarity_by_layer,
+)
 from tl_taskneurons.plots.look import describe, save
 from tl_taskneurons.plots.matrices import deactivation_heatmap, overlap_heatmap, training_heatmap
 from tl_taskneurons.plots.overview import demo_figure, found_figure
@@ -45,6 +50,7 @@ __all__ = [
     "score_map",
     "search_curve",
     "share_curves",
+    "sibling_curves",
     "similarity_by_layer",
     "training_heatmap",
     "upset_plot",

@@ -155,6 +155,38 @@ def similarity_by_layer(table: pd.DataFrame, *, ax: Own = None) -> Figure:
     return canvas.figure
 
 
+def sibling_curves(table: pd.DataFrame, *, ax: Own = None) -> Figure:
+    """Draw by how much siblings' neurons are more alike than other pairs', by layer.
+
+    Left both kinds of pairs, right their difference with its interval, on one scale.
+
+    Args:
+        table: ``pairs`` (``siblings``, ``other pairs`` and ``difference``), ``layer``,
+            ``similarity, low, high``: cosines less those of random sets; low and high may be NaN.
+        ax: two axes of your own.
+
+    Raises:
+        ValueError: for a missing column or kind of pairs, an empty table, two rows for one point,
+            or NaN.
+    """
+    require(table, ["pairs", "layer"], ["similarity"], also=["layer", "low", "high"])
+    kinds = ("siblings", "other pairs", "difference")
+    missing = [kind for kind in kinds if kind not in set(table["pairs"])]
+    if missing:
+        raise InputError(f"The table has no {missing[0]!r} in its column pairs; it needs {kinds}.")
+    canvas = panels(["both kinds of pairs", "siblings minus other pairs"], height=2.4, ax=ax)
+    styles = numbered(pd.Series(kinds))
+    for axes, shown in zip(canvas.panels, (kinds[:2], kinds[2:]), strict=True):
+        drawn = {kind: styles[kind] for kind in shown}
+        draw_lines(axes, table, ("pairs", "layer", "similarity"), drawn, bands=len(shown) == 1)
+        axes.axhline(0, color=INK, linewidth=0.6)
+        _layer_ticks(axes)
+    canvas.label("layer", "cosine similarity beyond chance")
+    canvas.legend(list(kinds))
+    canvas.title("Are siblings' neurons more alike than other pairs'?", described(table))
+    return canvas.figure
+
+
 def check_layers(layers: pd.DataFrame, column: str) -> None:
     """Refuse a table of layers that cannot be drawn."""
     if column not in LAYER_LABELS:

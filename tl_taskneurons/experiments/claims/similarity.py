@@ -36,17 +36,12 @@ def c7(evidence: Evidence) -> list[Verdict]:
     layers = sorted(table["layer"].unique())
     if len(layers) < MIN_LAYERS:
         raise NotTestable(f"needs {MIN_LAYERS} layers; there are {len(layers)}")
-    above = table.assign(above=table["similarity"] - table["chance"])
-    complete = above.groupby(["model", "task_x", "task_y"])["above"].transform(
-        lambda values: values.notna().all()
-    )
-    above = above[complete.astype(bool)]
+    gaps_of_models = gaps_by_layer(table)
     estimates = {}
-    for model, rows in above.groupby("model", sort=False):
-        if rows["siblings"].nunique() < 2:
+    for model, rows in gaps_of_models.groupby("model", sort=False):
+        gaps = rows["difference"].unstack("layer").reindex(columns=layers)[layers[:-1]]
+        if gaps.isna().all(axis=None):
             continue
-        means = rows.groupby(["seed", "layer", "siblings"])["above"].mean().unstack()
-        gaps = (means[True] - means[False]).unstack("layer")[layers[:-1]]
         if gaps.isna().any(axis=None):
             raise InputError(f"Model {model!r} lacks a layer in one of its seeds.")
         rises = slope(layers[:-1], gaps.to_numpy().T) * (layers[-2] - layers[0])
@@ -61,6 +56,27 @@ def c7(evidence: Evidence) -> list[Verdict]:
     return [
         judge(question, estimates, over_tasks(effects, question.sought), f"{len(effects)} models")
     ]
+
+
+def gaps_by_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how alike siblings' neurons and other pairs' are above chance, by layer.
+
+    Args:
+        table: ``model, seed, layer, task_x, task_y, siblings, similarity, chance``.
+
+    Returns:
+        ``siblings``, ``other pairs`` and their ``difference``, means over pairs, by model, seed and
+        layer. Pairs that lack a layer are left out; what a model has no pairs of is NaN.
+    """
+    above = table.assign(above=table["similarity"] - table["chance"])
+    complete = above.groupby(["model", "task_x", "task_y"])["above"].transform(
+        lambda values: values.notna().all()
+    )
+    kinds = above["siblings"].map({True: "siblings", False: "other pairs"})
+    kept = above.assign(pairs=kinds)[complete.astype(bool)]
+    means = kept.groupby(["model", "seed", "layer", "pairs"], sort=False)["above"].mean().unstack()
+    means = means.reindex(columns=["siblings", "other pairs"])
+    return means.assign(difference=means["siblings"] - means["other pairs"])
 
 
 def c8(evidence: Evidence) -> list[Verdict]:

@@ -61,6 +61,8 @@ class MapSizes:
         rates: learning rates, all constant, so that one run is a curve over updates.
         updates: where the held-out loss is taken, each twice the one before; the last is the
             length of a run.
+        examples: at most so many training examples of a task, of which a quarter is held out; more
+            would cost more than the training.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -68,6 +70,7 @@ class MapSizes:
     fractions: tuple[float, ...] = (0.01, 0.10)
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     updates: tuple[int, ...] = (8, 16, 32)
+    examples: int = 256
 
 
 @dataclass(frozen=True)

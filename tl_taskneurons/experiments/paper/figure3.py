@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from tl_taskneurons.analysis.similarity import READINGS, similarity_over_models
 from tl_taskneurons.analysis.similarity_tables import similarity_by_layer
+from tl_taskneurons.evaluation.statistics import mean_interval
+from tl_taskneurons.experiments.claims.similarity import gaps_by_layer
 from tl_taskneurons.experiments.lab import states
 from tl_taskneurons.experiments.lab.detection import task_sets
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
@@ -22,6 +24,7 @@ from tl_taskneurons.experiments.lab.lab import Lab, control, name_of
 from tl_taskneurons.experiments.lab.states import Condition, MakeTable, State, Unit
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.plots import sibling_curves
 from tl_taskneurons.plots import similarity_by_layer as draw_similarity
 
 CHANCE_DRAWS = 3
@@ -73,11 +76,10 @@ class Figure3(Experiment):
         """The curves: masked matrices, all weights together, one curve per test task."""
         found = self.similarities(lab)
         curves = similarity_by_layer(found[found["part"] == "all"])
-        above = found.assign(similarity=found["similarity"] - found["chance"])
         return {
             "figure3": curves[curves["reading"] == "masked"].reset_index(drop=True),
             "figure3_readings": similarity_by_layer(found, per_task=False),
-            "figure3_above_chance": siblings_by_layer(above),
+            "siblings": above_chance(masked(found)),
         }
 
     def evidence(self, lab: Lab) -> Tables:
@@ -85,8 +87,10 @@ class Figure3(Experiment):
         return {"similarity": masked(self.similarities(lab))}
 
     def draw(self, tables: Tables) -> dict[str, Figure]:
-        """Draw the curves, and all readings."""
-        return {name: draw_similarity(tables[name]) for name in ("figure3", "figure3_readings")}
+        """Draw the curves, all readings, and siblings against other pairs."""
+        drawn = {name: draw_similarity(tables[name]) for name in ("figure3", "figure3_readings")}
+        above = tables["siblings"]
+        return drawn if above.empty else {**drawn, "siblings": sibling_curves(above)}
 
     def _stored(self, lab: Lab, state: State, columns: Any, by_layer: bool) -> pd.DataFrame:
         name = _table_name(lab, by_layer)
@@ -135,10 +139,25 @@ def masked(found: pd.DataFrame) -> pd.DataFrame:
     return found[(found["part"] == "all") & (found["reading"] == "masked")]
 
 
-def siblings_by_layer(found: pd.DataFrame) -> pd.DataFrame:
-    """Similarity beyond chance, of siblings and of other pairs, by layer."""
-    means = masked(found).groupby(["siblings", "layer"])["similarity"].mean()
-    return means.rename("above_chance").reset_index()
+def above_chance(found: pd.DataFrame) -> pd.DataFrame:
+    """Similarity beyond chance of siblings, of other pairs, and the difference, by layer (C7).
+
+    Returns:
+        ``pairs, layer, similarity, low, high, n_models``: means over models (each the mean of its
+        seeds) with 95% intervals over models.
+    """
+    gaps = gaps_by_layer(found).dropna()
+    per_model = gaps.groupby(["model", "layer"]).mean().unstack("model")
+    rows = []
+    for kind in gaps.columns:
+        for layer, values in per_model[kind].iterrows():
+            low, high = mean_interval(values.to_numpy()[None])
+            rows.append(
+                {"pairs": kind, "layer": layer, "similarity": values.mean(), "low": low,
+                 "high": high, "n_models": len(values)}
+            )  # fmt: skip
+    columns = ["pairs", "layer", "similarity", "low", "high", "n_models"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _random(sets: dict[str, NeuronSet], seed: int) -> dict[str, NeuronSet]:

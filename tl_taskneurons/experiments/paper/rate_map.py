@@ -25,8 +25,6 @@ from tl_taskneurons.plots import gap_curves
 from tl_taskneurons.training.finetune import finetune
 from tl_taskneurons.training.settings import Training
 
-MOST_EXAMPLES = 256  # of which a quarter is held out; more would cost more than the training
-
 
 class RateMap(Experiment):
     """The loss after training random neurons minus that after training the task's."""
@@ -36,10 +34,14 @@ class RateMap(Experiment):
 
     def units(self, lab: Lab) -> list[Unit]:
         """One unit per run."""
-        examples = lab.plan.map.updates[-1] * lab.plan.batch_size
+        sizes = lab.plan.map
+        looks = HELD_OUT * _n_examples(lab) * sizes.updates[-1] / sizes.updates[0]
+        # With few neurons trained a backward pass has no gradients of weights: 4 operations for
+        # each weight and token in place of 6. A look is a forward pass.
+        examples = round((4 * sizes.updates[-1] * lab.plan.batch_size + 2 * looks) / 6)
         return [
             lab.store.unit(
-                f"map {about['task']}", result, lab.training_flops([about["task"]], 2 * examples)
+                f"map {about['task']}", result, lab.training_flops([about["task"]], examples)
             )
             for result, about in _runs(lab)
         ]
@@ -115,9 +117,13 @@ def _runs(lab: Lab) -> Iterator[tuple[Result[pd.DataFrame], dict[str, Any]]]:
                         yield _run(lab, name, neurons, lr, seed), about
 
 
+def _n_examples(lab: Lab) -> int:
+    return min(lab.plan.n_train, lab.plan.map.examples)
+
+
 def _run(lab: Lab, name: str, neurons: NeuronSet, lr: float, seed: int) -> Result[pd.DataFrame]:
     plan, updates = lab.plan, lab.plan.map.updates
-    limit = min(plan.n_train, MOST_EXAMPLES)
+    limit = _n_examples(lab)
     training = Training(
         lr=lr,
         steps=updates[-1],

@@ -24,7 +24,7 @@ from tl_taskneurons.experiments.lab import gates, primer
 from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.store import Key, Result, Unit, digest
-from tl_taskneurons.experiments.paper import row_budgets
+from tl_taskneurons.experiments.paper import row_budgets, row_start
 from tl_taskneurons.experiments.paper.row_budgets import Budget, budget, order_tasks
 from tl_taskneurons.plots import forgetting_curves
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
@@ -39,7 +39,7 @@ class Table5(Experiment):
 
     def units(self, lab: Lab) -> list[Unit]:
         """One per method, order, seed and kind of instructions; what learns alike shares a lock."""
-        return [
+        rows = [
             lab.store.unit(
                 f"{about['method']} on {about['order']}",
                 row,
@@ -48,6 +48,7 @@ class Table5(Experiment):
             )
             for row, about in self._rows(lab)
         ]
+        return [*row_start.units(lab), *rows]
 
     def stages(self, lab: Lab) -> pd.DataFrame:
         """All rows by stage.
@@ -59,12 +60,13 @@ class Table5(Experiment):
         return pd.concat(frames, ignore_index=True)
 
     def tables(self, lab: Lab) -> Tables:
-        """Table 5, the curves of Figure 4, and the choice of rates."""
+        """Table 5, the curves of Figure 4, the choice of rates, and what is known beforehand."""
         found = self.stages(lab)
         return {
             "table5": table(last_stages(found)),
             "figure4": curves(found.dropna(subset="fg")),
             "table5_rates": row_budgets.table(lab),
+            "table5_start": row_start.table(lab),
         }
 
     def evidence(self, lab: Lab) -> Tables:
