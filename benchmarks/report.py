@@ -44,7 +44,7 @@ def make_run(model: str, folder: Path, n_tasks: int, limit: int) -> None:
     settings = Settings(
         model=model, tasks=load_tasks(data).names[:n_tasks], data=data,
         selections=("plain", "exclusive"), fraction=0.01, limit=limit,
-        test_limit=2, controls=1,
+        test_limit=2, controls=1, shots=0,
     )  # fmt: skip
     with open_study(settings, folder, deactivating=True, progress=True) as study:
         tables = deactivate(study, detect(study))

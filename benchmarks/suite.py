@@ -12,7 +12,7 @@ import summary
 
 SCRIPTS = (
     "attribution", "evaluation", "growth", "similarity", "training", "sharing", "large",
-    "report", "launches", "methods_cost", "sequences",
+    "report", "launches", "methods_cost", "sequences", "harness",
 )  # fmt: skip
 
 

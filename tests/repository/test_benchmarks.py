@@ -115,6 +115,18 @@ def test_the_report_is_measured(tmp_path: Path) -> None:
     assert {"seconds to write", "open", "ready"} <= set(row)
 
 
+@pytest.mark.slow
+def test_the_harness_answers_alike_with_its_own_class_and_ours(tmp_path: Path) -> None:
+    run(str(FOLDER / "harness.py"), "--quick", "--results", str(tmp_path))
+    found = content(tmp_path, "harness")
+    assert len(found["table"]) == 9  # three kinds of requests in three conditions
+    for name, row in found["table"].items():
+        assert row["ours"] == pytest.approx(row["HFLM"], rel=1e-4), name
+    assert all(target["value"] is not None for target in found["targets"])
+    values = {row["ours"] for name, row in found["table"].items() if "texts" in name}
+    assert len(values) == 2  # silencing counts; the harness puts BOS before texts anyway
+
+
 def test_summary_says_met_and_missed(tmp_path: Path) -> None:
     def target(what: str, value: float | None, at_least: bool = False) -> dict[str, Any]:
         return {"what": what, "value": value, "limit": 2.0, "at_least": at_least}
