@@ -15,7 +15,7 @@ from results_tables import read
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
-REAL = f"{REPRODUCE} --data my_data/ --model {{}} --preset {{}} \\\n    --only table1"
+REAL = f"{REPRODUCE} --data my_data/ --model {{}} --preset {{}} \\\n    --only table1,table8"
 # Real models first; each with the command that makes its tables.
 MODELS = {
     "gemma-3-270m": REAL.format("gemma-3-270m.gguf", "hour"),
@@ -44,7 +44,7 @@ QUESTIONS = (
     ("C4", "transfer", "Does transfer to sibling tasks rise with the share of neurons trained?",
      "nats per share; tasks", "yes"),
     ("C5", "", "Do two classification or two generation tasks share more neurons than one of each?",
-     "overlap; types at three shares", "21% and 22% against 13% and 12%"),
+     "overlap; types at each share", "21% and 22% against 13% and 12%"),
     ("C6", "transfer", "As many neurons trained: does transfer rise with those that are the tested "
      "task's?", "nats per overlap; tasks", "+2.0 points from 10 to 100%"),
     ("C7", "", "Are sibling tasks' parameters more alike than other tasks', the more so the deeper "
