@@ -257,3 +257,12 @@ def test_power_is_how_often_an_effect_is_found():
     assert power_of_t(0.5, exact, 11) == pytest.approx(students, abs=0.04)
     assert power_of_sign_flip(0.0, 1.0, 12) == pytest.approx(0.05, abs=0.03)
     assert np.isnan(power_of_t(0.5, paired_effect([[1.0]]), 1))
+
+
+def test_rounding_is_no_effect():
+    noise = np.random.default_rng(0).normal(1e-17, 1e-18, (3, 40))
+    assert paired_effect(noise) == (0.0, 0.0, 0.0, 1.0)
+    assert sign_flip(noise.mean(0)[:8]) == 1.0
+    constant = slope([0.1, 0.5, 1.0], np.full((3, 3, 40), 0.3))  # a slope of a constant isn't exact
+    assert constant.any()
+    assert paired_effect(constant) == (0.0, 0.0, 0.0, 1.0)

@@ -25,6 +25,7 @@ from tl_taskneurons.runtime.errors import InputError, InputTypeError
 LEVEL = 0.05  # of every test
 N_PERMUTATIONS = 10_000  # up to this number all permutations and sign flips are tried
 N_SIMULATIONS = 500  # of a power
+ROUND_OFF = 1e-12  # differences below it are 0: the mean of three equal numbers isn't exact
 NAN = float("nan")
 
 Contrast = Mapping[str, np.ndarray]
@@ -57,11 +58,12 @@ def paired_effect(contrast: Contrast | ArrayLike) -> Estimate:
 
     Returns:
         The estimate. A single value has no interval (NaN) and a p of 1. Values that are all the
-        same have an interval of no width, and the p of as many coins.
+        same have an interval of no width, and the p of as many coins. Differences below 1e-12 are
+        errors of rounding, and count as 0.
     """
     if not isinstance(contrast, Mapping):
         contrast = {"": np.asarray(contrast, dtype=float)}
-    arrays = list(contrast.values())
+    arrays = [_rounded(values) for values in contrast.values()]
     effect = float(sum(values.mean() for values in arrays))
     parts = [part for values in arrays for part in _of_items(values)]
     for n_seeds in sorted({len(values) for values in arrays} - {1}):
@@ -125,7 +127,7 @@ def sign_flip(values: ArrayLike) -> float:
     Without an effect each difference could as well have the other sign. Up to 13 values all
     signs are tried, so that the smallest p is 1 / 2^n; above that 10,000 random ones.
     """
-    given = np.asarray(values, dtype=float)
+    given = _rounded(values)
     if len(given) == 1:  # SciPy asks for two
         return 0.5 if given[0] > 0 else 1.0
     return float(
@@ -218,6 +220,11 @@ def slope(x: ArrayLike, values: ArrayLike) -> np.ndarray:
         raise InputError(f"A slope needs two different places or more; x is {places.tolist()}.")
     centred = places - places.mean()
     return np.tensordot(centred / (centred**2).sum(), np.asarray(values, dtype=float), axes=1)
+
+
+def _rounded(values: ArrayLike) -> np.ndarray:
+    given = np.asarray(values, dtype=float)
+    return np.where(np.abs(given) < ROUND_OFF, 0.0, given)
 
 
 def _of_items(values: np.ndarray) -> list[tuple[float, int]]:
