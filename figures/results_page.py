@@ -106,12 +106,12 @@ def _screen(verdicts: dict[str, pd.DataFrame | None]) -> str:
     run = {name: table for name, table in verdicts.items() if table is not None}
     notes: list[str] = []
     lines = [
-        "| | question | effect in; counted | paper | " + " | ".join(run) + " |",
-        "|---" * (4 + len(run)) + "|",
+        "| | question (effect in; counted) | paper | " + " | ".join(run) + " |",
+        "|---" * (3 + len(run)) + "|",
     ]
     for claim, part, asked, unit, paper in QUESTIONS:
         cells = [_cell(table, claim, part, notes) for table in run.values()]
-        row = [claim, asked, unit, paper, *cells]
+        row = [claim, f"{asked} ({unit})", paper, *cells]
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", *(f"[{k}] {note}.  " for k, note in enumerate(notes, start=1))]
     missing = [name for name in verdicts if name not in run]
