@@ -37,7 +37,7 @@ def measure(run: Answering, metric: Metric) -> Answers:
                 reference = answer_logits(run.model_view, batch).float()
         own = loss(logits, batch, None)
         run.require_finite(own, batch, items)
-        found = from_logits(metric, logits, batch, reference)
+        found = from_logits(metric, run.model_view, logits, batch, reference)
         for row, i in enumerate(batch.index):
             losses[i], values[i] = float(own[row]), float(found[row])
 

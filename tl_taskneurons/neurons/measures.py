@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_logits, answer_losses
+from tl_taskneurons.models.forward import answer_logits, answer_losses, require_finite
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.metrics import Metric
 from tl_taskneurons.runtime.errors import InputError
@@ -29,20 +29,24 @@ def measured(
         ValueError: naming the example: a number that is not finite or not a scalar, an example
             without wrong answers where they are needed.
     """
-    if metric.name == "loss" and not metric.by_item:
+    if _is_loss(metric):
         return answer_losses(model_view, batch)
-    return from_logits(metric, answer_logits(model_view, batch).float(), batch, reference)
+    logits = answer_logits(model_view, batch).float()
+    return from_logits(metric, model_view, logits, batch, reference)
 
 
 def from_logits(
-    metric: Metric, logits: Logits, batch: Batch, reference: Logits | None = None
-) -> PerExample:
+    metric: Metric, model_view: ModelView, logits: Logits, batch: Batch,
+    reference: Logits | None = None,
+) -> PerExample:  # fmt: skip
     """Measure each example of a batch by the logits that predict its answer; see ``measured``."""
     if metric.by_item:
         rows = logits.split(batch.answer_mask.sum(1).tolist())
         values = torch.stack([_scalar(metric, row, batch, i) for i, row in enumerate(rows)]).float()
     else:
         values = metric.function(logits, batch, reference)
+    if _is_loss(metric):
+        require_finite(values, batch, model_view)
     bad = (~values.detach().isfinite()).nonzero().flatten().tolist()
     if bad:
         raise InputError(
@@ -64,6 +68,10 @@ def require_gradient(metric: Metric, values: PerExample, batch: Batch) -> None:
 def example_of(batch: Batch, row: int) -> int:
     """Return the number, in its split, of the example in a row."""
     return batch.items[row].index if batch.items else batch.index[row]
+
+
+def _is_loss(metric: Metric) -> bool:
+    return metric.name == "loss" and not metric.by_item
 
 
 def _scalar(metric: Metric, logits: Logits, batch: Batch, row: int) -> Tensor:

@@ -99,8 +99,8 @@ class Shared:
         logits = cache.extend(
             rest.tokens, rest.attention_mask, before(rest.answer_mask), stage="rest"
         ).float()
-        reference = _reference(self.run, copies)
-        return from_logits(self.run.settings.measure, logits, rest, reference)
+        run, reference = self.run, _reference(self.run, copies)
+        return from_logits(run.settings.measure, run.model_view, logits, rest, reference)
 
 
 def shares(run: BatchPass) -> bool:
