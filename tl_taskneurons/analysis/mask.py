@@ -119,7 +119,7 @@ def learn_mask(
     require_kind("training", training, MaskTraining, "give MaskTraining(steps=..., price=...)")
     require_kind("question", question, Question, "give Question(metric=..., ablation=...)")
     probe, model_view = Probe(model, task, listed, question), view(model)
-    allowed = torch.zeros(model_view.shape, dtype=torch.bool)
+    allowed = torch.zeros(model_view.shape, dtype=torch.bool, device="cpu")
     allowed[layers_of(model_view, question.layers)] = True
     if candidates is not None:
         allowed &= neuron_set(model_view, candidates).mask
@@ -186,7 +186,9 @@ class _Lesson:
         waiting: list[int] = []
         while True:
             if len(waiting) < size:
-                waiting += torch.randperm(len(items), generator=generator).tolist()
+                waiting += torch.randperm(
+                    len(items), generator=generator, dtype=torch.long, device="cpu"
+                ).tolist()
             yield [items[i] for i in waiting[:size]]
             del waiting[:size]
 

@@ -46,14 +46,19 @@ def hooked(model_view: ModelView, hooks: Mapping[int, Hook]) -> Iterator[None]:
                 )
 
 
+_LIBRARIES = ("transformer_lens", "transformers.")
+
+
 def is_hooked(model_view: ModelView) -> bool:
-    """Whether anything besides TransformerLens itself acts on what the modules compute."""
+    """Whether anything acts on what the modules compute besides the model's own libraries.
+
+    These leave hooks for good: Transformers once outputs were collected, TransformerLens on OPT.
+    """
     for module in model_view.model.modules():
-        if getattr(module, "fwd_hooks", None):
+        hooks: list[Any] = [each.user_hook for each in getattr(module, "fwd_hooks", ())]
+        hooks += (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if not all(str(getattr(hook, "__module__", "")).startswith(_LIBRARIES) for hook in hooks):
             return True
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            if not str(getattr(hook, "__module__", "")).startswith("transformer_lens"):
-                return True
     return False
 
 

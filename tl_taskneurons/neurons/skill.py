@@ -58,8 +58,8 @@ def predictivity(
     each(compare)
     above = team.total(above).cpu()
     answers = [item.answer for item in items]
-    counts = torch.tensor([answers.count(name) for name in classes], dtype=torch.float32)
-    counts = counts[:, None, None]
+    sizes = [answers.count(name) for name in classes]
+    counts = torch.tensor(sizes, dtype=torch.float32, device="cpu")[:, None, None]
     own, rest = above / counts, (above.sum(0) - above) / (len(items) - counts)
     return (0.5 + (own - rest).abs() / 2).amax(0)
 
