@@ -121,6 +121,26 @@ def test_a_part_can_be_run_alone_and_added_to(model, tmp_path):
     assert not (tmp_path / "run" / "table8.png").exists()
 
 
+def test_a_part_of_the_tasks_can_be_silenced_and_speed_be_asked_alone(model, tmp_path):
+    part = ("mini_news", "mini_film")
+    asked = replace(PLAN, silenced_tasks=part, questions=("speed",))
+    small = replace(
+        job(model, tmp_path, ("table1", "table2", "figure5")),
+        subject=Subject(model, "all", "smoke", "mini"), plan=asked,
+    )  # fmt: skip
+    reproduce(small)
+    found = {name: read_table(tmp_path / f"{name}.parquet") for name in ("table1", "table2")}
+    assert set(found["table1"]["task"]) == set(part)
+    assert set(found["table2"]["task"]) == set(PLAN.tasks)
+    assert set(found["table2"]["question"]) == {"speed"}
+    gates = read_table(tmp_path / "gates.parquet")
+    assert set(gates.loc[gates["table"] == "deactivation", "task"]) == set(part)
+    assert set(gates.loc[gates["table"] == "trained", "task"]) == set(PLAN.tasks)
+    assert "figure5_trained.parquet" not in tables(tmp_path)
+    # Other tasks are silenced too where they are asked for.
+    assert overridden(asked, {"tasks": ("mini_food",)}, {}).silenced_tasks == ()
+
+
 def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
     # The machine's speed, which the estimate of time rests on, differs from call to call.
     monkeypatch.setattr(planning, "_speed", lambda lab: 1e9)

@@ -162,7 +162,7 @@ def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[
         samples = lab.plan.silenced_samples
         yield (
             "neurons of the tuned model",
-            detection.detection_units(lab, tuned.state(lab), samples),
+            detection.detection_units(lab, tuned.state(lab), samples, lab.silenced),
         )
 
 

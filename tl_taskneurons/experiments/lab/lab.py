@@ -51,6 +51,11 @@ class Lab:
         return self.once("size", lambda: sum(p.numel() for p in self.base.parameters()))
 
     @property
+    def silenced(self) -> tuple[str, ...]:
+        """Names of the tasks of the tuned model."""
+        return self.plan.silenced_tasks or tuple(self.tasks.names)
+
+    @property
     def fingerprint(self) -> str:
         """The base model's fingerprint; taken once, as nothing here changes the model for good."""
         return self.once("fingerprint", lambda: view(self.base).fingerprint)

@@ -80,6 +80,9 @@ class Plan:
     Attributes:
         preset: its name.
         tasks: names of tasks, trained ones and siblings; None takes all of the source.
+        silenced_tasks: those of them that the model of Table 1 is fine-tuned on, and whose neurons
+            are silenced in it; none named takes all.
+        questions: what Table 2 asks: ``"end point"``, ``"speed"`` or both.
         fraction: share of the neurons that are a task's.
         fractions: shares at which neurons are silenced, and trained for speed.
         selections: how silenced neurons are selected, see ``neurons.selection``.
@@ -114,6 +117,8 @@ class Plan:
 
     preset: str = "mini"
     tasks: tuple[str, ...] | None = None
+    silenced_tasks: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ("end point", "speed")
     fraction: float = 0.10
     fractions: tuple[float, ...] = (0.01, 0.10)
     selections: tuple[str, ...] = ("plain",)

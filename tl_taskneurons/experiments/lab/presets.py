@@ -141,7 +141,9 @@ _REAL = replace(
 _HOUR = replace(
     _REAL,
     preset="hour",
-    tasks=("amazon_food", "sst2", "qqp", "tweetqa", "e2e", "commongen"),
+    silenced_tasks=("amazon_food", "sst2", "qqp", "tweetqa", "e2e", "commongen"),
+    questions=("speed",),
+    seeds=(0,),
     silenced_samples=1,
     detections=3,
     tuned_steps=16,
@@ -252,7 +254,12 @@ def subject_of(model: str) -> Subject:
 
 
 def overridden(plan: Plan, changes: dict[str, Any], in_sequences: dict[str, Any]) -> Plan:
-    """Return the plan with other sizes; None keeps the preset's."""
+    """Return the plan with other sizes; None keeps the preset's.
+
+    Where other tasks are given, all of them are silenced.
+    """
+    if changes.get("tasks") is not None:
+        changes = {"silenced_tasks": (), **changes}
     given = {name: value for name, value in in_sequences.items() if value is not None}
     return replace(
         plan,

@@ -40,7 +40,7 @@ def units(lab: Lab) -> list[Unit]:
         return []
     training = _training(lab)
     examples = training.batch_size * (training.steps or 0)
-    flops = lab.training_flops(list(lab.tasks.names), examples)
+    flops = lab.training_flops(lab.silenced, examples)
     return [lab.store.unit("train on all tasks", _result(lab), flops)]
 
 
@@ -57,7 +57,7 @@ def _together(lab: Lab) -> State:
 
 def _training(lab: Lab) -> Training:
     training = lab.plan.training(chosen(lab, rate_kind(lab)), 0)
-    return replace(training, steps=lab.plan.tuned_steps * len(lab.tasks), schedule="linear")
+    return replace(training, steps=lab.plan.tuned_steps * len(lab.silenced), schedule="linear")
 
 
 def _result(lab: Lab) -> Result[Any]:
@@ -65,12 +65,13 @@ def _result(lab: Lab) -> Result[Any]:
 
     def compute() -> Any:
         options: dict[str, Any] = {"prompt": lab.plan.prompt, "limit": lab.plan.n_train}
-        return _TRAINERS[lab.tuned](lab.base, list(lab.tasks), None, training, **options)
+        tasks = [lab.tasks[name] for name in lab.silenced]
+        return _TRAINERS[lab.tuned](lab.base, tasks, None, training, **options)
 
     key = {
         "model": lab.fingerprint,
         "trained": lab.tuned,
-        "on": [lab.examples(name, n_train=lab.plan.n_train) for name in lab.tasks.names],
+        "on": [lab.examples(name, n_train=lab.plan.n_train) for name in lab.silenced],
         "training": asdict(training),
         "prompt": lab.prompt_key,
     }

@@ -17,7 +17,7 @@ from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.rates import Kind
 from tl_taskneurons.experiments.lab.states import Unit
 from tl_taskneurons.experiments.paper.table1 import Table1
-from tl_taskneurons.experiments.paper.table2 import Table2
+from tl_taskneurons.experiments.paper.table2 import END_POINT, Table2
 from tl_taskneurons.plots import deactivation_heatmap, training_heatmap
 
 
@@ -38,7 +38,10 @@ class Figure5(Experiment):
         return [*self.silenced.units(lab), *self.trained.units(lab)]
 
     def tables(self, lab: Lab) -> Tables:
-        """Both matrices, the silenced one for each selection and share (on the first sample)."""
+        """Both matrices, the silenced one for each selection and share (on the first sample).
+
+        Without Table 2's end points there is none of training.
+        """
         items = self.silenced.items(lab)
         first = items[items["sample"] == 0]
         keys = ["selection", "fraction"]
@@ -46,11 +49,11 @@ class Figure5(Experiment):
         for key, part in first.groupby(keys, sort=False):
             about: dict[str, Any] = dict(zip(keys, key, strict=True))
             parts.append(deactivation_matrix(part).assign(**about))
+        silenced = {"figure5_silenced": pd.concat(parts, ignore_index=True)}
+        if END_POINT not in lab.plan.questions:
+            return silenced
         trained = matrix(gates.zero_shot(lab), self.trained.end_points(lab))
-        return {
-            "figure5_silenced": pd.concat(parts, ignore_index=True),
-            "figure5_trained": trained,
-        }
+        return {**silenced, "figure5_trained": trained}
 
     def evidence(self, lab: Lab) -> Tables:
         """For C3."""
@@ -65,10 +68,10 @@ class Figure5(Experiment):
         silenced = tables["figure5_silenced"]
         plain = silenced[silenced["selection"] == "plain"]
         smallest = plain[plain["fraction"] == plain["fraction"].min()]
-        return {
-            "figure5_silenced": deactivation_heatmap(smallest, "loss_change"),
-            "figure5_trained": training_heatmap(tables["figure5_trained"], "loss_change"),
-        }
+        drawn = {"figure5_silenced": deactivation_heatmap(smallest, "loss_change")}
+        if "figure5_trained" in tables:
+            drawn["figure5_trained"] = training_heatmap(tables["figure5_trained"], "loss_change")
+        return drawn
 
 
 def matrix(plain: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:

@@ -31,12 +31,12 @@ class Table1(Experiment):
 
     def conditions(self, lab: Lab) -> list[Condition]:
         """The plain model; each task's neurons on all tasks; random ones on the task alone."""
-        model, names = tuned.state(lab), lab.tasks.names
+        model, names = tuned.state(lab), lab.silenced
         found = []
         for setting in _settings(lab):
             plain = {"silenced": "", "kind": "none", "match": "", "seed": -1, "n_neurons": 0}
             found.append(Condition(model, names, {**setting, **plain}))
-            for name, neurons in task_sets(lab, model, **setting).items():
+            for name, neurons in task_sets(lab, model, names=names, **setting).items():
                 about = {**setting, "silenced": name, "n_neurons": len(neurons)}
                 own = {**about, "kind": "task", "match": "", "seed": -1}
                 found.append(Condition(states.silenced(model, neurons), names, own))
@@ -59,7 +59,7 @@ class Table1(Experiment):
 
     def gates(self, lab: Lab) -> list[pd.DataFrame]:
         """The tuned model does the tasks better than the base model."""
-        answers = states.items(lab, Condition(tuned.state(lab), lab.tasks.names))
+        answers = states.items(lab, Condition(tuned.state(lab), lab.silenced))
         return [gates.gate(lab, "deactivation", answers)]
 
     def draw(self, tables: Tables) -> dict[str, Figure]:

@@ -32,7 +32,9 @@ class Table2(Experiment):
     title = "task neurons trained, against random ones"
 
     def rates(self, lab: Lab) -> list[Kind]:
-        """The task's neurons, and random ones of both kinds."""
+        """The task's neurons, and random ones of both kinds, where end points are asked."""
+        if END_POINT not in lab.plan.questions:
+            return []
         return [Kind(kind, lab.plan.fraction) for kind in ("task", *MATCHES)]
 
     def conditions(self, lab: Lab) -> list[Condition]:
@@ -41,7 +43,7 @@ class Table2(Experiment):
 
     def _end_points(self, lab: Lab) -> list[Condition]:
         found = []
-        for seed in lab.plan.seeds:
+        for seed in lab.plan.seeds if END_POINT in lab.plan.questions else ():
             for name, sets in _sets(lab, lab.plan.fraction, seed):
                 for kind, neurons in sets.items():
                     lr = chosen(lab, Kind(kind, lab.plan.fraction))
@@ -55,7 +57,7 @@ class Table2(Experiment):
 
     def _speeds(self, lab: Lab) -> list[Condition]:
         found, plan = [], lab.plan
-        for fraction in plan.fractions:
+        for fraction in plan.fractions if SPEED in plan.questions else ():
             for seed in plan.seeds:
                 training = replace(plan.training(plan.speed_rate, seed), steps=plan.speed_steps)
                 about = {"question": SPEED, "lr": training.lr, "updates": training.steps}
@@ -84,8 +86,8 @@ class Table2(Experiment):
         return {"trained": self.items(lab), "plain": gates.zero_shot(lab)}
 
     def gates(self, lab: Lab) -> list[pd.DataFrame]:
-        """Each task is learnt by its own neurons."""
-        found = self.end_points(lab)
+        """Each task is learnt by its own neurons, at the end or, where only that is asked, soon."""
+        found = self.end_points(lab) if END_POINT in lab.plan.questions else self.items(lab)
         own = found[(found["neurons"] == "task") & (found["trained"] == found["task"])]
         return [gates.gate(lab, "trained", own)]
 
