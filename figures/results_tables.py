@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
+# Presets whose plan may be there, beside a run or alone.
+PLANNED = ("hour", "mini", "real")
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
 # Leng & Xiong 2025, Tables 1, 2, 6 and 7.
 PAPER_TABLE1 = {
@@ -33,6 +35,7 @@ def tables(models: list[str]) -> str:
     """Every table that is there."""
     makers = (
         _gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, _row_start, _table5,
+        _minutes,
     )  # fmt: skip
     return "\n".join(part for part in (make(models) for make in makers) if part)
 
@@ -280,6 +283,41 @@ def _table5(models: list[str]) -> str:
                 f"{_percent(row, 'fg')} | {value} |"
             )
     return _if_filled(lines)
+
+
+def _minutes(models: list[str]) -> str:
+    """What each part was planned to take, and took."""
+    columns, cells = [], {}
+    for preset in PLANNED:
+        for model, plan in _each(models, f"plan_{preset}"):
+            columns.append(f"{model}, `{preset}`")
+            for _, row in plan[plan["pieces"] > 0].iterrows():
+                cells.setdefault(row["work"], {})[columns[-1]] = _planned(row)
+            whole = plan.sum(numeric_only=True)
+            cells.setdefault("all", {})[columns[-1]] = _planned(whole)
+    if not columns:
+        return ""
+    cells["all"] = cells.pop("all")
+    lines = [
+        "### What it took: minutes of one core, planned / taken\n",
+        "`... --plan --csv figures` beside a finished run. Planned is what the speed of one "
+        "forward pass on an idle machine foresees for all pieces; taken is what those that are "
+        "there took, on a machine that did other work too. Only planned: not run here, and what a "
+        "faster machine, by the same command, would have to do.\n",
+        f"| work | {' | '.join(columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for work, by_column in cells.items():
+        row = [work, *(by_column.get(column, "") for column in columns)]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _planned(row: pd.Series) -> str:
+    taken = f"{row['taken']:.0f}" if row["done"] == row["pieces"] else ""
+    if not taken and row["done"]:
+        taken = f"{row['taken']:.0f} for {row['done']:.0f} of {row['pieces']:.0f} pieces"
+    return f"{row['planned']:.0f} / {taken}" if taken else f"{row['planned']:.0f}"
 
 
 def _each(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:

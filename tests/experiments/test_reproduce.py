@@ -150,13 +150,15 @@ def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
     assert sum(line.n_done for line in first.lines) == 0
     assert first.seconds > 0 and first.memory > 0
     by_title = {line.title: line.n_units for line in first.lines}
-    assert by_title["neurons"] == 2 * 4
+    assert by_title["neurons"] == 2 * 4 and not any(line.spent for line in first.lines)
     assert by_title["table1"] == 1 + 4 + 4 * 2 * PLAN.controls
     module.work(job(model, tmp_path / "run", ("table1",)))
     second = estimate(planned)
     done = {line.title: line.n_done for line in second.lines}
     assert done["table1"] == {line.title: line.n_units for line in second.lines}["table1"]
     assert done["neurons"] == 4
+    spent = {line.title: line.spent for line in second.lines}
+    assert spent["neurons"] > 0 and spent["table1"] > 0 and spent["table5"] == 0
     assert second.seconds < first.seconds
 
 
@@ -170,6 +172,10 @@ def test_the_command_shows_the_claims_and_writes_tables(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "C5" in shown and "not testable" in shown
     assert {file.name for file in csv.iterdir()} >= {"table8_mini-llama.csv"}
+    assert main([*arguments, "--csv", str(csv), "--plan"]) == 0
+    plan = pd.read_csv(csv / "plan_smoke_mini-llama.csv").set_index("work")
+    assert (plan["done"] == plan["pieces"]).all() and plan.loc["neurons", "pieces"] > 0
+    assert plan.loc["neurons", "taken"] > 0 and set(plan["model"]) == {"mini-llama"}
     table = read_table(out / "table8.parquet")
     assert set(table["fraction"]) == {0.1, 1.0} and set(table["model"]) == {"mini-llama-base"}
 

@@ -27,9 +27,8 @@ def unit(store: Store, name: str, done: list[str], **options) -> Unit:
         store.get(result(name=name))
         done.append(name)
 
-    return Unit(
-        name, options.get("lock", name), lambda: not store.has(result(name=name)), run, flops=1.0
-    )
+    files = (store.path(result(name=name)),)
+    return Unit(name, options.get("lock", name), files, run, flops=1.0)
 
 
 def test_a_result_is_found_by_all_that_it_needs_and_only_by_that(tmp_path):
@@ -66,6 +65,8 @@ def test_how_long_it_took_lies_beside_the_result(tmp_path):
     facts = json.loads(file.read_text())
     assert facts["seconds"] == 1.25
     assert facts["key"] == {"a": 1, "design": stores.DESIGN}
+    work = [store.unit(name, result(a=a), 1.0) for name, a in (("there", 1), ("missing", 2))]
+    assert [each.spent() for each in work] == [1.25, 0]
 
 
 def test_a_dry_store_makes_up_what_is_missing_and_writes_nothing(tmp_path):
@@ -88,7 +89,7 @@ def test_work_does_what_is_missing_in_order(tmp_path):
 
 def test_what_was_computed_before_an_error_is_kept(tmp_path):
     store, done = Store(tmp_path), []
-    bad = Unit("bad", "bad", lambda: True, forbidden, 1.0)
+    bad = Unit("bad", "bad", (tmp_path / "never",), forbidden, 1.0)
     with pytest.raises(AssertionError, match="computed again"):
         store.work([unit(store, "a", done), bad, unit(store, "b", done)])
     assert done == ["a"] and store.has(result(name="a"))
@@ -119,9 +120,7 @@ def test_a_unit_that_another_process_is_busy_with_is_left_to_it_and_waited_for(t
             last.run()
             release.set()
 
-        units = [
-            unit(store, "a", done), Unit("b", "b", last.missing, run_and_release, 1.0)
-        ]  # fmt: skip
+        units = [unit(store, "a", done), Unit("b", "b", last.files, run_and_release, 1.0)]
         store.work(units)
         assert done == ["b"]  # and a was made by the other process by the time work returned
         assert store.has(result(name="a"))

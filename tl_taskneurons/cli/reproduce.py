@@ -30,7 +30,7 @@ from tl_taskneurons.runtime.options import require_number, require_seed
 
 if TYPE_CHECKING:
     from tl_taskneurons.experiments import claims
-    from tl_taskneurons.experiments.planning import Estimate
+    from tl_taskneurons.experiments.reproduce import Job
 
 _EXAMPLE = """\
 examples:
@@ -196,7 +196,7 @@ def reproduce(
     Args:
         run: what is reproduced, and where.
         sizes: in place of the preset's.
-        plan: say what would be run, and run nothing.
+        plan: say what would be run, beside what it took where it is there, and run nothing.
     """
     subject = subject_of(run.model)
     subject = replace(subject, data=run.data or subject.data, tuned=run.tuned or subject.tuned)
@@ -207,11 +207,10 @@ def reproduce(
     if subject.data:
         check_sources(subject.data, found.tasks or (), run.model)
     check_device(run.device)
-    for folder in (run.folder, run.csv):
-        if folder is not None and not plan:
+    for folder in (None if plan else run.folder, run.csv):
+        if folder is not None:
             check_writable(folder)
     from tl_taskneurons.experiments import reproduce as experiments
-    from tl_taskneurons.experiments.planning import estimate
 
     loading = {"dtype": run.dtype, "device": run.device}
     job = experiments.Job(
@@ -220,7 +219,7 @@ def reproduce(
     )  # fmt: skip
     screen = console()
     if plan:
-        _show_plan(estimate(job, run.processes), run.processes)
+        _show_plan(job, run)
         return
     verdicts = experiments.reproduce(job, workers=run.processes, also=run.also, progress=True)
     if run.csv is not None:
@@ -255,21 +254,40 @@ def _effect(verdict: "claims.Verdict") -> str:
     return f"{verdict.effect:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}] {verdict.unit}"
 
 
+def _ending(model: str) -> str:
+    """How files of a model are called."""
+    return model.split("/")[-1].removesuffix(".gguf")
+
+
 def _write_csv(run: Path, model: str, folder: Path) -> None:
     """Write a run's tables and figures into a folder, named after the model."""
     from tl_taskneurons.runtime.table_files import read_table, write_csv
 
     folder.mkdir(parents=True, exist_ok=True)
-    ending = model.split("/")[-1].removesuffix(".gguf")
+    ending = _ending(model)
     for file in sorted(run.glob("*.parquet")):
         write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
     for file in sorted(run.glob("*.png")):
         copyfile(file, folder / f"{file.stem}_{ending}.png")
 
 
-def _show_plan(found: "Estimate", workers: int) -> None:
-    rows = [(i.title, i.n_units, i.n_done, duration(i.seconds)) for i in found.lines]
-    console().print(table(found.title, ("work", "pieces", "there already", "time left"), rows))
+def _show_plan(job: "Job", run: Run) -> None:
+    """Print what a job takes, and write it where a folder for tables is given."""
+    from tl_taskneurons.experiments import planning
+    from tl_taskneurons.runtime.table_files import write_csv
+
+    workers = run.processes
+    found = planning.estimate(job, workers)
+    if run.csv is not None:
+        run.csv.mkdir(parents=True, exist_ok=True)
+        name = f"plan_{job.plan.preset}_{_ending(run.model)}.csv"
+        write_csv(run.csv / name, planning.minutes(found).assign(model=run.model))
+    rows = [
+        (i.title, i.n_units, i.n_done, duration(i.spent), duration(i.seconds))
+        for i in found.lines
+    ]  # fmt: skip
+    columns = ("work", "pieces", "there already", "time taken", "time left")
+    console().print(table(found.title, columns, rows))
     console().print(
         f"About {duration(found.seconds)} with {workers} "
         f"{'process' if workers == 1 else 'processes'} and {found.memory / 2**30:.1f} GiB of "

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 
+import pandas as pd
 import torch
 
 from tl_taskneurons.experiments.lab.lab import Lab
@@ -17,11 +18,22 @@ PASSES = 4  # forward passes that are timed; the fastest counts
 
 @dataclass(frozen=True)
 class Line:
-    """One part of the work: pieces, those that are there, and seconds for the rest."""
+    """One part of the work.
+
+    Attributes:
+        title: which.
+        n_units: its pieces.
+        n_done: those that are there.
+        planned: seconds for all pieces, foreseen from the speed of the model now.
+        spent: seconds that those which are there took.
+        seconds: foreseen for the rest.
+    """
 
     title: str
     n_units: int
     n_done: int
+    planned: float
+    spent: float
     seconds: float
 
 
@@ -54,11 +66,27 @@ def estimate(job: Job, workers: int = 1) -> Estimate:
         new = {unit.lock: unit for unit in units if unit.lock not in known}
         known |= new.keys()
         left = [unit for unit in new.values() if unit.missing()]
-        seconds = sum(unit.flops for unit in left) / speed
-        lines.append(Line(title, len(new), len(new) - len(left), seconds))
+        planned, seconds = (
+            sum(unit.flops for unit in each) / speed for each in (new.values(), left)
+        )
+        spent = sum((unit.spent() for unit in new.values()), 0.0)
+        lines.append(Line(title, len(new), len(new) - len(left), planned, spent, seconds))
     total = sum(line.seconds for line in lines) / workers
     title = f"{job.subject.base}, preset {job.plan.preset}, {len(lab.tasks)} tasks"
     return Estimate(title, tuple(lines), total, _memory(lab))
+
+
+def minutes(found: Estimate) -> pd.DataFrame:
+    """Return what was planned beside what it took.
+
+    Returns:
+        ``work, pieces, done, planned, taken``, the last two in minutes of one process.
+    """
+    rows = [
+        (line.title, line.n_units, line.n_done, line.planned / 60, line.spent / 60)
+        for line in found.lines
+    ]
+    return pd.DataFrame(rows, columns=["work", "pieces", "done", "planned", "taken"]).round(1)
 
 
 def _speed(lab: Lab) -> float:

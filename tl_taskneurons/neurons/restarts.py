@@ -133,9 +133,7 @@ def _from(
 def _open(cache: KVCache, tokens: Int[Tensor, "batch pos"]) -> None:
     """Run the tokens that prompts begin with."""
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
-    last = torch.zeros_like(everywhere)
-    last[0, -1] = True  # a model needs some place to give logits at
-    cache.extend(tokens, everywhere, last, stage="prefix")
+    cache.extend(tokens, everywhere, torch.zeros_like(everywhere), stage="prefix")
 
 
 def _reference(run: BatchPass, copies: int) -> Tensor | None:

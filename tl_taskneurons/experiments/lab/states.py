@@ -124,11 +124,9 @@ def answers_unit(
     results = {name: _answers(lab, condition, name) for name in condition.tested}
     makers = {name: table_result(state, name, make) for name, make in (tables or {}).items()}
 
-    def missing() -> list[str]:
-        return [name for name, result in {**results, **makers}.items() if not lab.store.has(result)]
-
     def run() -> None:
-        left = missing()
+        asked = {**results, **makers}
+        left = [name for name, result in asked.items() if not lab.store.has(result)]
         start = time.perf_counter()
         with state.enter() as model:
             for name in left:  # getting there counts with the first table
@@ -141,7 +139,8 @@ def answers_unit(
 
     flops = state.flops + sum(_test_flops(lab, condition, name) for name in condition.tested)
     lock = Result("state", state.key, lambda: None).digest
-    return Unit(state.label, lock, lambda: bool(missing()), run, flops)
+    files = tuple(lab.store.path(result) for result in (*results.values(), *makers.values()))
+    return Unit(state.label, lock, files, run, flops)
 
 
 def table_result(state: State, name: str, make: MakeTable | None = None) -> Result[pd.DataFrame]:

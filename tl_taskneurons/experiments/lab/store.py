@@ -18,7 +18,7 @@ from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.runtime.locks import locked
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.stored import stored
-from tl_taskneurons.runtime.table_files import read_table, write_json, write_table
+from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
 from tl_taskneurons.training.deltas import load_delta
 
 Key = Mapping[str, Any]
@@ -78,16 +78,30 @@ class Unit:
     Attributes:
         label: what it is, for messages and estimates, e.g. ``"train mini_food"``.
         lock: name of the lock; units that compute the same things share one.
-        missing: whether some of its results are not there yet.
+        files: where its results are.
         run: computes what is missing and stores it.
         flops: about how many floating-point operations that takes.
     """
 
     label: str
     lock: str
-    missing: Callable[[], bool]
+    files: tuple[Path, ...]
     run: Callable[[], object]
     flops: float
+
+    def missing(self) -> bool:
+        """Whether some of its results are not there yet."""
+        return not all(file.exists() for file in self.files)
+
+    def spent(self) -> float:
+        """The seconds that its results took, of those that are there."""
+        there = [file for file in self.files if file.exists()]
+        return sum((read_json(_facts(file))["seconds"] for file in there), 0.0)
+
+
+def _facts(file: Path) -> Path:
+    """Where it says what a result depends on, and the seconds that it took."""
+    return file.with_suffix(".json")
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,7 @@ class Store:
         """Write a result and, beside it, what it depends on and the seconds that it took."""
         path = self.path(result)
         facts = {"key": {**result.key, "design": DESIGN}, "seconds": round(seconds, 3)}
-        write_json(path.with_suffix(".json"), facts)
+        write_json(_facts(path), facts)
         result.form.save(path, value)
 
     def unit(self, label: str, result: Result[Any], flops: float, *, lock: str = "") -> Unit:
@@ -132,7 +146,7 @@ class Store:
         return Unit(
             label,
             lock or result.digest,
-            missing=lambda: not self.has(result),
+            (self.path(result),),
             run=lambda: self.get(result),
             flops=flops,
         )
