@@ -131,11 +131,11 @@ def test_a_part_of_the_tasks_can_be_silenced_and_speed_be_asked_alone(model, tmp
     reproduce(small)
     found = {name: read_table(tmp_path / f"{name}.parquet") for name in ("table1", "table2")}
     assert set(found["table1"]["task"]) == set(part)
-    assert set(found["table2"]["task"]) == set(PLAN.tasks)
+    assert set(found["table2"]["task"]) == set(PLAN.tasks or ())
     assert set(found["table2"]["question"]) == {"speed"}
     gates = read_table(tmp_path / "gates.parquet")
     assert set(gates.loc[gates["table"] == "deactivation", "task"]) == set(part)
-    assert set(gates.loc[gates["table"] == "trained", "task"]) == set(PLAN.tasks)
+    assert set(gates.loc[gates["table"] == "trained", "task"]) == set(PLAN.tasks or ())
     assert "figure5_trained.parquet" not in tables(tmp_path)
     # Other tasks are silenced too where they are asked for.
     assert overridden(asked, {"tasks": ("mini_food",)}, {}).silenced_tasks == ()
@@ -174,8 +174,8 @@ def test_the_command_shows_the_claims_and_writes_tables(tmp_path, capsys):
     assert {file.name for file in csv.iterdir()} >= {"table8_mini-llama.csv"}
     assert main([*arguments, "--csv", str(csv), "--plan"]) == 0
     plan = pd.read_csv(csv / "plan_smoke_mini-llama.csv").set_index("work")
-    assert (plan["done"] == plan["pieces"]).all() and plan.loc["neurons", "pieces"] > 0
-    assert plan.loc["neurons", "taken"] > 0 and set(plan["model"]) == {"mini-llama"}
+    assert (plan["done"] == plan["pieces"]).all() and set(plan["model"]) == {"mini-llama"}
+    assert (plan.loc[["neurons"], ["pieces", "taken"]] > 0).all(axis=None)
     table = read_table(out / "table8.parquet")
     assert set(table["fraction"]) == {0.1, 1.0} and set(table["model"]) == {"mini-llama-base"}
 
