@@ -1,3 +1,4 @@
+import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import tl_taskneurons as tn
 from tl_taskneurons.analysis.probe import Probe, Toll, UnableWarning, halves
 from tl_taskneurons.analysis.search import GoalNotReachedWarning, _Search
 from tl_taskneurons.builtin.planted import planted_model
+from tl_taskneurons.models.view import view
 from tl_taskneurons.tasks.task import Example, Task
 
 QUESTION = tn.Question(n_score=16, n_held=16, n_spared=16)
@@ -95,7 +97,7 @@ class Ledger(Probe):
     def effects(self, silenced: tn.NeuronSet) -> torch.Tensor:
         return self.takes
 
-    def toll(self, silenced: tn.NeuronSet, least: float | None = None) -> Toll:
+    def toll(self, silenced: tn.NeuronSet, allows: Any = None, least: float | None = None) -> Toll:
         taken = round(float(self.takes[silenced.mask].sum()), 6)
         harm = round(float(self.harms[silenced.mask].sum()), 6)
         return Toll(1 - taken, taken, 0.0, harm, harm, "other" if harm else "", 0.0)
@@ -114,6 +116,39 @@ def test_a_round_that_harms_is_tried_by_halves_and_the_culprit_left_out():
     tried = [(row["n_neurons"], row["kept"]) for row in search.rows if row["step"] == "grow"]
     # 0; then 1; then 2 and 3, by halves 2 alone, which is banned; then 3 and 4.
     assert tried == [(1, True), (2, True), (4, False), (3, False), (4, True)]
+
+
+def test_what_harms_too_much_is_measured_no_further(monkeypatch):
+    found = planted_model(4, 4, n_layers=2, d_mlp=24, distractors=8)
+    model = tn.load_model(found.model, tokenizer=found.tokenizer, device="cpu")
+    task, *others = found.tasks
+    probe = Probe(model, task, others, QUESTION)
+    measured: list[str] = []
+    value = probe._value
+
+    def counted(task: Task, metric: Any) -> Any:
+        measured.append(task.name)
+        return value(task, metric)
+
+    monkeypatch.setattr(probe, "_value", counted)
+    last = others[-1].name
+    harmful = tn.NeuronSet(found.truth[last], view(model).fingerprint, last)
+    whole = probe.toll(harmful, lambda _: True)
+    assert len(measured) == 4 and whole.worst_task == last and whole.taken == 0.0
+    allows = tn.Limits().allows
+    part = probe.toll(harmful, allows)
+    assert not allows(whole) and not allows(part)
+    assert part.harm == whole.harm and math.isnan(part.taken)  # it comes last, the first time
+    # What the harm was seen by comes first from then on.
+    measured.clear()
+    probe.toll(harmful, allows)
+    assert measured == [last]
+    # A set that takes too little isn't measured on the others.
+    measured.clear()
+    assert math.isnan(probe.toll(harmful, allows, least=0.5).harm)
+    assert measured == [task.name]
+    own = probe.toll(replace(harmful, mask=found.truth[task.name]), allows)
+    assert allows(own) and own.taken == 1.0 and own.harm == 0.0
 
 
 def test_pruning_leaves_out_what_the_goal_doesn_t_need():

@@ -1,5 +1,6 @@
 """What a search for neurons asks of a model: effects on a task, and what silencing costs whom."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ from tl_taskneurons.tasks.task import Task, Tasks
 _FLOORS = {"exact_match": 0.0, "rougeL": 0.0, "prob": 0.0, "logit_diff": 0.0}
 # A task with less than this above chance is one that the model can't do.
 _LEAST = 0.1
+NAN = float("nan")
 # Effects on fewer right examples than this say too little; then others are taken as well.
 _FEWEST = 4
 
@@ -93,12 +95,15 @@ class Question:
 class Toll:
     """What silencing a set costs, on held-out training examples.
 
+    What needn't be known is not measured: of a set that harms too much the task itself (NaN) and
+    the others that are left, so that its harm is at least what is said; of a set that takes too
+    little the others (NaN).
+
     Attributes:
         value: of the task's metric.
         taken: share of the task's value above chance that is gone, at most 1.
         error: its standard error over examples.
-        harm: what the other tasks lose of their scores, the mean over tasks (of 1). This and the
-            rest is NaN where a set that takes too little was not measured further.
+        harm: what the other tasks lose of their scores, the mean over tasks (of 1).
         worst: what the one that loses most loses.
         worst_task: its name.
         text_harm: rise of the loss of plain text, the largest over texts, in nats per token.
@@ -107,10 +112,10 @@ class Toll:
     value: float
     taken: float
     error: float = 0.0
-    harm: float = float("nan")
-    worst: float = float("nan")
+    harm: float = NAN
+    worst: float = NAN
     worst_task: str = ""
-    text_harm: float = float("nan")
+    text_harm: float = NAN
 
 
 def halves(task: Task, question: Question, n_held: int | None = None) -> tuple[Task, Task]:
@@ -229,30 +234,53 @@ class Probe:
         enough = len(right) >= _FEWEST
         return replace(pool, test=tuple(right)[:n_score] if enough else pool.test[:n_score])
 
-    def toll(self, silenced: NeuronSet, least: float | None = None) -> Toll:
-        """Measure what silencing a set costs.
+    def toll(
+        self, silenced: NeuronSet, allows: Callable[[Toll], bool], least: float | None = None
+    ) -> Toll:
+        """Measure what silencing a set costs, as far as needed to know whether it is allowed.
 
         Args:
             silenced: the set.
+            allows: whether a harm is allowed; harm only grows with each task that is measured.
             least: where less than this share is taken, the others aren't measured; None measures
-                them in any case.
+                them first, and the task only if their harm is allowed.
         """
         with self._silenced(silenced):
-            value, error = self._value(self.held, self.metric)
-            above = self.plain - self.floor
-            taken, error = min(1.0, (self.plain - value) / above), error / above
-            if least is not None and taken < least:
-                return Toll(value, taken, error)
-            after = [self._value(held, None)[0] for _, held, _ in self.spared]
-        losses, texts = {"": 0.0}, [0.0]
-        for (_, held, before), now in zip(self.spared, after, strict=True):
+            own = None if least is None else self._taken()
+            if own is not None and least is not None and own.taken < least:
+                return own
+            harm = self._harm(allows)
+            if own is None:
+                own = self._taken() if allows(harm) else harm
+        return replace(harm, value=own.value, taken=own.taken, error=own.error)
+
+    def _taken(self) -> Toll:
+        """What is taken of the task now."""
+        value, error = self._value(self.held, self.metric)
+        above = self.plain - self.floor
+        return Toll(value, min(1.0, (self.plain - value) / above), error / above)
+
+    def _harm(self, allows: Callable[[Toll], bool]) -> Toll:
+        """What the others lose now, up to the one with which it is too much.
+
+        That one is measured first the next time: what harms it does so often.
+        """
+        losses, text, found = {"": 0.0}, 0.0, Toll(NAN, NAN, NAN, 0.0, 0.0, "", 0.0)
+        n_tasks = max(1, sum(held.metric != "loss" for _, held, _ in self.spared))
+        for each in list(self.spared):
+            _, held, before = each
+            now, _ = self._value(held, None)
             if held.metric == "loss":
-                texts.append(now - before)
+                text = max(text, now - before)
             else:
                 losses[held.name] = max(0.0, before - now)
-        worst = max(losses, key=lambda name: losses[name])
-        harm = sum(losses.values()) / max(1, len(losses) - 1)
-        return Toll(value, taken, error, harm, losses[worst], worst, max(texts))
+            worst = max(losses, key=lambda name: losses[name])
+            harm = math.fsum(losses.values()) / n_tasks
+            found = Toll(NAN, NAN, NAN, harm, losses[worst], worst, text)
+            if not allows(found):
+                self.spared = [each, *(other for other in self.spared if other is not each)]
+                break
+        return found
 
     def mask(self, rivals: Sequence[NeuronScores], share: float) -> Bool[Tensor, "layer d_mlp"]:
         """Return the neurons in another task's top share."""

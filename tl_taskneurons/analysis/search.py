@@ -101,7 +101,7 @@ class FoundNeurons:
         toll: what silencing it costs there.
         curve: one row per set that was tried, in order: ``outside, step`` (``"grow"`` or
             ``"prune"``), ``n_neurons, kept`` (False where it harmed too much, or, when pruning,
-            fell below the goal), and the fields of ``Toll``.
+            fell below the goal), and the fields of ``Toll``, as far as they had to be known.
         order: the neurons ``(layer, j)`` in the order of their choice, so that the first few are
             the best set of that size that the search knows.
     """
@@ -303,7 +303,7 @@ class _Search:
 
     def _try(self, places: list[int], step: str) -> Toll:
         least = self.limits.goal if step == "prune" else None
-        toll = self.probe.toll(self._set(places), least)
+        toll = self.probe.toll(self._set(places), self.limits.allows, least)
         self.tried.add(frozenset(places))
         kept = self.limits.allows(toll) and (step == "grow" or self.limits.reached(toll))
         self.rows.append(
