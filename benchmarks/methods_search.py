@@ -1,7 +1,7 @@
 """How few neurons carry a task, and what others lose without them, on test examples.
 
     python benchmarks/methods_search.py --out build/methods [--model smollm2-135m] [--tasks a,b]
-        [--table figures/methods_search_smollm2-135m.csv]
+        [--table figures/methods_search_smollm2-135m.csv] [--no-masks]
 
 ``find_neurons`` searches on training examples of each built-in task that the model can do; what
 the set takes and harms is measured on test examples, beside sets of as many neurons that are found
@@ -13,6 +13,7 @@ stopped goes on.
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -141,13 +142,15 @@ def compared(setting: Setting, name: str) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> pd.DataFrame:
     """Search what is missing, and put the tasks' tables together."""
-    given = parsed(argv, __doc__)
+    given = parsed(argv, __doc__, {"no-masks": "search only; masks take twice as long"})
     setting = setting_of(given)
+    if given.table:
+        save(given.table.with_name(f"methods_gate_{setting.name}.csv"), setting.gate.round(4))
     (setting.folder / "sets").mkdir(parents=True, exist_ok=True)
     names = [task.name for task in setting.tasks]
-    return cells(
-        setting.folder / "compared", names, lambda name: compared(setting, name), given.table
-    )
+    if given.no_masks:
+        return cells(setting.folder / "search", names, partial(search, setting), given.table)
+    return cells(setting.folder / "compared", names, partial(compared, setting), given.table)
 
 
 if __name__ == "__main__":

@@ -73,12 +73,24 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A model, and the tasks that it can do with the best prompt for each."""
+    """A model, and the tasks that it can do with the best prompt for each.
+
+    Attributes:
+        name: the model's, without a folder.
+        model: the model.
+        tasks: those it can do, the best first.
+        prompts: the best for each task.
+        gate: of every task the best prompt, its training score, the score of guessing, and whether
+            the model can do it: ``task, prompt, train, chance, able``.
+        sizes: how much of everything takes part.
+        folder: where what is done lies.
+    """
 
     name: str
     model: Any
     tasks: tuple[tn.Task, ...]
     prompts: Mapping[str, tn.Prompt]
+    gate: pd.DataFrame
     sizes: Sizes
     folder: Path
 
@@ -139,12 +151,13 @@ def set_up(name: str, tasks: Sequence[tn.Task], sizes: Sizes, folder: Path) -> S
     table = stored(folder / "gate.csv", gate, load=pd.read_csv, save=save)
     best = table.loc[table.groupby("task")["train"].idxmax()].set_index("task")
     named = {task.name: task for task in tasks}
-    chance = pd.Series({name: chance_of(task) for name, task in named.items()})[best.index]
-    able = best[(best["train"] - chance) / (1 - chance) >= sizes.least]
-    able = able.sort_values("train", ascending=False, kind="stable")
+    best["chance"] = [chance_of(named[str(task)]) for task in best.index]
+    best["able"] = (best["train"] - best["chance"]) / (1 - best["chance"]) >= sizes.least
+    best = best.sort_values("train", ascending=False, kind="stable")
     return Setting(
-        Path(name).stem, model, tuple(named[str(task)] for task in able.index),
-        {task: PROMPTS[form] for task, form in best["prompt"].items()}, sizes, folder,
+        Path(name).stem, model, tuple(named[str(task)] for task in best.index[best["able"]]),
+        {task: PROMPTS[form] for task, form in best["prompt"].items()}, best.reset_index(), sizes,
+        folder,
     )  # fmt: skip
 
 
@@ -176,8 +189,10 @@ def cells(
     return pd.concat(done, ignore_index=True)
 
 
-def parsed(argv: Sequence[str] | None, doc: str | None) -> argparse.Namespace:
-    """Read the command line."""
+def parsed(
+    argv: Sequence[str] | None, doc: str | None, switches: Mapping[str, str] | None = None
+) -> argparse.Namespace:
+    """Read the command line; a script may have switches of its own, with what they do."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
     parser.add_argument("--model", default="smollm2-135m", help="a name or a path")
     parser.add_argument("--data", default="builtin")
@@ -185,6 +200,8 @@ def parsed(argv: Sequence[str] | None, doc: str | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of what is done")
     parser.add_argument("--table", type=Path, help="where to write the whole table")
     parser.add_argument("--sizes", choices=tuple(SIZES), default="full")
+    for name, what in (switches or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=what)
     return parser.parse_args(argv)
 
 

@@ -28,14 +28,6 @@ neurons among those that other tasks need as well, which are left out.
 Command: `{command}`
 """
 MASK = "mask, as many"
-# What a table can't say: runs that were broken off.
-NOTES = {
-    "smollm2-135m": (
-        "\n\nThis is a part of the twelve tasks that the model can do. The searches for "
-        "city_country and landmark_country were broken off before they reached the goal; seven "
-        "were not finished."
-    ),
-}
 RANKING = """## Rankings by method
 
 Means over tasks of areas under `ablation_curves` in the tasks' own scores, over the share
@@ -80,7 +72,7 @@ def page() -> str:
     for name, part in (("methods_search", search), ("methods", ranking), ("sva", agreement)):
         for file in sorted(HERE.glob(f"{name}_*.csv")):
             model = file.stem.removeprefix(f"{name}_")
-            if name != "methods" or not model.startswith("search_"):
+            if name != "methods" or not model.startswith(("search_", "gate_")):
                 parts.append(part(model, pd.read_csv(file)))
     if (HERE / "tracr.csv").exists():
         parts.append(programs(pd.read_csv(HERE / "tracr.csv")))
@@ -117,7 +109,7 @@ def search(model: str, table: pd.DataFrame) -> str:
         f"{best['n_neurons'].mean():.0f} neurons take {best['taken'].mean():.0%}, the others lose "
         f"{best['others_lose'].mean():.1f} points."
     )
-    told += NOTES.get(model, "")
+    told += _gate(model, list(best.index))
     few = table[table["set"] == "the first of find_neurons"]
     counts = sorted(few["n_neurons"].unique())
     growing = [_row(["task", *map(str, counts)]), "|---" * (1 + len(counts)) + "|"]
@@ -129,6 +121,18 @@ def search(model: str, table: pd.DataFrame) -> str:
     title = f"### {model}\n"
     first = "What the first neurons of the search take alone, by their number:\n"
     return "\n".join([text, title, *lines, "", told, "", first, *growing, ""])
+
+
+def _gate(model: str, searched: list[str]) -> str:
+    """Which tasks the model can do, and which of these were not searched."""
+    file = HERE / f"methods_gate_{model}.csv"
+    if not file.exists():
+        return ""
+    gate = pd.read_csv(file)
+    able = gate.loc[gate["able"], "task"]
+    left = [task for task in able if task not in searched]
+    told = f"\n\nThe model can do {len(able)} of {len(gate)} tasks by their training examples."
+    return told + (f" Not searched: {', '.join(left)}." if left else "")
 
 
 def ranking(model: str, table: pd.DataFrame) -> str:

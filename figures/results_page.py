@@ -72,6 +72,14 @@ PICTURES = {
     "C10": ("figure4", "what is kept of earlier tasks"),
 }  # fmt: skip
 NOT_RUN, UNTESTED = "not run", "not testable"
+# Of what there must be more for a claim to be told, and the work that grows with it.
+MORE = {
+    "C1": ("tasks", "table1"), "C2": ("tasks", "table2"), "C3": ("tasks", "table1"),
+    "C4": ("seeds", "figure2"), "C6": ("seeds", "tables9_11"), "C7": ("models", "figure3"),
+    "C8": ("models", "figure3"), "C9": ("seeds", "table5"), "C10": ("seeds", "table5"),
+}  # fmt: skip
+# A 95% interval of +-1.96 standard errors excludes 0 in 80% of cases at 2.8 standard errors.
+TOLD = 1.96 / 2.8
 
 
 def page() -> str:
@@ -82,6 +90,7 @@ def page() -> str:
         "VERDICTS": _screen(verdicts),
         "PICTURES": _pictures(verdicts),
         "COMMANDS": "\n".join(MODELS.values()),
+        "FURTHER": _further(verdicts),
         "OTHERS": _others(verdicts),
         "TABLES": results_tables.tables([name for name in MODELS if _tables_of(name)]),
     }
@@ -166,6 +175,38 @@ def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
             lines.append(f"*{claim}, {model}: {says}.*\n")
             break
     return "\n".join(lines) or "None yet: no claim was tested by this design."
+
+
+def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
+    """What it would take to tell what is inconclusive on the first screen."""
+    lines = [
+        "| claim | model | effect to tell | power now | needs about | minutes of one core |",
+        "|---" * 6 + "|",
+    ]
+    for model, table in verdicts.items():
+        if table is None:
+            continue
+        first = table[table["primary"].astype(bool) & (table["verdict"] == "inconclusive")]
+        for _, row in first[first["claim"].isin(list(MORE))].iterrows():
+            what, work = MORE[row["claim"]]
+            effect = max(row["sought"], abs(row["effect"]))
+            times = max(1.0, ((row["high"] - row["low"]) / 2 / (TOLD * effect)) ** 2)
+            spent = _minutes_of(model, work)
+            asked = f"{row['claim']} {row['part']}".split(":")[0]
+            lines.append(
+                f"| {asked} | {model} | {effect:.2g} {row['unit']} | {row['power']:.2f} | "
+                f"{times:.1f} times the {what} | {times * spent:.0f} |"
+            )
+    return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."
+
+
+def _minutes_of(model: str, work: str) -> float:
+    """What an experiment took for a model."""
+    for preset in results_tables.PLANNED:
+        plan = read(f"plan_{preset}", model)
+        if plan is not None and (plan["done"] > 0).any():
+            return float(plan.loc[plan["work"] == work, "taken"].sum())
+    return float("nan")
 
 
 def _others(verdicts: dict[str, pd.DataFrame | None]) -> str:

@@ -226,6 +226,10 @@ def test_methods_are_compared_on_a_mini_model(
     before = table.read_text()
     again = module("methods_search").main([*words, "--table", str(table)])  # nothing is missing
     assert table.read_text() == before and len(again) == len(found)
+    gate = pd.read_csv(table.with_name("methods_gate_mini-llama.csv"))
+    assert set(best["task"]) == set(gate.loc[gate["able"], "task"]) and len(gate) == 3
+    alone = module("methods_search").main([*words, "--no-masks"])
+    assert set(alone["set"]) == {name for name in found["set"] if not name.startswith("mask")}
     ranked = module("methods").main(words)
     assert set(some) < set(ranked["method"])
     assert ranked[["necessity", "sufficiency", "spearman", "forward_passes"]].notna().any().all()

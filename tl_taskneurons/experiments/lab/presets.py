@@ -2,8 +2,8 @@
 
 ``smoke`` shows in a minute that everything runs, ``mini`` is the whole paper in miniature, ``full``
 the same with the power to tell, ``real`` fits models of some hundred million weights and real data
-on a few cores, ``hour`` is a part of that (Table 1 on six tasks) for an hour of one core, ``paper``
-has the paper's own sizes.
+on a few cores, ``hour`` is as much of that as an hour of one core bears for each table (Table 1 on
+six tasks, Table 2 for speed alone, one seed), ``paper`` has the paper's own sizes.
 """
 
 from dataclasses import dataclass, replace
