@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import helpers
+import pandas as pd
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
