@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import tl_taskneurons as tn
-from tl_taskneurons.analysis.probe import Probe, Toll, UnableWarning, halves
+from tl_taskneurons.analysis.probe import Probe, Toll, UnableWarning, halves, spread
 from tl_taskneurons.analysis.search import GoalNotReachedWarning, _Search
 from tl_taskneurons.builtin.planted import planted_model
 from tl_taskneurons.models.view import view
+from tl_taskneurons.tasks.prompts import encode
 from tl_taskneurons.tasks.task import Example, Task
 
 QUESTION = tn.Question(n_score=16, n_held=16, n_spared=16)
@@ -126,9 +127,9 @@ def test_what_harms_too_much_is_measured_no_further(monkeypatch):
     measured: list[str] = []
     value = probe._value
 
-    def counted(task: Task, metric: Any) -> Any:
-        measured.append(task.name)
-        return value(task, metric)
+    def counted(parts: Any, metric: Any) -> Any:
+        measured.append(parts[0][0].name)
+        return value(parts, metric)
 
     monkeypatch.setattr(probe, "_value", counted)
     last = others[-1].name
@@ -149,6 +150,37 @@ def test_what_harms_too_much_is_measured_no_further(monkeypatch):
     assert measured == [task.name]
     own = probe.toll(replace(harmful, mask=found.truth[task.name]), allows)
     assert allows(own) and own.taken == 1.0 and own.harm == 0.0
+
+
+def test_a_task_is_asked_under_several_draws_of_demonstrations():
+    model = tn.load_model("mini-llama", device="cpu")
+    task, other = tn.load_tasks("mini", ["mini_film", "mini_news"])
+    prompt = tn.Prompt(shots=1, seed=5)
+    question = tn.Question(prompt=prompt, n_score=8, n_held=13, n_spared=4)
+    probe = Probe(model, task, [other], question)
+    assert [part.seed for _, part in probe.asked] == [5, 6, 7]
+    told = [example for part, _ in probe.asked for example in part.test]
+    assert sorted(map(str, told)) == sorted(map(str, probe.held.test)) and len(told) == 13
+    firsts = {
+        encode(task, model.tokenizer, split="test", prompt=each, limit=1).items[0].prompt
+        for _, each in probe.asked
+    }
+    assert len(firsts) == 3
+    # Effects are means over the examples of all draws.
+    parts = probe.still_right()
+    sizes = [len(part.test) for part, _ in parts]
+    assert len(parts) == 3 and max(sizes) <= 3
+    each = [
+        tn.score_neurons(model, part, signed=True, split="test", prompt=own).values * size
+        for (part, own), size in zip(parts, sizes, strict=True)
+    ]
+    mean = torch.stack(each).sum(0) / sum(sizes)
+    found = probe.effects(tn.NeuronSet.from_pairs(model, []))
+    assert torch.allclose(found, mean.clamp_min(0.0), atol=1e-7)
+    # Without demonstrations there is nothing to draw, and few examples aren't spread thin.
+    assert len(spread(task, tn.Prompt(), 3)) == 1
+    few = replace(task, test=task.test[:9])
+    assert [len(part.test) for part, _ in spread(few, prompt, 3)] == [5, 4]
 
 
 def test_pruning_leaves_out_what_the_goal_doesn_t_need():

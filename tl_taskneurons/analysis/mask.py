@@ -147,7 +147,11 @@ class _Lesson:
             prompt=question.prompt_of(probe.scored),
         )  # fmt: skip
         self.asked, self.kept = asked, replace(asked, metric="kl", split="train")
-        self.own = _items(model_view, probe.still_right(), asked)
+        self.own = [
+            item
+            for part, prompt in probe.still_right()
+            for item in _items(model_view, part, replace(asked, prompt=prompt))
+        ]
         self.rivals = [
             item
             for scored, _, _ in probe.spared

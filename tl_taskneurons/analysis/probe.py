@@ -34,6 +34,8 @@ _LEAST = 0.1
 NAN = float("nan")
 # Effects on fewer right examples than this say too little; then others are taken as well.
 _FEWEST = 4
+# Examples (a task's test split), and the form of their prompts.
+Part = tuple[Task, Prompt]
 
 
 class UnableWarning(UserWarning):
@@ -54,6 +56,9 @@ class Question:
             model still does.
         n_held: further training examples that the goal is measured on.
         n_spared: training examples of each other task that harm is measured on.
+        draws: the task's examples, those for effects and those for the goal, are spread over so
+            many draws of demonstrations, or the set would be one of this one prompt; with prompts
+            that have no demonstrations it plays no part.
         layers: only neurons of these layers are candidates; None stands for all.
     """
 
@@ -64,10 +69,11 @@ class Question:
     n_score: int = 24
     n_held: int = 64
     n_spared: int = 32
+    draws: int = 3
     layers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_score", "n_held", "n_spared"):
+        for name in ("n_score", "n_held", "n_spared", "draws"):
             require_number(name, getattr(self, name), whole=True, least=1, optional=False)
         require_kind(
             "prompt", self.prompt, Prompt | Mapping, "give Prompt(shots=..., template=...)"
@@ -141,6 +147,15 @@ def halves(task: Task, question: Question, n_held: int | None = None) -> tuple[T
     return replace(task, train=examples[:n_score]), replace(task, train=rest, test=held)
 
 
+def spread(task: Task, prompt: Prompt, draws: int) -> list[Part]:
+    """Spread a task's test examples over draws of demonstrations, four at least to each."""
+    n = max(1, min(draws if prompt.shots else 1, len(task.test) // _FEWEST))
+    return [
+        (replace(task, test=task.test[k::n]), replace(prompt, seed=prompt.seed + k))
+        for k in range(n)
+    ]
+
+
 def others_of(task: Task, others: Task | Iterable[Task]) -> Tasks:
     """Return the tasks that must not be harmed.
 
@@ -172,7 +187,8 @@ class Probe:
             self.ablation = activation_mean(model, self.scored, prompt=question.prompt_of(task))
         self.metric = None if question.metric == "loss" else question.metric
         self.floor = _floor(task, self.metric)
-        self.plain, _ = self._value(self.held, self.metric)
+        self.asked = spread(self.held, question.prompt_of(task), question.draws)
+        self.plain, _ = self._value(self.asked, self.metric)
         if self.plain - self.floor < _LEAST:
             raise InputError(
                 f"{task.name!r} is at {self.plain:.3g} on held-out training examples, and chance "
@@ -181,7 +197,7 @@ class Probe:
             )
         self.spared: list[tuple[Task, Task, float]] = []
         for before, held in parts:
-            value, _ = self._value(held, None)
+            value, _ = self._value([(held, question.prompt_of(held))], None)
             if held.metric != "loss" and value - _floor(held, None) < _LEAST:
                 warnings.warn(
                     f"The model can't do {held.name!r}, which must not be harmed: it is at "
@@ -215,24 +231,40 @@ class Probe:
         is lost already, or was never there, has nothing to say.
         """
         with self._silenced(silenced) if len(silenced) else nullcontext():
-            scores = score_neurons(
-                self.model, self.still_right(), signed=True, split="test",
-                metric=self.question.metric, ablation=self.ablation,
-                positions=self.question.positions, prompt=self.question.prompt_of(self.scored),
-                layers=self.question.layers,
-            )  # fmt: skip
-        return scores.side("help").values
+            found = [
+                score_neurons(
+                    self.model, part, signed=True, split="test", metric=self.question.metric,
+                    ablation=self.ablation, positions=self.question.positions, prompt=prompt,
+                    layers=self.question.layers,
+                )
+                for part, prompt in self.still_right()
+            ]  # fmt: skip
+        sizes = [scores.info["n_examples"] for scores in found]
+        sums = [scores.values * n for scores, n in zip(found, sizes, strict=True)]
+        mean = torch.stack(sums).sum(0) / sum(sizes)
+        return replace(found[0], values=mean).side("help").values
 
-    def still_right(self) -> Task:
-        """The task with ``n_score`` examples to take effects on in place of its test split."""
-        n_score = len(self.scored.train)
+    def still_right(self) -> list[Part]:
+        """``n_score`` examples to take effects on, spread over the draws of demonstrations."""
+        n_score, question = len(self.scored.train), self.question
         pool = replace(self.held, test=self.held.train[: 2 * n_score])
-        right: list[Example] = []
+        parts = spread(pool, question.prompt_of(pool), question.draws)
+        right: list[tuple[Example, ...]] = []
         if self.metric is None and pool.metric in ("exact_match", "accuracy"):
-            scores = self._items(pool, None)["score"]
-            right = [example for example, score in zip(pool.test, scores, strict=True) if score]
-        enough = len(right) >= _FEWEST
-        return replace(pool, test=tuple(right)[:n_score] if enough else pool.test[:n_score])
+            right = [self._right(each) for each in parts]
+        enough = sum(map(len, right)) >= _FEWEST
+        chosen = right if enough else [part.test for part, _ in parts]
+        most = -(-n_score // len(parts))
+        return [
+            (replace(part, test=some[:most]), prompt)
+            for (part, prompt), some in zip(parts, chosen, strict=True)
+            if some
+        ]
+
+    def _right(self, each: Part) -> tuple[Example, ...]:
+        """The examples of a part that the model does now."""
+        scores = self._items([each], None)["score"]
+        return tuple(example for example, score in zip(each[0].test, scores, strict=True) if score)
 
     def toll(
         self, silenced: NeuronSet, allows: Callable[[Toll], bool], least: float | None = None
@@ -256,7 +288,7 @@ class Probe:
 
     def _taken(self) -> Toll:
         """What is taken of the task now."""
-        value, error = self._value(self.held, self.metric)
+        value, error = self._value(self.asked, self.metric)
         above = self.plain - self.floor
         return Toll(value, min(1.0, (self.plain - value) / above), error / above)
 
@@ -269,7 +301,7 @@ class Probe:
         n_tasks = max(1, sum(held.metric != "loss" for _, held, _ in self.spared))
         for each in list(self.spared):
             _, held, before = each
-            now, _ = self._value(held, None)
+            now, _ = self._value([(held, self.question.prompt_of(held))], None)
             if held.metric == "loss":
                 text = max(text, now - before)
             else:
@@ -291,23 +323,30 @@ class Probe:
             self.model, neurons, ablation=self.ablation, positions=self.question.positions
         )
 
-    def _value(self, task: Task, metric: str | Callable[..., Any] | None) -> tuple[float, float]:
+    def _value(
+        self, parts: Sequence[Part], metric: str | Callable[..., Any] | None
+    ) -> tuple[float, float]:
         """A task's mean over examples, and its standard error."""
-        column = "loss" if metric is None and task.metric == "loss" else "score"
-        values = self._items(task, metric)[column]
+        column = "loss" if metric is None and parts[0][0].metric == "loss" else "score"
+        values = self._items(parts, metric)[column]
         return float(values.mean()), float(values.std(ddof=0) / len(values) ** 0.5)
 
-    def _items(self, task: Task, metric: str | Callable[..., Any] | None) -> pd.DataFrame:
+    def _items(
+        self, parts: Sequence[Part], metric: str | Callable[..., Any] | None
+    ) -> pd.DataFrame:
         # A prefix that all prompts share runs once, where silencing can be done without the rest.
         simple = (
             metric is None
             and self.question.positions == "all"
             and (isinstance(self.ablation, Tensor) or self.ablation == "zero")
         )
-        return evaluate_items(
-            self.model, task, split="test", prompt=self.question.prompt_of(task), metric=metric,
-            share_prefix=simple,
-        )  # fmt: skip
+        found = [
+            evaluate_items(
+                self.model, task, split="test", prompt=prompt, metric=metric, share_prefix=simple
+            )
+            for task, prompt in parts
+        ]
+        return pd.concat(found, ignore_index=True)
 
 
 def _floor(task: Task, metric: str | Callable[..., Any] | None) -> float:
