@@ -15,11 +15,14 @@ from results_tables import read
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
-REAL = f"{REPRODUCE} --data my_data/ --model {{}} --preset {{}} \\\n    --only table1,table8"
+REAL = (
+    f"{REPRODUCE} --data my_data/ --model {{}} --preset hour \\\n"
+    "    --only table1,table8,table2,figure3,table4"
+)
 # Real models first; each with the command that makes its tables.
 MODELS = {
-    "gemma-3-270m": REAL.format("gemma-3-270m.gguf", "hour"),
-    "smollm2-135m": REAL.format("smollm2-135m", "hour"),
+    "gemma-3-270m": REAL.format("gemma-3-270m.gguf"),
+    "smollm2-135m": REAL.format("smollm2-135m"),
     "mini-llama": f"{REPRODUCE} --model mini-llama",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
