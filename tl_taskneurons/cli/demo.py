@@ -51,7 +51,8 @@ How to read it
                 alike; high, they serve this one
   split-half    share of the neurons that return when half the examples choose them"""
 
-# Fewer examples and checks than the default, for a demo of two minutes.
+# Fewer examples and checks than the default, and one draw of demonstrations, for a demo of two
+# minutes.
 _LIMITS = Limits(outside=(0.01,), first=8, checks=8)
 
 
@@ -161,7 +162,11 @@ def add_found(
     kept = run.file(f"{name}.safetensors")  # written last
     if not kept.exists():
         question = Question(
-            prompt=settings.prompt, n_score=n_examples, n_held=n_examples, n_spared=n_examples
+            prompt=settings.prompt,
+            n_score=n_examples,
+            n_held=n_examples,
+            n_spared=n_examples,
+            draws=1,
         )
         try:
             found = find_neurons(
