@@ -72,6 +72,24 @@ def test_c7_by_hand():
     assert found.p == 1 / 32
 
 
+def test_c7_goes_through_the_layers_in_which_siblings_have_neurons():
+    rows = grid(model=list("abcde"), layer=range(9), siblings=[True, False])
+    rows = rows.assign(task_x=rows["model"], task_y=rows["siblings"].map({True: "s", False: "o"}))
+    # What other pairs have in the layer that siblings of "a" lack must not count: it is far off.
+    far = (rows["model"] == "a") & (rows["layer"] == 3) & ~rows["siblings"]
+    rows["similarity"] = np.where(rows["siblings"], 0.1 * rows["layer"], 0.05) + 9.0 * far
+    own = (rows["model"] == "a") & rows["siblings"]
+    empty = rows.assign(similarity=rows["similarity"].mask(own & (rows["layer"] == 3)))
+    found = one("C7", similarity=empty)
+    assert found.n == 5 and found.effect == pytest.approx(0.7)  # layers 0 to 7
+    # A model whose siblings lack more than a quarter of the layers says nothing.
+    empty = rows.assign(similarity=rows["similarity"].mask(own & rows["layer"].between(2, 4)))
+    assert (
+        "needs 5 models with siblings and other pairs; there are 4"
+        in one("C7", similarity=empty).note
+    )
+
+
 def test_c7_says_what_it_needs(rng):
     assert one("C7").note == "no table: similarity"
     rows = similarity(rng)

@@ -21,6 +21,7 @@ from tl_taskneurons.experiments.claims.verdicts import Question, Verdict
 from tl_taskneurons.runtime.errors import InputError
 
 MIN_LAYERS = 4
+MIN_SHARE = 0.75  # of the layers, in which siblings must have neurons
 PAPER_CORRELATION = 0.79  # the lowest of Table 4
 
 
@@ -30,7 +31,8 @@ def c7(evidence: Evidence) -> list[Verdict]:
     Sets that fill more of a layer are more alike there by chance (.24 where they fill a quarter),
     so curves of similarity say little; the difference of pairs has no chance in it, and what
     random sets give is taken away besides. The effect is the least-squares rise from the lowest
-    to the last layer but one, as the paper sees a fall in the last. Models are the sample.
+    to the last layer but one, as the paper sees a fall in the last. Models are the sample; small
+    sets may have no neurons in some layer, and the line goes through the others.
     """
     table = evidence.need("similarity")
     layers = sorted(table["layer"].unique())
@@ -40,11 +42,13 @@ def c7(evidence: Evidence) -> list[Verdict]:
     estimates = {}
     for model, rows in gaps_of_models.groupby("model", sort=False):
         gaps = rows["difference"].unstack("layer").reindex(columns=layers)[layers[:-1]]
-        if gaps.isna().all(axis=None):
-            continue
-        if gaps.isna().any(axis=None):
+        lacking = gaps.isna()
+        if not lacking.any().equals(lacking.all()):
             raise InputError(f"Model {model!r} lacks a layer in one of its seeds.")
-        rises = slope(layers[:-1], gaps.to_numpy().T) * (layers[-2] - layers[0])
+        there = gaps.dropna(axis=1)
+        if there.shape[1] < MIN_SHARE * gaps.shape[1]:
+            continue
+        rises = slope(there.columns.tolist(), there.to_numpy().T) * (layers[-2] - layers[0])
         found = paired_effect(rises[:, None])
         estimates[str(model)] = found if len(rises) > 1 else found._replace(p=NAN)
     if len(estimates) < MIN_FLIPPED:
@@ -66,9 +70,14 @@ def gaps_by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``siblings``, ``other pairs`` and their ``difference``, means over pairs, by model, seed and
-        layer. Pairs that lack a layer are left out; what a model has no pairs of is NaN.
+        layer. Layers in which a model's siblings lack neurons are left out, and of the other pairs
+        those that lack a layer that is left; what a model has no pairs of is NaN.
     """
     above = table.assign(above=table["similarity"] - table["chance"])
+    lacking = above[above["siblings"] & above["above"].isna()]
+    left_out = set(zip(lacking["model"], lacking["layer"], strict=True))
+    places = zip(above["model"], above["layer"], strict=True)
+    above = above[[place not in left_out for place in places]]
     complete = above.groupby(["model", "task_x", "task_y"])["above"].transform(
         lambda values: values.notna().all()
     )
