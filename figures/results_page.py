@@ -152,7 +152,7 @@ def _cell(table: pd.DataFrame, claim: str, part: str, notes: list[str]) -> str:
 def _told(row: pd.Series) -> str:
     """A verdict in words: category and count; effect and interval; the power, where it matters."""
     if row["verdict"] == UNTESTED:
-        missing = str(row["note"]).startswith("no table")
+        missing = str(row["note"]).startswith(("no table", "no rows"))
         return NOT_RUN if missing else f"{UNTESTED}: {row['note']}"
     told = f"**{row['verdict']}**, {row['n_hold']} of {row['n']}"
     if pd.notna(row["low"]):

@@ -51,9 +51,9 @@ def test_tables_and_json_come_back_as_they_were(tmp_path: Path):
 
 
 def test_csv_files_are_rounded_but_keep_small_learning_rates(tmp_path: Path):
-    frame = pd.DataFrame({"lr": [1e-4 / 3], "cl": [2 / 3], "order": ["all"]})
+    frame = pd.DataFrame({"lr": [1e-4 / 3], "lr_task": [2e-5], "cl": [2 / 3], "order": ["all"]})
     write_csv(tmp_path / "t.csv", frame)
-    assert (tmp_path / "t.csv").read_text() == "lr,cl,order\n3.333e-05,0.6667,all\n"
+    assert (tmp_path / "t.csv").read_text() == "lr,lr_task,cl,order\n3.333e-05,2e-05,0.6667,all\n"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):

@@ -73,7 +73,7 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     Raises:
         FileError: when it can't be written.
     """
-    rates = [column for column in frame.columns if column == "lr"]
+    rates = [column for column in frame.columns if str(column).split("_")[0] == "lr"]
     shown = frame.round({column: 4 for column in frame.columns if column not in rates})
     for column in rates:
         shown[column] = [float(f"{rate:.4g}") for rate in frame[column]]
