@@ -6,6 +6,7 @@ The tables are those that ``tl-taskneurons reproduce --csv figures`` writes, one
 not there yet is said to be not run; nothing is typed in here but what the paper says.
 """
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -194,11 +195,11 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
             what, work = MORE[row["claim"]]
             effect = max(row["sought"], abs(row["effect"]))
             times = max(1.0, ((row["high"] - row["low"]) / 2 / (TOLD * effect)) ** 2)
-            spent = _minutes_of(model, work)
+            spent = times * _minutes_of(model, work)
             asked = f"{row['claim']} {row['part']}".split(":")[0]
             lines.append(
                 f"| {asked} | {model} | {effect:.2g} {row['unit']} | {row['power']:.2f} | "
-                f"{times:.1f} times the {what} | {times * spent:.0f} |"
+                f"{times:.1f} times the {what} | {'' if math.isnan(spent) else f'{spent:.0f}'} |"
             )
     return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."
 

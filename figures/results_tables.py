@@ -300,10 +300,10 @@ def _minutes(models: list[str]) -> str:
     cells["all"] = cells.pop("all")
     lines = [
         "### What it took: minutes of one core, planned / taken\n",
-        "`... --plan --csv figures` beside a finished run. Planned is what the speed of one "
-        "forward pass on an idle machine foresees for all pieces; taken is what those that are "
-        "there took, on a machine that did other work too. Only planned: not run here, and what a "
-        "faster machine, by the same command, would have to do.\n",
+        "`... --plan --csv figures` beside a finished run. Planned is what the speed of a forward "
+        "pass foresaw for all pieces when it was asked; taken is what those that are there took. "
+        "Both on a machine that did other work too. Only planned: not run here, and what the same "
+        "command has to do on a faster machine.\n",
         f"| work | {' | '.join(columns)} |",
         "|---" * (1 + len(columns)) + "|",
     ]
