@@ -23,7 +23,7 @@ REAL = (
 # Real models first; each with the command that makes its tables.
 MODELS = {
     "gemma-3-270m": REAL.format("gemma-3-270m.gguf"),
-    "smollm2-135m": REAL.format("smollm2-135m"),
+    "smollm2-135m": REAL.format("smollm2-135m") + ",rate_map",
     "mini-llama": f"{REPRODUCE} --model mini-llama",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }

@@ -151,7 +151,9 @@ _HOUR = replace(
     n_detect=32,
     n_test=16,
     max_new_tokens=24,
-    map=replace(_REAL.map, tasks=("sst2", "qqp", "tweetqa", "commongen"), examples=96),
+    map=replace(
+        _REAL.map, tasks=("sst2", "qqp", "tweetqa", "commongen"), fractions=(0.01,), examples=96
+    ),
 )
 _PAPER = replace(
     _MINI,
