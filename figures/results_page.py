@@ -20,12 +20,13 @@ REAL = (
     f"{REPRODUCE} --data my_data/ --model {{}} --preset hour \\\n"
     "    --only table1,table8,table2,figure3,table4"
 )
+ALSO = " --also runs/reproduce"  # for C11, once the other one is there
 # Real models first; each with the command that makes its tables.
 MODELS = {
-    "gemma-3-270m": REAL.format("gemma-3-270m.gguf"),
-    "smollm2-135m": REAL.format("smollm2-135m") + ",rate_map",
-    "mini-llama": f"{REPRODUCE} --model mini-llama",
-    "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
+    "gemma-3-270m": f"{REAL.format('gemma-3-270m.gguf')}{ALSO}/smollm2-135m",
+    "smollm2-135m": f"{REAL.format('smollm2-135m')},rate_map{ALSO}/gemma-3-270m.gguf",
+    "mini-llama": f"{REPRODUCE} --model mini-llama{ALSO}/mini-bloom",
+    "mini-bloom": f"{REPRODUCE} --model mini-bloom{ALSO}/mini-llama",
 }
 # What is asked: the claim, how the part begins, the question, what effects are measured in and
 # what is counted, and what the paper found (Llama-2-7b). What isn't a claim's main question is
