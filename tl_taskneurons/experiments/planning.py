@@ -86,7 +86,7 @@ def minutes(found: Estimate) -> pd.DataFrame:
         (line.title, line.n_units, line.n_done, line.planned / 60, line.spent / 60)
         for line in found.lines
     ]
-    return pd.DataFrame(rows, columns=["work", "pieces", "done", "planned", "taken"]).round(1)
+    return pd.DataFrame(rows, columns=["work", "pieces", "done", "planned", "taken"]).round(3)
 
 
 def _speed(lab: Lab) -> float:
