@@ -31,9 +31,8 @@ MASK = "mask, as many"
 # What a table can't say.
 NOTES = {
     "smollm2-135m": (
-        " Searched with one draw of demonstrations (`Question.draws=1`), before three were the "
-        "default; on test examples, under other demonstrations, this shows. The searches for "
-        "verb_agent, city_country, landmark_country and country_demonym were broken off."
+        " The searches for verb_agent, city_country, landmark_country and country_demonym were "
+        "broken off in an earlier session."
     ),
 }
 RANKING = """## Rankings by method
