@@ -32,7 +32,7 @@ MASK = "mask, as many"
 NOTES = {
     "smollm2-135m": (
         " The searches for verb_agent, city_country, landmark_country and country_demonym were "
-        "broken off in an earlier session."
+        "begun and broken off."
     ),
 }
 RANKING = """## Rankings by method

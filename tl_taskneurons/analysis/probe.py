@@ -31,7 +31,6 @@ from tl_taskneurons.tasks.task import Task, Tasks
 _FLOORS = {"exact_match": 0.0, "rougeL": 0.0, "prob": 0.0, "logit_diff": 0.0}
 # A task with less than this above chance is one that the model can't do.
 _LEAST = 0.1
-NAN = float("nan")
 # Effects on fewer right examples than this say too little; then others are taken as well.
 _FEWEST = 4
 # Examples (a task's test split), and the form of their prompts.
@@ -118,10 +117,10 @@ class Toll:
     value: float
     taken: float
     error: float = 0.0
-    harm: float = NAN
-    worst: float = NAN
+    harm: float = math.nan
+    worst: float = math.nan
     worst_task: str = ""
-    text_harm: float = NAN
+    text_harm: float = math.nan
 
 
 def halves(task: Task, question: Question, n_held: int | None = None) -> tuple[Task, Task]:
@@ -278,12 +277,14 @@ class Probe:
                 them first, and the task only if their harm is allowed.
         """
         with self._silenced(silenced):
-            own = None if least is None else self._taken()
-            if own is not None and least is not None and own.taken < least:
-                return own
-            harm = self._harm(allows)
-            if own is None:
+            if least is None:
+                harm = self._harm(allows)
                 own = self._taken() if allows(harm) else harm
+            else:
+                own = self._taken()
+                if own.taken < least:
+                    return own
+                harm = self._harm(allows)
         return replace(harm, value=own.value, taken=own.taken, error=own.error)
 
     def _taken(self) -> Toll:
@@ -297,7 +298,7 @@ class Probe:
 
         That one is measured first the next time: what harms it does so often.
         """
-        losses, text, found = {"": 0.0}, 0.0, Toll(NAN, NAN, NAN, 0.0, 0.0, "", 0.0)
+        losses, text, found = {"": 0.0}, 0.0, Toll(math.nan, math.nan, math.nan, 0.0, 0.0, "", 0.0)
         n_tasks = max(1, sum(held.metric != "loss" for _, held, _ in self.spared))
         for each in list(self.spared):
             _, held, before = each
@@ -308,7 +309,7 @@ class Probe:
                 losses[held.name] = max(0.0, before - now)
             worst = max(losses, key=lambda name: losses[name])
             harm = math.fsum(losses.values()) / n_tasks
-            found = Toll(NAN, NAN, NAN, harm, losses[worst], worst, text)
+            found = Toll(math.nan, math.nan, math.nan, harm, losses[worst], worst, text)
             if not allows(found):
                 self.spared = [each, *(other for other in self.spared if other is not each)]
                 break
