@@ -57,7 +57,11 @@ def question_of(setting: Setting) -> tn.Question:
     """Return on how many examples, with which prompts, neurons are searched."""
     sizes = setting.sizes
     return tn.Question(
-        prompt=setting.prompts, n_score=sizes.score, n_held=sizes.held, n_spared=sizes.spared
+        prompt=setting.prompts,
+        n_score=sizes.score,
+        n_held=sizes.held,
+        n_spared=sizes.spared,
+        draws=sizes.draws,
     )
 
 

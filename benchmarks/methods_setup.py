@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import tl_taskneurons as tn
+from tl_taskneurons.analysis.probe import spread
 from tl_taskneurons.runtime.stored import stored
 
 # The forms of prompt to choose from, for each task.
@@ -38,8 +39,11 @@ class Sizes:
         score: training examples that neurons are scored on.
         held: further training examples that a search measures its goal on.
         spared: training examples of each other task that a search measures harm on.
+        draws: of demonstrations that a search spreads the task's examples over.
         rivals: other tasks that a search spares and that harm in curves is measured on.
         test: test examples of the task.
+        unseen: draws of demonstrations that test examples are spread over; the search has none
+            of them.
         harmed: test examples of each other task.
         curve: test examples at each point of a ranking's curves.
         shares: shares of all neurons at which rankings are measured.
@@ -52,9 +56,11 @@ class Sizes:
     least: float = 0.35
     score: int = 16
     held: int = 36
+    draws: int = 6
     spared: int = 8
     rivals: int = 5
     test: int = 48
+    unseen: int = 4
     harmed: int = 12
     curve: int = 12
     shares: tuple[float, ...] = (0.0005, 0.005, 0.05)
@@ -69,6 +75,10 @@ SIZES = {
         harmed=4, curve=4, shares=(0.01,), exact=1, sample=10,
     ),
 }  # fmt: skip
+
+
+# The first seed of the demonstrations of test examples; searches have those from 0 on.
+UNSEEN = 100
 
 
 @dataclass(frozen=True)
@@ -117,13 +127,17 @@ class Setting:
         )  # fmt: skip
 
     def values(self, tasks: Sequence[tn.Task], limit: int) -> list[float]:
-        """Measure tasks on test examples."""
+        """Measure tasks on test examples, each after demonstrations that no search has seen."""
+        return [self._value(replace(task, test=task.test[:limit])) for task in tasks]
+
+    def _value(self, task: tn.Task) -> float:
+        prompt = self.prompts[task.name]
+        parts = spread(task, replace(prompt, seed=prompt.seed + UNSEEN), self.sizes.unseen)
         tables = [
-            tn.evaluate(self.model, task, prompt=self.prompts[task.name], limit=limit,
-                        share_prefix=True)
-            for task in tasks
-        ]  # fmt: skip
-        return [float(table["value"][0]) for table in tables]
+            tn.evaluate(self.model, part, prompt=form, share_prefix=True) for part, form in parts
+        ]
+        sums = [table["value"][0] * table["n"][0] for table in tables]
+        return float(sum(sums) / sum(table["n"][0] for table in tables))
 
     def undisturbed(self, task: tn.Task, limit: int) -> float:
         """Measure a task on test examples, once for all."""

@@ -53,10 +53,10 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
     assert {"fg", "fg_paper"} <= set(tables["table5"])
     start = tables["table5_start"]
     assert start[["task", "start", "labels", "guessing", "n"]].to_numpy().tolist() == [
-        [name, "base", 2, 0.5, 2] for name in ("one", "two")
+        [name, "base", 2, 0.5, 4] for name in ("one", "two")  # seeds share some of the examples
     ]
-    neutral = row_budgets.order_tasks(lab, "one,two", 0, "neutral")
-    items = evaluate_items(lab.base, neutral["two"])
+    drawn = [row_budgets.order_tasks(lab, "one,two", seed, "neutral")["two"] for seed in (0, 1)]
+    items = pd.concat([evaluate_items(lab.base, task) for task in drawn])
     assert start["loss"][1] == pytest.approx(items["loss"].mean(), rel=1e-6)
     assert start["score"][1] == items["score"].mean()
     for name, rows in experiment.evidence(lab).items():
@@ -133,6 +133,39 @@ def test_methods_are_trained_until_they_reach_the_goal(lab):
     assert row_budgets.budget(middle, "ncft", "neutral") == row_budgets.Budget(1e-3, 4, True)
     stages = table5.Table5().stages(middle)
     assert set(stages.loc[stages["method"] == "ncft", "updates"]) == {4}
+
+
+def test_methods_are_trained_to_the_lowest_loss_that_all_of_them_reach(lab):
+    sizes: dict[str, Any] = {"methods": ("ncft", "seq-ft"), "steps": 6, "look_every": 2}
+    common = other(lab, goal="common", **sizes)
+    work(common)
+    curves = {}
+    for method in sizes["methods"]:
+        found = row_budgets.rate_search(common, method, "neutral")
+        (lr,) = row_budgets.rates_of(common, method)
+        parts = [lab.store.get(result) for result, _ in found.results(lr)]
+        curves[method] = pd.concat(parts).groupby("updates")["loss"].mean()
+    slow, fast = sorted(curves, key=lambda name: curves[name].min(), reverse=True)
+    goal = curves[slow].min()
+    budgets = {name: row_budgets.budget(common, name, "neutral") for name in curves}
+    assert budgets[slow].updates == curves[slow].idxmin()
+    assert budgets[fast].updates == curves[fast].index[curves[fast] <= goal][0]
+    assert all(each.reached for each in budgets.values())
+    alone = other(lab, goal="common", **{**sizes, "methods": (fast,)})
+    assert row_budgets.budget(alone, fast, "neutral").updates == curves[fast].idxmin()
+
+
+def test_rows_may_have_seeds_of_their_own_and_each_other_examples(lab):
+    own = other(lab, seeds=(5, 6), methods=("ncft",))
+    assert row_budgets.row_seeds(lab) == lab.plan.seeds == (0, 1, 2)
+    assert set(table5.Table5().stages(own)["seed"]) == {5, 6}
+    drawn = {seed: row_budgets.order_tasks(own, "one,two", seed, "own") for seed in (0, 1)}
+    whole = TASKS["one"]
+    assert drawn[0]["one"].train == whole.train[:4] and drawn[0]["one"].test == whole.test[:2]
+    assert drawn[1]["one"].train == (whole.train * 2)[4:8]
+    assert drawn[1]["one"].test == (whole.test * 2)[2:4]
+    mini = Lab(lab.base, "base", TASKS, own.plan, lab.store, "mini")  # drawn by the source
+    assert row_budgets.order_tasks(mini, "one,two", 1, "own")["one"].train == whole.train[:4]
 
 
 def test_the_primer_makes_labels_known_and_rows_start_there(lab, monkeypatch):

@@ -1,6 +1,7 @@
 """The sizes of a reproduction, all in one place, fixed before the runs that are published."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.training.settings import Training
@@ -29,8 +30,10 @@ class SequenceSizes:
             by its content; ``"own"``, each task's own.
         goal: the held-out loss (nats per token, mean over single tasks) that every method is
             trained to: each gets the fewest updates after which it is there, so that methods are
-            compared at the same depth of learning. None gives all of them ``steps``.
+            compared at the same depth of learning. ``"common"`` is the lowest that all of them
+            reach within ``steps``; None gives all of them ``steps``.
         look_every: updates between two looks at the held-out loss.
+        seeds: of rows, where they aren't the plan's; none named takes those.
         primer_steps: updates that first make the labels known to the base model, by other
             instructions and phrases; 0 where it knows them already.
     """
@@ -45,8 +48,9 @@ class SequenceSizes:
     given_rates: tuple[tuple[str, float], ...] = ()
     score_limit: int = 100
     instructions: tuple[str, ...] = ("neutral",)
-    goal: float | None = None
+    goal: float | Literal["common"] | None = None
     look_every: int = 20
+    seeds: tuple[int, ...] = ()
     primer_steps: int = 0
 
 

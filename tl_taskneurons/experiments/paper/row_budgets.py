@@ -32,6 +32,8 @@ ALL_WEIGHTS = ("WeightLearner", "JointLearner")
 # The same for all tasks; of words that the miniature's models know.
 NEUTRAL_INSTRUCTION = "Choose the class."
 HELD_OUT = 0.1
+# Sources that draw their examples by the seed; those of a folder are the same for each.
+DRAWN = ("mini", "builtin", "hub")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Budget:
         )  # fmt: skip
 
 
+def row_seeds(lab: Lab) -> tuple[int, ...]:
+    """The seeds of rows."""
+    return lab.plan.sequences.seeds or lab.plan.seeds
+
+
 def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
     """Load the tasks of an order, cut to the plan's sizes."""
 
@@ -63,14 +70,25 @@ def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
         sizes = lab.plan.sequences
         most = hub_limit(lab.data, sizes.n_train)
         loaded = load_tasks(lab.data, tasks_of_order(order), seed=seed, limit=most)
-        tasks = [
-            task.shorter(lab.plan.max_chars).limit(sizes.n_train, sizes.n_test) for task in loaded
-        ]
+        tasks = [task.shorter(lab.plan.max_chars) for task in loaded]
+        if not lab.data.startswith(DRAWN):
+            tasks = [_turned(task, seed * sizes.n_train, seed * sizes.n_test) for task in tasks]
+        tasks = [task.limit(sizes.n_train, sizes.n_test) for task in tasks]
         if instructions == "neutral":
             tasks = [replace(task, instruction=NEUTRAL_INSTRUCTION) for task in tasks]
         return Tasks(tasks)
 
     return lab.once(("order", order, seed, instructions), load)
+
+
+def _turned(task: Task, train: int, test: int) -> Task:
+    """The task with its examples turned, so that others come first."""
+    train, test = train % max(1, len(task.train)), test % max(1, len(task.test))
+    return replace(
+        task,
+        train=task.train[train:] + task.train[:train],
+        test=task.test[test:] + task.test[:test],
+    )
 
 
 def learner_of(lab: Lab, method: str) -> Learner:
@@ -95,14 +113,27 @@ def budget(lab: Lab, method: str, instructions: str) -> Budget:
 
 
 def _budget(lab: Lab, method: str, instructions: str) -> Budget:
-    sizes, search = lab.plan.sequences, rate_search(lab, method, instructions)
-    lr = search.best()
+    sizes = lab.plan.sequences
     if sizes.goal is None:
-        return Budget(lr, sizes.steps, reached=True)
-    frames = [lab.store.get(result) for result, _ in search.results(lr)]
-    losses = pd.concat(frames).groupby("updates")["loss"].mean()
-    there = losses.index[losses <= sizes.goal]
+        return Budget(rate_search(lab, method, instructions).best(), sizes.steps, reached=True)
+    lr, losses = _learning(lab, method, instructions)
+    goal = _common(lab, instructions) if sizes.goal == "common" else sizes.goal
+    there = losses.index[losses <= goal]
     return Budget(lr, int(there[0]) if len(there) else sizes.steps, reached=len(there) > 0)
+
+
+def _learning(lab: Lab, method: str, instructions: str) -> tuple[float, pd.Series]:
+    """A method's rate, and its held-out losses (nats per token, mean over tasks) by updates."""
+    search = rate_search(lab, method, instructions)
+    lr = search.best()
+    frames = [lab.store.get(result) for result, _ in search.results(lr)]
+    return lr, pd.concat(frames).groupby("updates")["loss"].mean()
+
+
+def _common(lab: Lab, instructions: str) -> float:
+    """The lowest held-out loss (nats per token) that every method of the plan reaches."""
+    names = lab.plan.sequences.methods
+    return max(float(_learning(lab, name, instructions)[1].min()) for name in names)
 
 
 def rate_search(lab: Lab, method: str, instructions: str) -> RateSearch:

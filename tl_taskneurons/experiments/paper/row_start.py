@@ -16,7 +16,7 @@ from tl_taskneurons.experiments.lab import gates, primer, states
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.states import State
 from tl_taskneurons.experiments.lab.store import Result, Unit
-from tl_taskneurons.experiments.paper.row_budgets import order_tasks
+from tl_taskneurons.experiments.paper.row_budgets import order_tasks, row_seeds
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
 
 
@@ -58,7 +58,7 @@ def _results(lab: Lab) -> Iterator[tuple[Result[pd.DataFrame], dict[str, Any], T
     if sizes.primer_steps:
         models["primed"] = primer.state(lab)
     for instructions in sizes.instructions:
-        for seed in lab.plan.seeds:
+        for seed in row_seeds(lab):
             listed = [order_tasks(lab, order, seed, instructions) for order in sizes.orders]
             tasks = Tasks({task.name: task for each in listed for task in each}.values())
             for name, state in models.items():

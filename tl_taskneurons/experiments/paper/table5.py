@@ -3,7 +3,7 @@
 Every method trains every order with every seed, with the learning rate and the updates that
 ``row_budgets`` chose for it on single tasks. What is retained (FG) has the score by guessing taken
 away, so that a method that learnt nothing retains nothing; ``fg_paper`` is the paper's, with it.
-Tasks that are drawn (mini) are drawn anew for each seed.
+Examples are drawn anew for each seed.
 
 How long stages take is not among the tables, which must be the same bytes in every run; the store
 notes the seconds of each row beside it.
@@ -25,7 +25,7 @@ from tl_taskneurons.experiments.lab.experiment import Experiment, Tables
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.store import Key, Result, Unit, digest
 from tl_taskneurons.experiments.paper import row_budgets, row_start
-from tl_taskneurons.experiments.paper.row_budgets import Budget, budget, order_tasks
+from tl_taskneurons.experiments.paper.row_budgets import Budget, budget, order_tasks, row_seeds
 from tl_taskneurons.plots import forgetting_curves
 from tl_taskneurons.tasks.task import Tasks, tasks_digest
 from tl_taskneurons.training.settings import Training
@@ -86,7 +86,7 @@ class Table5(Experiment):
     def _rows(self, lab: Lab) -> Iterator[tuple[Result[pd.DataFrame], dict]]:
         sizes = lab.plan.sequences
         for instructions in sizes.instructions:
-            for seed in lab.plan.seeds:
+            for seed in row_seeds(lab):
                 for order in sizes.orders:
                     for method in sizes.methods:
                         chosen = budget(lab, method, instructions)
@@ -205,7 +205,7 @@ def _key(lab: Lab, method: str, tasks: Tasks, training: Training) -> Key:
 
 def _row_flops(lab: Lab, order: str, updates: int) -> float:
     sizes = lab.plan.sequences
-    tasks = order_tasks(lab, order, lab.plan.seeds[0], sizes.instructions[0])
+    tasks = order_tasks(lab, order, row_seeds(lab)[0], sizes.instructions[0])
     mean = sum(map(lab.tokens, tasks)) / len(tasks)
     training = 6 * updates * sizes.batch_size
     testing = 2 * sizes.n_test * (len(tasks) + 1) * 5  # every task, some labels each
