@@ -1,9 +1,6 @@
+"""The training loop: batches, validation, and losses that are no numbers."""
+
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +9,9 @@ import helpers
 import pandas as pd
 import pytest
 import torch
+from training_runs import interrupt_at, same, trained
 
-from tl_taskneurons import score_neurons
 from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime import tensor_files as files
-from tl_taskneurons.runtime.errors import FileError
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.tasks.prompts import Item, Prompt
 from tl_taskneurons.tasks.task import Example, Task
@@ -32,121 +27,6 @@ from tl_taskneurons.training.settings import Training
 @pytest.fixture
 def model(tokenizer: Any) -> Any:
     return helpers.tiny_lens("llama", tokenizer=tokenizer)
-
-
-@pytest.fixture
-def neurons(model: Any):
-    return score_neurons(model, helpers.toy_task(), "random").top(fraction=0.2)
-
-
-def trained(model: Any, neurons: Any, training: Training, **options: Any):
-    """Masters after training, and the history; the model is put back."""
-    delta = finetune(model, helpers.toy_task(12), neurons, training, **options)
-    return delta.trained, delta.history
-
-
-def same(first: Any, second: Any) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"epochs": -1.0}, "epochs is -1.0"),
-        ({"clip": 0.0}, "clip is 0.0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"accumulate": 0}, "accumulate is 0"),
-        ({"warmup": 1.0}, "warmup is 1.0"),
-        ({"validation": -0.1}, r"validation is -0\.1"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"weight_decay": math.inf}, "weight_decay is inf"),
-        ({"betas": (0.9, 1.0)}, r"betas is \(0\.9, 1\.0\)"),
-        ({"schedule": "step"}, "schedule is 'step'"),
-        ({"patience": 2}, "patience is 2, but nothing is held out"),
-        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
-    ],
-)
-def test_bad_settings_name_the_value(change: dict[str, Any], words: str):
-    with pytest.raises(ValueError, match=words):
-        Training(**change)
-
-
-def test_the_rate_rises_and_falls_as_computed_by_hand():
-    rates = [Training(lr=2.0, warmup=0.4, schedule="linear").rate(i, 10) for i in range(10)]
-    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 5 / 3, 4 / 3, 1.0, 2 / 3, 1 / 3])
-    cosine = Training(lr=1.0, warmup=0.0, schedule="cosine")
-    assert [cosine.rate(i, 4) for i in range(4)] == pytest.approx(
-        [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
-    )
-    constant = Training(lr=3.0, warmup=0.25, schedule="constant")
-    assert [constant.rate(i, 8) for i in range(8)] == [1.5, *[3.0] * 7]
-    assert Training(lr=1.0, warmup=0.1).rate(0, 1) == 1.0
-
-
-# Order of examples
-
-
-def items_of(n: int) -> list[Item]:
-    return [Item(i, (1, 2, 3), (4,), ()) for i in range(n)]
-
-
-def seen(n: int, per_step: int, steps: int, seed: int = 0) -> list[list[int]]:
-    return [
-        [item.index for item in examples.examples_of(items_of(n), seed, step, per_step)]
-        for step in range(steps)
-    ]
-
-
-def test_every_epoch_shows_each_example_once_in_an_order_of_its_own():
-    steps = [i for chosen in seen(6, 4, 3) for i in chosen]
-    assert sorted(steps[:6]) == sorted(steps[6:]) == list(range(6))
-    assert steps[:6] != steps[6:]
-    assert seen(6, 4, 3) == seen(6, 4, 3) != seen(6, 4, 3, seed=1)
-
-
-def test_the_held_out_part_is_a_share_drawn_by_the_seed():
-    train, held = examples.split(items_of(20), Training(validation=0.2))
-    assert len(held) == 4
-    assert sorted(i.index for i in (*train, *held)) == list(range(20))
-    other = examples.split(items_of(20), Training(validation=0.2, seed=1))[1]
-    assert held != other
-    assert len(examples.split(items_of(2), Training(validation=0.9))[0]) == 1
-    with pytest.raises(ValueError, match="at least two"):
-        examples.split(items_of(1), Training(validation=0.5))
-    with pytest.raises(ValueError, match="no examples"):
-        examples.split([], Training())
-
-
-@pytest.mark.parametrize(
-    ("training", "steps"),
-    [
-        (Training(batch_size=4), 3),
-        (Training(batch_size=5), 3),
-        (Training(batch_size=100, epochs=3), 3),
-        (Training(batch_size=3, accumulate=2, epochs=0.5), 1),
-        (Training(batch_size=4, steps=5), 5),
-    ],
-)
-def test_steps_follow_epochs(model: Any, neurons: Any, training: Training, steps: int):
-    _, history = trained(model, neurons, training)
-    assert list(history["step"]) == list(range(1, steps + 1))
-    assert list(history["lr"]) == [training.rate(i, steps) for i in range(steps)]
-
-
-def test_a_generated_answer_is_learnt_with_its_end_and_a_label_without(model: Any):
-    label = helpers.toy_task(3)
-    free = replace(label, labels=(), metric="exact_match")
-    items = training_items(view(model), [label, free], Prompt())
-    assert [item.index for item in items] == list(range(6))
-    assert [item.end for item in items] == [()] * 3 + [(10,)] * 3
-    with pytest.raises(ValueError, match="no task"):
-        training_items(view(model), [], Prompt())
 
 
 # Batches
@@ -274,158 +154,6 @@ def log_prob(model: Any, item: Item) -> float:
         table = model(ids)[0].log_softmax(-1)
     places = range(len(item.prompt) - 1, ids.shape[1] - 1)
     return sum(float(table[i, ids[0, i + 1]]) for i in places) / len(item.answer)
-
-
-# Checkpoints
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Make the given update (from 1) end as by Ctrl-C."""
-    real, calls = training_loop.update, []
-
-    def update(*arguments: Any):
-        calls.append(None)
-        if len(calls) == step:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(training_loop, "update", update)
-
-
-RESUMED = Training(
-    lr=1e-2, steps=8, batch_size=2, accumulate=2, weight_decay=0.1, validation=0.25,
-    evaluate_every=3, checkpoint_every=3,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "kind", ["bridge", pytest.param("hooked", marks=pytest.mark.needs("hooked"))]
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_resumed_run_ends_with_the_same_bytes(
-    kind: str, dtype: torch.dtype, tokenizer: Any, neurons: Any, monkeypatch, tmp_path: Path
-):
-    model = helpers.both_classes(helpers.tiny_hf("llama"), tokenizer, dtype)[kind]
-    task = helpers.toy_task(12)
-    unbroken = finetune(model, task, neurons, RESUMED)
-    unbroken.save(tmp_path / "unbroken")
-    file = tmp_path / "run.safetensors"
-    for step in (5, 3):  # the second run and the third begin at the checkpoint of step 3
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt_at(patch, step)
-            finetune(model, task, neurons, RESUMED, checkpoint=file)
-    resumed = finetune(model, task, neurons, RESUMED, checkpoint=file)
-    resumed.save(tmp_path / "resumed")
-    assert (tmp_path / "resumed").read_bytes() == (tmp_path / "unbroken").read_bytes()
-    pd.testing.assert_frame_equal(resumed.history, unbroken.history)
-    monkeypatch.setattr(training_loop, "update", None)  # a finished run has nothing to do
-    finetune(model, task, neurons, RESUMED, checkpoint=file).save(tmp_path / "again")
-    assert (tmp_path / "again").read_bytes() == (tmp_path / "unbroken").read_bytes()
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_taken_up(tmp_path: Path, model: Any, neurons: Any):
-    task = helpers.toy_task(12)
-    neurons.save(tmp_path / "neurons")
-    program = """
-        import os, signal, sys
-        import torch
-        torch.set_num_threads(1)
-        import helpers
-        from tl_taskneurons import NeuronSet
-        from tl_taskneurons.training import loop as training_loop
-        from tl_taskneurons.training.finetune import finetune
-        from tl_taskneurons.training.settings import Training
-        real, calls = training_loop.update, []
-        def update(*arguments):
-            calls.append(None)
-            if len(calls) == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments)
-        training_loop.update = update
-        here = sys.argv[1]
-        model = helpers.tiny_lens("llama", tokenizer=helpers.tiny_tokenizer(f"{here}/tokenizer"))
-        neurons = NeuronSet.load(f"{here}/neurons")
-        finetune(model, helpers.toy_task(12), neurons, Training(**eval(sys.argv[2])),
-                 checkpoint=f"{here}/run.safetensors")
-    """
-    settings = {"lr": 1e-2, "steps": 8, "batch_size": 4, "checkpoint_every": 2}
-    here = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), repr(settings)],
-        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    training = Training(**settings)
-    unbroken = finetune(model, task, neurons, training)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, 5)  # only four updates are left
-        resumed = finetune(model, task, neurons, training, checkpoint=tmp_path / "run.safetensors")
-    assert same(resumed.trained, unbroken.trained)
-    assert len(resumed.history) == 8
-
-
-@pytest.mark.parametrize("what", ["settings", "neurons", "examples", "dtype"])
-def test_the_checkpoint_of_another_run_is_refused(
-    model: Any, neurons: Any, tokenizer: Any, tmp_path: Path, what: str
-):
-    file = tmp_path / "run.safetensors"
-    training = Training(steps=2, batch_size=4)
-    task = helpers.toy_task(12)
-    finetune(model, task, neurons, training, checkpoint=file)
-    before = file.read_bytes()
-    if what == "settings":
-        training = replace(training, lr=1e-4)
-    elif what == "neurons":
-        neurons = neurons.random_like(0)
-    elif what == "examples":
-        task = helpers.toy_task(13)
-    else:
-        model = helpers.both_classes(helpers.tiny_hf("llama"), tokenizer, torch.bfloat16)["bridge"]
-    named = {"settings": "lr: 0.001 there, 0.0001 now", "neurons": "trained: ",
-             "examples": "n_examples: 12 there, 13 now",
-             "dtype": "dtype: 'torch.float32' there, 'torch.bfloat16' now"}  # fmt: skip
-    with pytest.raises(ValueError, match="checkpoint of another training") as caught:
-        finetune(model, task, neurons, training, checkpoint=file)
-    assert named[what] in str(caught.value)
-    assert file.read_bytes() == before
-
-
-def test_a_checkpoint_that_cannot_be_written_is_told_before_any_update(
-    model: Any, neurons: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "a file").write_text("in the way")
-    monkeypatch.setattr(training_loop, "update", lambda *_: pytest.fail("trained"))
-    with pytest.raises(FileError, match="a file"):
-        finetune(
-            model, helpers.toy_task(4), neurons, checkpoint=tmp_path / "a file" / "run.safetensors"
-        )
-
-
-def test_a_damaged_checkpoint_and_an_interrupted_save(
-    model: Any, neurons: Any, monkeypatch, tmp_path: Path
-):
-    file = tmp_path / "run.safetensors"
-    training = Training(steps=4, batch_size=4, checkpoint_every=2)
-    wanted, _ = trained(model, neurons, training)
-    real, calls = files.save_file, []
-
-    def full_disk(tensors: Any, path: Path, metadata: Any) -> None:
-        calls.append(None)
-        if len(calls) == 2:
-            path.write_bytes(b"half")
-            raise OSError("No space left on device")
-        real(tensors, path, metadata=metadata)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(files, "save_file", full_disk)
-        trained(model, neurons, training, checkpoint=file)
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    assert same(trained(model, neurons, training, checkpoint=file)[0], wanted)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="damaged"):
-        trained(model, neurons, training, checkpoint=file)
 
 
 # Losses that are no numbers
