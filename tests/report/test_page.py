@@ -1,11 +1,10 @@
+"""The page of a run of detect and deactivate: its tables, its facts and its view of neurons."""
+
 import base64
 import hashlib
 import json
-import os
 import re
-import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,121 +12,17 @@ import helpers
 import pandas as pd
 import pytest
 import torch
+from report_pages import HOSTILE, Page
 
 from tl_taskneurons.analysis.explain import explain_neuron
 from tl_taskneurons.cli import app as cli
-from tl_taskneurons.cli import study as runs
 from tl_taskneurons.report import page
-from tl_taskneurons.report.folder import read_folder
 from tl_taskneurons.report.fragments import rounded, table_html
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.report.view import choose, score_map_of
-from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.table_files import read_json, write_csv, write_json, write_table
+from tl_taskneurons.runtime.table_files import read_json, write_csv, write_json
 from tl_taskneurons.tasks.prompts import Prompt
-from tl_taskneurons.tasks.task import Example, Task, Tasks
-
-HOSTILE = '</script><b onload="x">&amp;'
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
-)
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer: Any) -> Any:
-    return helpers.tiny_lens("llama", tokenizer=tokenizer)
-
-
-@pytest.fixture(scope="module")
-def tasks() -> Tasks:
-    words = ("ash", "oak", "willow", "elm", "birch", "<i>fir</i>")
-
-    def task(name: str, targets: list[str]) -> Task:
-        examples = tuple(Example(*pair) for pair in zip(words, targets, strict=True))
-        return Task(name, examples, examples, metric="exact_match")
-
-    return Tasks(
-        (task("upper", [w.upper() for w in words]), task(HOSTILE, [w[::-1] for w in words]))
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(model: Any, tasks: Tasks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of detect and deactivate on a tiny model; one of its tasks has a hostile name."""
-    settings = runs.Settings(
-        model="tiny", tasks=tasks.names, selections=("plain", "exclusive"), fraction=0.2, shots=1,
-        limit=5, test_limit=2, controls=1,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("runs") / "finished"
-    with RunFolder.open(
-        folder, settings.arguments(deactivate=True), kind="detect/deactivate"
-    ) as run:
-        study = runs.Study(run, model, tasks, settings)
-        runs.deactivate(study, runs.detect(study))
-        (folder / "layers-plain.png").write_bytes(PNG)
-        run.finish()
-    return folder
-
-
-@pytest.fixture
-def report(finished: Path, model: Any, tasks: Tasks, tmp_path: Path, monkeypatch: Any):
-    """Write a report of the finished run with its model, with changes; return it as text."""
-    monkeypatch.setattr(page, "load_tasks", lambda data, names, columns=None: tasks)
-
-    def make(**options: Any) -> str:
-        out = tmp_path / "page.html"
-        assert write_report(finished, **{"model": model, "out": out, **options}) == out
-        return out.read_text(encoding="utf-8")
-
-    return make
-
-
-class Page(HTMLParser):
-    """Reads a page; raises for tags that don't match."""
-
-    VOID = frozenset({"meta", "img", "br", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: dict[str, list[list[tuple[str, str | None]]]] = {}
-        self.addresses: list[str] = []
-        self.options: dict[str, list[str]] = {}
-        self.ids: list[str] = []
-        self.data = self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.addresses += [str(found[name]) for name in ("src", "href") if name in found]
-        self.ids += [str(found["id"])] if "id" in found else []
-        if tag == "table":
-            self.tables[str(found["data-name"])] = []
-        elif tag == "tr":
-            list(self.tables.values())[-1].append([])
-        elif tag in ("td", "th"):
-            list(self.tables.values())[-1][-1].append(("", found.get("title")))
-        if tag not in self.VOID:
-            self.open.append((tag, found))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        tags = [tag for tag, _ in self.open]
-        if tags and tags[-1] == "script" and self.open[-1][1].get("id") == "data":
-            self.data += data
-        elif "td" in tags or "th" in tags:
-            row = list(self.tables.values())[-1][-1]
-            row[-1] = (row[-1][0] + data, row[-1][1])
-        elif not {"script", "style"} & set(tags):
-            self.text += data
-
-    def json(self) -> Any:
-        return json.loads(self.data)
+from tl_taskneurons.tasks.task import Tasks
 
 
 def test_the_page_needs_nothing_beside_it(report: Any):
@@ -224,16 +119,6 @@ def test_hostile_names_and_tokens_stay_text(report: Any):
                                      [("a", None), ("2", "2")]]}  # fmt: skip
 
 
-def test_hostile_intervals_and_names_of_figures_stay_text(tmp_path: Path):
-    frame = pd.DataFrame({"x": [1.0], "x_low": [HOSTILE], "x_high": [HOSTILE], "y": [2j]})
-    read = Page(table_html("t", frame))
-    assert [cell for cell, _ in read.tables["t"][1]] == ["1", HOSTILE, HOSTILE, "2j"]
-    write_table(tmp_path / "t.parquet", frame.drop(columns="y"))
-    (tmp_path / "<b onload=x>.png").write_bytes(PNG)
-    text = write_report(tmp_path).read_text()
-    assert "<b onload" not in text and HOSTILE not in text
-
-
 def test_no_script_but_the_pages_own_runs(report: Any):
     text = report()
     digest = re.search(r"script-src 'sha256-([^']+)'", text)
@@ -241,24 +126,6 @@ def test_no_script_but_the_pages_own_runs(report: Any):
     assert digest and script
     own = hashlib.sha256(script.group(1).encode()).digest()
     assert base64.b64encode(own).decode() == digest.group(1)
-
-
-def test_only_regular_files_of_the_folder_are_taken(tmp_path: Path):
-    secret, run = tmp_path / "secret.png", tmp_path / "run"
-    secret.write_bytes(PNG)
-    run.mkdir()
-    (run / "linked.png").symlink_to(secret)
-    (run / "linked.csv").symlink_to(tmp_path / "secret.csv")
-    (tmp_path / "secret.csv").write_text("a,b\nkey,word\n")
-    (run / "text.png").write_text("not a picture")
-    os.mkfifo(run / "pipe.png")
-    (run / "own.csv").write_text("a\n1\n")
-    read = Page(write_report(run).read_text())
-    assert not any(address.startswith("data:") for address in read.addresses)
-    assert set(read.tables) == {"own"} and "word" not in read.text
-    for name in ("linked.png", "linked.csv", "pipe.png"):
-        assert f"{name} is no regular file of this folder" in read.text
-    assert "text.png: it is no PNG picture." in read.text
 
 
 def test_choose_takes_the_best_of_each_layer_first():
@@ -269,23 +136,6 @@ def test_choose_takes_the_best_of_each_layer_first():
     assert picks[2] == [(0, 1), (1, 4)]
     assert picks[4] == [(0, 1), (0, 2), (1, 4), (2, 5)]
     assert len(picks[99]) == 6
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.123456, "0.1235"), (-3.0, "\u22123"), (1e-12, "1e\u221212"), (12, "12"),
-     (1234567, "1,234,567"), (float("nan"), "\u2013"), (None, "\u2013"),
-     (True, "True"), ("a", "a")],
-)  # fmt: skip
-def test_rounded(value: Any, text: str):
-    assert rounded(value) == text
-
-
-def test_a_long_table_is_cut_and_says_so():
-    frame = pd.DataFrame({"k": range(1500), "x": 0.5})
-    read = Page(table_html("long", frame))
-    assert len(read.tables["long"]) == 1 + 100
-    assert "The first 100 of 1,500 rows." in read.text
 
 
 def test_without_texts_no_model_is_loaded_and_the_page_says_so(report: Any, monkeypatch: Any):
@@ -331,54 +181,6 @@ def test_an_unfinished_run_gives_a_page_that_says_what_is_missing(finished: Path
     assert "neurons" in read.tables
 
 
-def test_a_csv_file_that_is_not_as_it_was_written_is_named(tmp_path: Path):
-    write_csv(tmp_path / "own.csv", pd.DataFrame({"task": ["upper"], "score": [0.75]}))
-    assert set(read_folder(tmp_path).tables) == {"own"}
-    (tmp_path / "own.csv").write_text("task,score\nupper,0.95\n")
-    found = read_folder(tmp_path)
-    assert found.tables == {}
-    assert len(found.damaged) == 1 and "own.csv is damaged or was changed" in found.damaged[0]
-
-
-def test_other_commands_folders_give_a_page_too(tmp_path: Path):
-    with RunFolder.open(tmp_path / "tune", {"model": "tiny", "steps": 3}) as run:
-        write_table(
-            run.file("history.parquet"), pd.DataFrame({"step": [1, 2], "loss": [2.5, 2.25]})
-        )
-        run.file("summary.csv").write_text("task,score\nupper,0.75\n")
-        run.file("notes.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")  # never read
-        run.file("loss.png").write_bytes(PNG)
-        run.finish()
-    read = Page(write_report(tmp_path / "tune").read_text())
-    assert [row[1] for row in read.tables["history"][1:]] == [("2.5", "2.5"), ("2.25", "2.25")]
-    assert read.tables["summary"][1][1] == ("0.75", "0.75")
-    assert "neurons" not in read.ids and {"figures", "tables", "facts"} <= set(read.ids)
-    assert read.json() is None and "Unfinished" not in read.text
-    assert any(address.startswith("data:image/png") for address in read.addresses)
-
-
-def test_figures_beyond_the_limit_are_named_only(tmp_path: Path):
-    (tmp_path / "a.png").write_bytes(PNG)
-    (tmp_path / "b.png").write_bytes(PNG + bytes(3_000_000))
-    file = write_report(tmp_path)
-    assert file.stat().st_size < 100_000
-    read = Page(file.read_text())
-    assert "b.png is too large to be embedded (3.0 MB)" in read.text
-    assert sum(address.startswith("data:") for address in read.addresses) == 1
-
-
-def test_nothing_to_show_is_an_error(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="No folder"):
-        write_report(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nothing to show"):
-        write_report(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="is a file"):
-        write_report(tmp_path / "file")
-    with pytest.raises(ValueError, match="neurons is 0"):
-        write_report(tmp_path, neurons=0)
-
-
 def test_the_command_line(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "page.html"
     command = ["report", str(finished), "--file", str(out), "--neurons", "2"]
@@ -388,28 +190,6 @@ def test_the_command_line(finished: Path, tmp_path: Path, capsys: pytest.Capture
     assert cli.main(command) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "--no-model" in error and "tasks can't be loaded" in error
-
-
-def dom(file: Path, state: str, folder: Path) -> str:
-    """The page as chromium has it after its script ran."""
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}",
-         "--virtual-time-budget=2000", "--dump-dom", f"{file.as_uri()}#{state}"],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    return done.stdout
-
-
-def test_answers_stand_side_by_side_and_what_changed_is_marked(tmp_path: Path):
-    answers = {"input": ["a", "b"], "target": ["x", "y"], "undisturbed": ["x", "y"],
-               "without them": ["x", HOSTILE]}  # fmt: skip
-    write_csv(tmp_path / "upper_generations.csv", pd.DataFrame(answers))
-    text = write_report(tmp_path).read_text()
-    read = Page(text)
-    assert [cell for cell, _ in read.tables["upper_generations"][2]] == ["b", "y", "y", HOSTILE]
-    assert text.count('class="changed"') == 1
-    assert "without them: 1 of 2 answers change" in read.text
-    assert "answers" in read.ids and "tables" not in read.ids and "<b onload" not in text
 
 
 def test_the_view_has_reliability_scores_of_all_and_what_a_search_found(
@@ -443,44 +223,3 @@ def test_a_map_holds_sizes_over_four_decades_and_neighbours_share_columns():
     assert (made["columns"], made["step"]) == (200, 3)
     assert base64.b64decode(made["sizes"])[:3] == bytes([0, 255, 0])
     assert set(base64.b64decode(score_map_of(torch.zeros(1, 2))["sizes"])) == {0}
-
-
-@pytest.mark.needs("chromium")
-def test_a_browser_shows_the_chosen_neuron_and_sorts(report: Any, tmp_path: Path):
-    data = Page(report()).json()
-    layer = 1
-    wanted = [e for e in data["sets"]["exclusive"][HOSTILE]["neurons"] if e["layer"] == layer]
-    chosen = wanted[-1]
-    state = (
-        "task=%3C%2Fscript%3E%3Cb+onload%3D%22x%22%3E%26amp%3B&selection=exclusive"
-        f"&layer={layer}&neuron={layer}.{chosen['neuron']}&tint=relevance"
-        "&sort=deactivation_matrix:loss_change:desc"
-    )
-    text = dom(tmp_path / "page.html", state, tmp_path / "profile")
-    assert re.search(r'<html[^>]* data-ready="\d+"', text)  # the script ran to its end
-    read = Page(text)
-    listed = [row[1][0] for row in read.tables["neurons-view"][1:]]
-    assert listed == [str(entry["neuron"]) for entry in wanted]
-    assert f"Layer {layer}, neuron {chosen['neuron']}" in read.text and HOSTILE in read.text
-    assert text.count('aria-selected="true"') == 1
-    assert "Layer 0 at the top" in read.text
-    for one in chosen["examples"]:
-        tokens = data["texts"][HOSTILE][str(one["text"])]["tokens"]
-        assert "".join(tokens).replace("\n", "\u21b5") in read.text
-        strongest = max(one["relevances"], key=abs)
-        assert f"{'+' if strongest >= 0 else ''}{strongest:.3g}".replace("-", "\u2212")[:5] in text
-    assert "rgba(var(--below), 0." in text and "rgba(var(--above), 0." in text
-    heads, *rows = read.tables["deactivation_matrix"]
-    column = [heading for heading, _ in heads].index("loss_change")
-    values = [float(str(row[column][1]).split(" [")[0]) for row in rows]
-    assert len(values) == 8 and values == sorted(values, reverse=True)
-    assert "<b onload" not in text
-
-
-@pytest.mark.needs("chromium")
-def test_a_browser_shows_a_page_without_neurons(tmp_path: Path):
-    (tmp_path / "table.csv").write_text("task,score\nb,2\na,10\nc,\n")
-    file = write_report(tmp_path)
-    text = dom(file, "sort=table:score:asc", tmp_path / "profile")
-    assert re.search(r'<html[^>]* data-ready="\d+"', text)
-    assert [row[0][0] for row in Page(text).tables["table"][1:]] == ["b", "a", "c"]
