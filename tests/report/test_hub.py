@@ -73,8 +73,8 @@ def test_the_card_says_what_is_there_and_runs(reachable, tokenizer, monkeypatch)
         reachable(address)
         tn.push_to_hub(neurons, "me/words", base_model="tiny/llama", results=results, licence="mit")
         text = repos["me/words"]["README.md"].decode()
-        found: Any = huggingface_hub.ModelCard(text).data
-        assert (found.library_name, found.base_model, found.license) == (
+        data: Any = huggingface_hub.ModelCard(text).data
+        assert (data.library_name, data.base_model, data.license) == (
             "tl-taskneurons", "tiny/llama", "mit",
         )  # fmt: skip
         for part in (
