@@ -1,13 +1,16 @@
+"""Interventions: what they do to neurons, and what they refuse."""
+
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from contextlib import nullcontext
+from typing import Any
 
 import helpers
 import micro
 import pytest
 import torch
-from micro import LN3, lens, snapshot, unchanged
+from intervening import INTERVENTIONS, OTHERS, TOKENS, WAYS, How, activations, logits, some
+from micro import LN3, lens
 from torch import Tensor
 
 from tl_taskneurons import NeuronSet, deactivate, mean_ablate, patch, scale
@@ -16,41 +19,10 @@ from tl_taskneurons.neurons.interventions import HookNeverFiredWarning
 
 HOOKED = pytest.param("hooked", marks=pytest.mark.needs("hooked"))
 KINDS = ["bridge", HOOKED]
-WAYS = ["hooks", "weights"]
 NEEDS_HOOKED = pytest.mark.needs("hooked")
 BRIDGES = [(name, "bridge") for name in helpers.ARCHITECTURES]
 HOOKEDS = [(name, "hooked") for name in helpers.HOOKED_ARCHITECTURES]
 CLASSES = BRIDGES + [pytest.param(*case, marks=NEEDS_HOOKED) for case in HOOKEDS]
-TOKENS = torch.tensor([[7, 31, 2, 250, 90], [5, 5, 61, 0, 128]])
-OTHERS = torch.tensor([[1, 77, 3, 201, 9], [8, 15, 6, 10, 12]])
-How = Literal["hooks", "weights"]
-
-
-def logits(model: Any, tokens: Tensor = TOKENS) -> Tensor:
-    with torch.no_grad():
-        return model(tokens, attention_mask=torch.ones_like(tokens))
-
-
-def some(model: Any, seed: int = 0) -> NeuronSet:
-    """A fifth of the neurons, drawn at random."""
-    chosen = torch.rand(view(model).shape, generator=torch.Generator().manual_seed(seed)) < 0.2
-    return NeuronSet(chosen, view(model).fingerprint, f"some {seed}")
-
-
-def activations(model: Any, tokens: Tensor = TOKENS) -> dict[str, Tensor]:
-    """What enters the output matrices, copied by hooks of our own."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[Tensor, Any], Tensor]:
-        def hook(activation: Tensor, hook: Any) -> Tensor:
-            found[name] = activation.detach().clone()
-            return activation
-
-        return hook
-
-    with model.hooks(fwd_hooks=[(layer.hook, keep(layer.hook)) for layer in view(model).layers]):
-        logits(model, tokens)
-    return found
 
 
 # --- silencing ---
@@ -190,176 +162,6 @@ def test_patching(name: str, kind: str, tokenizer: Any):
         neurons.mask[last.index], source[last.hook], activations(model)[last.hook]
     )
     assert torch.equal(mixed[last.hook], expected)
-
-
-# --- nesting, and leaving by an exception ---
-
-
-def test_interventions_nest_and_are_undone_one_by_one():
-    model = helpers.tiny_lens("llama")
-    first, second = some(model, 0), some(model, 1)
-    plain, before = logits(model), micro.snapshot(model)
-    with deactivate(model, first | second):
-        both = logits(model)
-    with deactivate(model, first):
-        one = logits(model)
-    assert not torch.equal(one, both)
-    for outer in ("hooks", "weights"):
-        for inner in ("hooks", "weights"):
-            with deactivate(model, first, how=outer):
-                with deactivate(model, second, how=inner):
-                    assert torch.equal(logits(model), both)
-                assert torch.equal(logits(model), one)
-                with scale(model, first & second, 1.0, how=inner):
-                    assert torch.equal(logits(model), one)
-            assert torch.equal(logits(model), plain)
-    assert micro.unchanged(model, before)
-
-
-def test_the_inner_intervention_has_the_last_word():
-    model = helpers.tiny_lens("llama")
-    neurons = some(model)
-    ones, layer = torch.ones(view(model).shape), view(model).layers[0]
-    chosen = neurons.mask[0]
-    with deactivate(model, neurons), mean_ablate(model, neurons, ones):
-        assert (activations(model)[layer.hook][..., chosen] == 1).all()
-    with mean_ablate(model, neurons, ones), deactivate(model, neurons):
-        assert (activations(model)[layer.hook][..., chosen] == 0).all()
-
-
-def test_hooks_of_the_caller_stay(tokenizer: Any):
-    model, calls = lens("llama", "bridge", tokenizer), []
-
-    def count(activation: Tensor, hook: Any) -> Tensor:
-        calls.append(1)
-        return activation
-
-    with model.hooks(fwd_hooks=[("blocks.0.mlp.hook_post", count)]):
-        with deactivate(model, some(model)):
-            logits(model)
-        logits(model)
-    logits(model)
-    assert len(calls) == 2
-
-
-@pytest.mark.parametrize("kind", ["bridge", HOOKED])
-def test_hooks_that_come_and_go_inside_leave_the_intervention(kind: str, tokenizer: Any):
-    model = lens("llama", kind, tokenizer)
-    neurons, layer = some(model), view(model).layers[0]
-    chosen = neurons.mask[0]
-    with deactivate(model, neurons):
-        silenced = logits(model)
-        with model.hooks(fwd_hooks=[(layer.hook, lambda act, hook: act * 2)]):  # noqa: ARG005
-            assert not torch.equal(logits(model), silenced)
-        assert torch.equal(logits(model), silenced)
-        assert (activations(model)[layer.hook][..., chosen] == 0).all()
-    assert not layer.point.fwd_hooks
-
-
-def test_hooks_reset_inside_stay_or_are_told(tokenizer: Any):
-    model = lens("llama", "bridge", tokenizer)
-    neurons = some(model)
-    before = snapshot(model)
-    with deactivate(model, neurons):
-        silenced = logits(model)
-        model.reset_hooks()
-        assert torch.equal(logits(model), silenced)
-    assert unchanged(model, before)
-    with (
-        pytest.raises(RuntimeError, match="blocks.0.*taken away inside.*did not act in the passes"),
-        deactivate(model, neurons),
-    ):
-        logits(model)
-        model.reset_hooks(including_permanent=True)
-    assert unchanged(model, before)
-
-
-INTERVENTIONS: dict[str, Callable[[Any, NeuronSet], AbstractContextManager[None]]] = {
-    "deactivate by hooks": lambda m, n: deactivate(m, n),
-    "deactivate by weights": lambda m, n: deactivate(m, n, how="weights"),
-    "scale by hooks": lambda m, n: scale(m, n, 0.3),
-    "scale by weights": lambda m, n: scale(m, n, 0.3, how="weights"),
-    "mean_ablate": lambda m, n: mean_ablate(m, n, torch.ones(view(m).shape)),
-    "patch": lambda m, n: patch(m, n, activations(m, OTHERS)),
-}
-
-
-@contextmanager
-def failing_forward(model: Any, error: type[BaseException]):
-    def fail(*_: Any) -> None:
-        raise error
-
-    handle = model.unembed.register_forward_hook(fail)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_everything_is_undone_after_an_exception(
-    error: type[BaseException], kind: str, tokenizer: Any
-):
-    model = helpers.tiny_lens("gpt2", kind, tokenizer=tokenizer)
-    plain = logits(model)
-    for parameter in list(model.parameters())[::2]:
-        parameter.grad = torch.ones_like(parameter)
-    before, fingerprint = micro.snapshot(model), view(model).fingerprint
-    for name, enter in INTERVENTIONS.items():
-        # In the block, in the model, and in an inner intervention.
-        with pytest.raises(error), enter(model, some(model)):
-            raise error
-        assert micro.unchanged(model, before), name
-        with pytest.raises(error), enter(model, some(model)), failing_forward(model, error):
-            logits(model)
-        assert micro.unchanged(model, before), name
-        for inner in (INTERVENTIONS["mean_ablate"], INTERVENTIONS["scale by weights"]):
-            with (
-                pytest.raises(error),
-                enter(model, some(model)),
-                inner(model, some(model, 1)),
-                failing_forward(model, error),
-            ):
-                logits(model)
-        assert micro.unchanged(model, before), name
-        assert view(model).fingerprint == fingerprint
-    assert torch.equal(logits(model), plain)
-
-
-def test_weights_are_put_back_when_surgery_itself_fails(monkeypatch: pytest.MonkeyPatch):
-    model = helpers.tiny_lens("llama")
-    plain, before, written = logits(model), micro.snapshot(model), []
-    copy = Tensor.index_copy_
-
-    def failing(self: Tensor, *args: Any) -> Tensor:
-        written.append(1)
-        if len(written) == 2:  # the second layer, the first being changed already
-            raise KeyboardInterrupt
-        return copy(self, *args)
-
-    monkeypatch.setattr(Tensor, "index_copy_", failing)
-    with pytest.raises(KeyboardInterrupt), deactivate(model, some(model), how="weights"):
-        pytest.fail("the block must not run")
-    assert len(written) > 2
-    assert micro.unchanged(model, before)
-    assert torch.equal(logits(model), plain)
-
-
-@pytest.mark.parametrize("how", WAYS)
-def test_the_fingerprint_stays_inside_and_after(how: How):
-    model = helpers.tiny_lens("phi3")
-    fingerprint = view(model).fingerprint
-    with deactivate(model, some(model), how=how):
-        assert view(model).fingerprint == fingerprint
-        with deactivate(model, some(model, 1), how="weights"):
-            assert view(model).fingerprint == fingerprint
-        assert view(model).fingerprint == fingerprint
-        logits(model)
-    assert view(model).fingerprint == fingerprint
-    # A real change is still seen afterwards.
-    view(model).write(0, torch.tensor([1]), {"W_out": torch.ones(1, 32)})
-    assert view(model).fingerprint != fingerprint
 
 
 # --- warnings and errors ---
