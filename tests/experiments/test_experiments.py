@@ -1,65 +1,27 @@
+"""Each experiment on a tiny model: what it computes, what it stores, and its tables."""
+
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import tiny_lens
+from small_lab import PLAN, TASKS, small_lab
 
 from tl_taskneurons.experiments.claims.columns import TABLES
-from tl_taskneurons.experiments.lab import detection, gates, rates, search, states, tuned
-from tl_taskneurons.experiments.lab.groups import (
-    Group,
-    groups_of,
-    interval,
-    seed_rows,
-    union_scores,
-)
+from tl_taskneurons.experiments.lab import detection, gates, states, tuned
 from tl_taskneurons.experiments.lab.lab import Lab, control
-from tl_taskneurons.experiments.lab.plan import MapSizes, Plan, SequenceSizes
-from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind
 from tl_taskneurons.experiments.lab.states import Condition
 from tl_taskneurons.experiments.lab.store import Store
-from tl_taskneurons.experiments.paper import figure5, rate_map, table2, tables9_11
+from tl_taskneurons.experiments.paper import figure5, rate_map, table2
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS
-from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.tasks.task import Example, Task, Tasks
-
-
-def classification(name: str, family: str) -> Task:
-    examples = tuple(
-        Example(f"{name[0]}{i}", "yes" if i % 2 else "no", "yes" if i % 2 else "no")
-        for i in range(8)
-    )
-    return Task(name, examples, examples[:3], labels=("yes", "no"), family=family)
-
-
-def generation(name: str, family: str) -> Task:
-    examples = tuple(Example(f"{name[0]}{i}", "ab"[i % 2]) for i in range(8))
-    return Task(name, examples, examples[:3], metric="exact_match", family=family)
-
-
-TASKS = Tasks(
-    [
-        classification("food", "sentiment"), classification("film", "sentiment"),
-        generation("past", "verbs"), generation("plural", "verbs"),
-    ]
-)  # fmt: skip
-PLAN = Plan(
-    seeds=(0, 1), steps=2, transfer_steps=1, batch_size=2, n_detect=4, n_train=6, n_test=3,
-    shares=(0.1, 1.0), fixed_shares=(0.1, 0.3), overlaps=(0.2, 1.0), rates=(1e-2,),
-    detections=2, silenced_samples=2, controls=2, fractions=(0.1,), speed_steps=1, max_new_tokens=2,
-    map=MapSizes(tasks=("food", "past"), fractions=(0.1,), rates=(1e-3, 1e-2), updates=(1, 2)),
-    sequences=SequenceSizes(("food,film",), ("ncft",), 2, 2, 6, 2, (1e-3,)),
-)  # fmt: skip
+from tl_taskneurons.tasks.task import Tasks
 
 
 @pytest.fixture
 def lab(tokenizer, tmp_path) -> Lab:
-    model = tiny_lens("llama", tokenizer=tokenizer)
-    return Lab(model, "base", TASKS, PLAN, Store(tmp_path / "store"), "")
+    return small_lab(tokenizer, tmp_path / "store")
 
 
 def experiment(name: str) -> Any:
@@ -273,87 +235,6 @@ def test_gates_compare_with_the_base_model_and_with_guessing(lab):
     assert not found["better"].any() and not found["above_floor"].any()
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 1.0])
-def test_drawn_set_has_the_size_and_the_overlap(overlap):
-    mask = torch.zeros(2, 50, dtype=torch.bool)
-    mask[0, :30] = True
-    target = NeuronSet(mask, "f", "target")
-    drawn = tables9_11.draw_overlapping(target, overlap, seed=3)
-    assert len(drawn) == 30
-    assert len(drawn & target) == round(30 * overlap)
-    assert drawn == tables9_11.draw_overlapping(target, overlap, seed=3)
-    if overlap < 1:
-        assert drawn != tables9_11.draw_overlapping(target, overlap, seed=4)
-
-
-def test_impossible_overlap_says_which_is_possible():
-    target = NeuronSet(torch.ones(1, 10, dtype=torch.bool), "f", "all")
-    with pytest.raises(ValueError, match="at least 100%"):
-        tables9_11.draw_overlapping(target, 0.5, seed=0)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        tables9_11.draw_overlapping(target, 1.5, seed=0)
-
-
-def test_learning_rate_is_chosen_by_held_out_loss_and_never_sees_a_test_item(lab, monkeypatch):
-    losses = {1e-3: 3.0, 3e-3: 1.0, 1e-2: 2.0}
-    seen = []
-
-    class Delta:
-        def __init__(self, lr):
-            self.history = pd.DataFrame({"validation_loss": [np.nan, losses[lr]]})
-
-    def finetune(model, task, neurons, training, **options):
-        assert training.validation > 0 and training.seed not in PLAN.seeds
-        seen.append(task.name)
-        return Delta(training.lr)
-
-    monkeypatch.setattr(rates, "finetune", finetune)
-    lab = Lab(lab.base, "base", TASKS, replace(PLAN, rates=tuple(losses)), lab.store, "")
-    assert rates.chosen(lab, Kind("task", 0.1)) == 3e-3
-    assert set(seen) == {"food", "past"}
-    table = rates.rate_table(lab, [Kind("task", 0.1)])
-    assert list(table["loss"]) == [3.0, 1.0, 2.0] and not table["at_edge"].any()
-
-
-def test_a_grid_whose_best_rate_is_at_its_edge_is_extended_and_the_last_edge_told(lab, monkeypatch):
-    tried = []
-
-    class Delta:
-        def __init__(self, lr, best):
-            tried.append(lr)
-            self.history = pd.DataFrame({"validation_loss": [abs(np.log(lr / best))]})
-
-    def choose(best: float) -> pd.DataFrame:
-        tried.clear()
-        kind = Kind("total", best)  # another set each time, so nothing is there already
-        monkeypatch.setattr(rates, "finetune", lambda m, t, n, tr, **k: Delta(tr.lr, best))
-        plan = replace(PLAN, rates=(1e-3, 2e-3, 4e-3))
-        found = Lab(lab.base, "base", TASKS, plan, Store(lab.store.folder / f"{best}"), "")
-        for units in search.phases([rates.search(found, kind)]):
-            found.store.work(units)
-        n_tried = len(tried)
-        table = rates.rate_table(found, [kind])
-        assert len(tried) == n_tried  # all that was needed is listed in the phases
-        return table[table["chosen"]]
-
-    chosen = choose(0.008)
-    assert chosen["lr"].item() == pytest.approx(0.008) and not chosen["at_edge"].item()
-    chosen = choose(0.9)
-    assert chosen["lr"].item() == pytest.approx(0.064) and chosen["at_edge"].item()
-    chosen = choose(0.0006)
-    assert chosen["lr"].item() == pytest.approx(0.0005) and not chosen["at_edge"].item()
-
-
-def test_a_rate_that_diverges_is_never_the_best():
-    assert search.best_rate({1e-3: 2.0, 1e-2: float("nan"), 1e-1: float("inf")}) == 1e-3
-    assert search.beyond({1e-3: 2.0, 1e-2: 1.0, 1e-1: float("nan")}) is None
-
-
-def test_all_weights_take_a_third_of_a_single_rate(lab):
-    assert rates.chosen(lab, Kind(ALL_WEIGHTS)) == pytest.approx(1e-2 / 3)
-    assert rates.rate_table(lab, [Kind(ALL_WEIGHTS)]).empty
-
-
 def test_a_change_of_a_dependency_is_computed_anew_and_of_nothing_else(lab):
     def unit(lab: Lab):
         return states.answers_unit(lab, Condition(states.base(lab), TASKS.names))
@@ -371,36 +252,3 @@ def test_a_change_of_a_dependency_is_computed_anew_and_of_nothing_else(lab):
     food = TASKS["food"]
     assert not missing(tasks=Tasks([replace(food, train=food.train[1:]), *TASKS[1:]]))
     assert missing(tasks=Tasks([replace(food, test=food.test[::-1]), *TASKS[1:]]))
-
-
-def test_groups_need_two_tasks_of_a_family():
-    assert groups_of(TASKS) == {
-        "CLS": Group(("food",), ("film",)),
-        "GEN": Group(("past",), ("plural",)),
-    }
-    with pytest.raises(ValueError, match="one family"):
-        groups_of(Tasks([TASKS["food"], TASKS["past"]]))
-
-
-def test_union_scores_weigh_tasks_alike():
-    scores = {
-        "a": NeuronScores(torch.tensor([[1.0, 3.0]]), "f", "a", "grad_act"),
-        "b": NeuronScores(torch.tensor([[300.0, 100.0]]), "f", "b", "grad_act"),
-    }
-    assert union_scores(scores, ["a", "b"]).values.tolist() == [[0.5, 0.5]]
-
-
-def test_interval_covers_the_mean_and_widens_with_spread():
-    def items(spread: float) -> pd.DataFrame:
-        rng = np.random.default_rng(0)
-        return pd.DataFrame(
-            [
-                {"task": task, "seed": seed, "item": item, "score": 0.5 + spread * rng.normal()}
-                for task in ("a", "b") for seed in range(3) for item in range(20)
-            ]
-        )  # fmt: skip
-
-    narrow, wide = interval(items(0.01)), interval(items(0.1))
-    assert narrow["low"] < narrow["score"] < narrow["high"]
-    assert wide["high"] - wide["low"] > 5 * (narrow["high"] - narrow["low"])
-    assert seed_rows(items(0.0).query("task == 'a'")).shape == (3, 20)
