@@ -1,34 +1,21 @@
-import errno
+"""Tables, JSON and tensors in files: digests, damage, names, modes and full disks."""
+
 import hashlib
 import os
 import random
 import resource
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tl_taskneurons.runtime import locks
-from tl_taskneurons.runtime.atomic import (
-    below,
-    remove_leftovers,
-    require_writable,
-    write_atomically,
-    write_folder,
-)
+from tl_taskneurons.runtime.atomic import require_writable
 from tl_taskneurons.runtime.errors import FileError
-from tl_taskneurons.runtime.locks import NoLocksWarning, locked
-from tl_taskneurons.runtime.roles import Role, acting
 from tl_taskneurons.runtime.run_folder import file_name
-from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import (
     read_csv,
     read_json,
@@ -208,14 +195,6 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path):
         require_writable(tmp_path)
 
 
-def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(FileError, match="file/.probe could not be written: Not a directory"):
-        require_writable(tmp_path / "file")
-    require_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
-
-
 def test_unreadable_files_are_named(tmp_path: Path):
     for name, (_, read) in KINDS.items():
         (tmp_path / name).mkdir()  # opening a folder fails for any user
@@ -223,62 +202,6 @@ def test_unreadable_files_are_named(tmp_path: Path):
             read(tmp_path / name)
         with pytest.raises(FileNotFoundError, match="nowhere"):
             read(tmp_path / "nowhere")
-
-
-def test_programming_errors_stay_what_they_are(tmp_path: Path):
-    def write(_: Path) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_atomically(tmp_path / "x", write)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_processes_that_do_not_lead_write_nothing(tmp_path: Path):
-    class Follower(Role):
-        @property
-        def leads(self) -> bool:
-            return False
-
-    with acting(Follower()):
-        write_json(tmp_path / "x.json", {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_leftovers_of_killed_writers_go_and_others_stay(tmp_path: Path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    mine = f".x.json.{os.getpid()}-0123abcd.tmp"
-    names = {
-        f".x.json.{ended.pid}-0123abcd.tmp": True,
-        mine: True,  # an earlier process had this number
-        f".x.json.{os.getppid()}-0123abcd.tmp": False,  # at work
-        ".notes.tmp": False,
-        ".x.json.abcd_123.tmp": False,  # perhaps another program's
-    }
-    for name in names:
-        (tmp_path / name).write_text("half")
-        os.utime(tmp_path / name, (1e9, 1e9))
-    (tmp_path / f".y.{ended.pid}-0123abcd.tmp").write_text("newer than this process")
-    write_json(tmp_path / "x.json", {})
-    left = {file.name for file in tmp_path.iterdir()}
-    assert {name for name in names if name not in left} == {n for n, goes in names.items() if goes}
-    assert f".y.{ended.pid}-0123abcd.tmp" in left
-    remove_leftovers(tmp_path, ours=True)
-    assert ".x.json.abcd_123.tmp" not in {file.name for file in tmp_path.iterdir()}
-
-
-def test_folders_that_vanish_while_they_are_walked_are_passed_over(tmp_path: Path):
-    for name in ("a", "b", "c"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-    seen = []
-    for path in below(tmp_path):
-        seen.append(path.name)
-        if path.name == "file":
-            for folder in tmp_path.iterdir():
-                shutil.rmtree(folder)
-    assert sorted(seen) == ["a", "b", "c", "file"]
 
 
 @pytest.mark.parametrize(
@@ -292,99 +215,3 @@ def test_any_name_is_a_file_of_its_folder(tmp_path: Path, task: str):
     assert load_tensors(file, "Thing")[1]["kind"] == "Thing"
     assert not file_name(task).startswith(".")
     assert file_name(task) != file_name(task + "x")
-
-
-def test_stored_computes_once_and_again_after_deleting(tmp_path: Path):
-    calls = []
-
-    def compute() -> pd.DataFrame:
-        calls.append(1)
-        return FRAME
-
-    def find() -> pd.DataFrame:
-        return stored(
-            tmp_path / "t.parquet", compute, load=read_table, save=write_table,
-            lock=tmp_path / "locks" / "t",
-        )  # fmt: skip
-
-    assert find().equals(FRAME) and find().equals(FRAME) and len(calls) == 1
-    content = bytearray((tmp_path / "t.parquet").read_bytes())
-    content[10] ^= 4
-    (tmp_path / "t.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match="t.parquet is damaged"):
-        find()
-    (tmp_path / "t.parquet").unlink()
-    assert find().equals(FRAME) and len(calls) == 2
-
-
-def test_of_several_processes_one_computes(tmp_path: Path):
-    code = """
-import sys, time
-from pathlib import Path
-from tl_taskneurons.runtime.stored import stored
-from tl_taskneurons.runtime.table_files import read_json, write_json
-folder = Path(sys.argv[1])
-
-def compute():
-    with (folder / "calls").open("a") as calls:
-        calls.write("x")
-    time.sleep(0.3)
-    return {"a": 1}
-
-load, save = read_json, write_json
-assert stored(folder / "a.json", compute, load=load, save=save, lock=folder / "lock") == {"a": 1}
-"""
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
-    assert [run.wait() for run in runs] == [0, 0, 0]
-    assert (tmp_path / "calls").read_text() == "x"
-
-
-def test_locks_are_held_and_let_go(tmp_path: Path):
-    with locked(tmp_path / "new" / "lock") as mine:
-        assert mine
-        with locked(tmp_path / "new" / "lock", wait=False) as again:
-            assert not again
-    with locked(tmp_path / "new" / "lock", wait=False) as mine:
-        assert mine
-
-
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_a_disk_without_locks_is_told_and_work_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-):
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
-    with (
-        pytest.warns(NoLocksWarning, match="Locking is not supported here"),
-        locks.locked(tmp_path / "lock", wait=False) as mine,
-    ):
-        assert mine
-
-
-def test_a_lock_in_a_missing_or_moved_folder_needs_no_cleaning(tmp_path: Path):
-    with locked(tmp_path / "a" / "lock"):
-        shutil.rmtree(tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
-    target = tmp_path / "out"
-    target.mkdir()  # an empty one is replaced
-
-    def fail(part: Path) -> None:
-        (part / "half").write_text("x")
-        raise RuntimeError("broken off")
-
-    with pytest.raises(RuntimeError, match="broken off"):
-        write_folder(target, fail)
-    assert list(target.iterdir()) == []
-    write_folder(target, lambda part: (part / "whole").write_text("x"))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert [path.name for path in target.iterdir()] == ["whole"]
-    with pytest.raises(OSError, match="out could not be written"):
-        write_folder(target, lambda part: None)
-    assert [path.name for path in target.iterdir()] == ["whole"]
-    with pytest.raises(OSError, match="could not be written"):
-        write_folder(target / "whole" / "below", lambda part: None)  # a file in a folder's place
