@@ -53,7 +53,8 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
     assert {"fg", "fg_paper"} <= set(tables["table5"])
     start = tables["table5_start"]
     assert start[["task", "start", "labels", "guessing", "n"]].to_numpy().tolist() == [
-        [name, "base", 2, 0.5, 4] for name in ("one", "two")  # seeds share some of the examples
+        [name, "base", 2, 0.5, 4]
+        for name in ("one", "two")  # seeds share some of the examples
     ]
     drawn = [row_budgets.order_tasks(lab, "one,two", seed, "neutral")["two"] for seed in (0, 1)]
     items = pd.concat([evaluate_items(lab.base, task) for task in drawn])
