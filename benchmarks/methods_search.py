@@ -26,10 +26,17 @@ from tl_taskneurons.analysis.search import GoalNotReachedWarning
 from tl_taskneurons.runtime.stored import stored
 
 # A task is taken whose score falls so far on test examples, by at most so many neurons, and at
-# the cost of at most so many points of the others on average.
+# the cost of at most so many points of the others on average. The goal is higher on held-out
+# training examples, as the set was chosen by them: one right answer may be left of 48.
 BUDGET = 50
 LIMITS = tn.Limits(
-    goal=0.92, margin=1.0, budget=BUDGET, harm=0.02, outside=(0.03, 0.01), first=4, checks=8
+    goal=0.94,
+    margin=1.0,
+    budget=BUDGET,
+    harm=0.02,
+    outside=(0.03, 0.01, 0.003),
+    first=4,
+    checks=8,
 )
 COLUMNS = ["model", "task", "set", "n_neurons", "plain", "left", "taken", "others_lose"]
 

@@ -55,7 +55,7 @@ class Sizes:
     prompts: tuple[str, ...] = tuple(PROMPTS)[1:]
     least: float = 0.35
     score: int = 16
-    held: int = 36
+    held: int = 48
     draws: int = 6
     spared: int = 8
     rivals: int = 5
