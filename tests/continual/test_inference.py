@@ -138,6 +138,20 @@ def test_routing_covers_every_input_once_and_becomes_epi_when_cold(model: Any):
     assert torch.allclose(cold.amax(1), torch.ones(4))
 
 
+@pytest.mark.parametrize("d", [16, 512])
+def test_routing_is_as_sure_in_wide_models_as_in_narrow_ones(d: int):
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.eye(d)[:3] * 8
+
+    def draw() -> list[torch.Tensor]:
+        return [torch.randn(100, d, generator=generator) + shift for shift in shifts]
+
+    known = {str(i): TaskStatistics.of(group) for i, group in enumerate(draw())}
+    for i, group in enumerate(draw()):
+        own = Routed().weights(group, known)[:, i]
+        assert 0.9 < own.mean() < 1.0
+
+
 def test_the_penalty_matches_the_formula():
     generator = torch.Generator().manual_seed(0)
     olds = [{"0/W_in": torch.randn(5, 2, generator=generator)} for _ in range(2)]

@@ -149,7 +149,7 @@ def test_what_is_not_known_is_refused(model: Any):
 def test_routing_answers_as_its_weights_say(model: Any):
     learner = NeuronLearner(0.4)
     setting, history = learnt(model, learner, private=True)
-    inference = Routed(10.0)
+    inference = Routed(1e4)
     known = {result.task: setting.statistics(result.task) for result in history}
     (group,) = inference.groups(setting, learner, history, ["two"])
     eighths = (inference.weights(setting.features("two", "test"), known) * 8).round()

@@ -161,13 +161,16 @@ class Routed:
     """Mix the tasks' neurons for each input by its own features; no task is told.
 
     For results that all start from the base model. The weights are a softmax over minus half the
-    squared Mahalanobis distances to the tasks' means, per dimension and divided by a temperature.
+    squared Mahalanobis distances to the tasks' means, divided by a temperature.
 
     Attributes:
-        temperature: towards 0 this is ``NearestTask``.
+        temperature: at 1 weights are the tasks' posterior, if inputs are Gaussian and their means
+            and covariance known. These are estimated, which makes it too sure: at 4 the log loss on
+            held-out training inputs of SmolLM2-135M (topics and reviews) is the lowest. Towards 0
+            this is ``NearestTask``.
     """
 
-    temperature: float = 0.1
+    temperature: float = 4.0
     one_state: ClassVar[bool] = False
 
     def groups(
@@ -190,8 +193,7 @@ class Routed:
         self, features: Float[Tensor, "n d_model"], known: Mapping[str, TaskStatistics]
     ) -> Float[Tensor, "n task"]:
         """Return each input's weight of each known task; they sum to 1."""
-        per_dimension = distances(features, known) / features.shape[1]
-        return (-0.5 * per_dimension / self.temperature).softmax(1)
+        return (-0.5 * distances(features, known) / self.temperature).softmax(1)
 
 
 def _known(setting: Setting, history: History) -> dict[str, TaskStatistics]:
