@@ -49,6 +49,7 @@ def test_the_page_follows_its_tables(script, copy):
     assert any("trained | 10.0 | 60.0 | 50.0 | 3.00 | 1.00 | 1 of 2" in line for line in lines)
     assert any("1% | plain | 98.8 |" in line for line in lines)
     assert any("`ncft`, neutral instructions | 0.003 | 80 | 97.0 | 91.2" in line for line in lines)
+    assert any("`ncft`" in line and line.endswith("| 93.4 | 71.3 |") for line in lines)
     start = "a, neutral instructions | 4 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
     assert f"| mini-bloom | {start}" in lines
     assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
@@ -78,7 +79,7 @@ def rate_map() -> pd.DataFrame:
 
 def rows_table() -> pd.DataFrame:
     line = {"instructions": "neutral", "method": "ncft", "order": "all", "lr": 0.003,
-            "updates": 80, "alone": 0.97}  # fmt: skip
+            "updates": 80, "alone": 0.97, "fg_paper": 0.934}  # fmt: skip
     spans = {f"{name}{end}": 0.912 for name in ("cl", "fg") for end in ("", "_low", "_high")}
     return pd.DataFrame([{**line, **spans}])
 
