@@ -94,8 +94,10 @@ class Ledger(Probe):
     def __init__(self, model: Any, takes: list[float], harms: list[float]) -> None:
         self.model, self.takes = model, torch.tensor([takes])
         self.harms = torch.tensor([harms])
+        self.asked_for: list[int] = []  # how many neurons were silenced when effects were taken
 
     def effects(self, silenced: tn.NeuronSet) -> torch.Tensor:
+        self.asked_for.append(len(silenced))
         return self.takes
 
     def toll(self, silenced: tn.NeuronSet, allows: Any = None, least: float | None = None) -> Toll:
@@ -117,6 +119,7 @@ def test_a_round_that_harms_is_tried_by_halves_and_the_culprit_left_out():
     tried = [(row["n_neurons"], row["kept"]) for row in search.rows if row["step"] == "grow"]
     # 0; then 1; then 2 and 3, by halves 2 alone, which is banned; then 3 and 4.
     assert tried == [(1, True), (2, True), (4, False), (3, False), (4, True)]
+    assert search.probe.asked_for == [0, 1, 2]  # not again after the round that was taken back
 
 
 def test_what_harms_too_much_is_measured_no_further(monkeypatch):

@@ -240,6 +240,7 @@ class _Search:
         self.toll = Toll(probe.plain, 0.0, 0.0, 0.0, 0.0, "", 0.0)
         self.rows: list[dict[str, Any]] = []
         self.tried: set[frozenset[int]] = set()
+        self.effects: tuple[list[int], Tensor] | None = None  # and the order they are for
 
     def run(self) -> "_Search":
         """Grow until the goal or a limit is reached, then make the set smaller."""
@@ -262,9 +263,7 @@ class _Search:
 
     def _round(self, most: int) -> bool | None:
         """Add the most helpful candidates; False when they did harm, None when none is left."""
-        values = self.values
-        if values is None:
-            values = self.probe.effects(self._set(self.order))
+        values = self._effects() if self.values is None else self.values
         flat = values.masked_fill(self.banned, 0.0).masked_fill(self.chosen, 0.0).flatten()
         size = min(
             len(self.order) or self.limits.first, most - len(self.order), int((flat > 0).sum())
@@ -283,6 +282,12 @@ class _Search:
                 self.banned.view(-1)[new] = True
             new = new[: len(new) // 2]
         return False
+
+    def _effects(self) -> Tensor:
+        """The effects with the chosen neurons silenced, taken once for each choice of them."""
+        if self.effects is None or self.effects[0] != self.order:
+            self.effects = (self.order, self.probe.effects(self._set(self.order)))
+        return self.effects[1]
 
     def _prune(self) -> None:
         """Leave out what isn't needed: large pieces first, the last chosen first."""
