@@ -23,6 +23,7 @@ from tl_taskneurons.experiments.lab.presets import (
     overridden,
     subject_of,
 )
+from tl_taskneurons.experiments.lab.store import Unit
 from tl_taskneurons.experiments.planning import estimate
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
 from tl_taskneurons.loading.hub_tasks import hub_task_names
@@ -160,6 +161,22 @@ def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
     spent = {line.title: line.spent for line in second.lines}
     assert spent["neurons"] > 0 and spent["table1"] > 0 and spent["table5"] == 0
     assert second.seconds < first.seconds
+
+
+def test_a_plan_counts_what_units_share_once_and_the_time_of_each(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "_speed", lambda lab: 1.0)
+    shared = [
+        Unit(name, "shared lock", (tmp_path / f"{name}.parquet",), lambda: None, flops)
+        for name, flops in (("small", 2.0), ("large", 3.0))
+    ]
+    own = Unit("own", "own lock", (tmp_path / "own.parquet",), lambda: None, 5.0)
+    monkeypatch.setattr(planning, "preparations", lambda *_: [("work", [*shared, shared[0], own])])
+    for name, seconds in (("small", 10.0), ("own", 100.0)):
+        (tmp_path / f"{name}.parquet").touch()
+        write_json(tmp_path / f"{name}.json", {"seconds": seconds})
+    (line,) = estimate(job(model, tmp_path / "run", ())).lines
+    assert (line.n_units, line.n_done) == (2, 1)
+    assert (line.planned, line.spent, line.seconds) == (8.0, 110.0, 3.0)
 
 
 def test_the_command_shows_the_claims_and_writes_tables(tmp_path, capsys):

@@ -1,13 +1,15 @@
 """What a reproduction will take: pieces of work, what is there already, time and memory."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 import torch
 
 from tl_taskneurons.experiments.lab.lab import Lab
-from tl_taskneurons.experiments.lab.store import DryStore
+from tl_taskneurons.experiments.lab.store import DryStore, Unit
 from tl_taskneurons.experiments.reproduce import Job, open_lab, preparations
 from tl_taskneurons.models.forward import answer_logits, frozen
 from tl_taskneurons.models.inputs import Data, read_inputs
@@ -61,19 +63,29 @@ def estimate(job: Job, workers: int = 1) -> Estimate:
     work = list(preparations(lab, job.experiments))
     work += [(experiment.name, experiment.units(lab)) for experiment in job.experiments]
     speed = _speed(lab)
-    lines, known = [], set()
+    lines, known = [], set[str]()
     for title, units in work:
-        new = {unit.lock: unit for unit in units if unit.lock not in known}
+        new = _pieces(unit for unit in units if unit.lock not in known)
         known |= new.keys()
-        left = [unit for unit in new.values() if unit.missing()]
+        left = [unit for piece in new.values() for unit in piece if unit.missing()]
         planned, seconds = (
-            sum(unit.flops for unit in each) / speed for each in (new.values(), left)
+            sum(max(unit.flops for unit in piece) for piece in pieces.values()) / speed
+            for pieces in (new, _pieces(left))
         )
-        spent = sum((unit.spent() for unit in new.values()), 0.0)
-        lines.append(Line(title, len(new), len(new) - len(left), planned, spent, seconds))
+        spent = sum((unit.spent() for piece in new.values() for unit in piece), 0.0)
+        n_done = len(new) - len(_pieces(left))
+        lines.append(Line(title, len(new), n_done, planned, spent, seconds))
     total = sum(line.seconds for line in lines) / workers
     title = f"{job.subject.base}, preset {job.plan.preset}, {len(lab.tasks)} tasks"
     return Estimate(title, tuple(lines), total, _memory(lab))
+
+
+def _pieces(units: Iterable[Unit]) -> dict[str, list[Unit]]:
+    """Units by their lock: those of one piece share the work, of which the largest is counted."""
+    found: dict[str, dict[tuple[Path, ...], Unit]] = {}
+    for unit in units:
+        found.setdefault(unit.lock, {})[unit.files] = unit
+    return {lock: list(own.values()) for lock, own in found.items()}
 
 
 def minutes(found: Estimate) -> pd.DataFrame:
