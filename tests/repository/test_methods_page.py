@@ -23,14 +23,14 @@ def test_the_page_is_the_one_made_of_the_csv_files(script: ModuleType):
     assert script.page() == written.read_text(encoding="utf-8")
 
 
-def test_the_three_neurons_of_find_md_are_those_of_the_table():
+def test_the_four_neurons_of_find_md_are_those_of_the_table():
     table = pd.read_csv(ROOT / "figures" / "methods_search_gemma-3-270m.csv")
     own = table[(table["task"] == "english_french") & (table["set"] == "find_neurons")]
     (row,) = own.to_dict("records")
     text = " ".join((ROOT / "docs" / "find.md").read_text(encoding="utf-8").split())
-    assert row["n_neurons"] == 3
+    assert row["n_neurons"] == 4
     assert (
-        f"three neurons, of layers 2 to 4, take English to French from {row['plain']:.0f}% to "
+        f"four neurons, of layers 0 to 12, take English to French from {row['plain']:.0f}% to "
         f"{row['left']:.0f} and cost the others {row['others_lose']:.1f} points"
     ) in text
 
