@@ -22,7 +22,7 @@ SEARCH = """## How few neurons carry a task
 `find_neurons` against as many neurons chosen otherwise. *taken*: share of the task's score that
 is gone when the neurons are silenced; *others lose*: points that other tasks lose on average
 (of `find_neurons` and of the top of a mask that `learn_mask` learns, all tasks outside the
-family, of which they saw {spared}; of the others, those five). A task that isn't reached has its
+family, of which they saw 5; of the others, those five). A task that isn't reached has its
 neurons among those that other tasks need as well, which are left out, or needs more than 50.
 
 Test examples come after four draws of demonstrations that no search has seen, and a search spreads
@@ -32,8 +32,6 @@ training examples came in place of 36, of which one right answer may be left (be
 92%), and where the goal isn't reached neurons in the others' top 1%, but not in their top 0.3%, may
 be taken. These were changed after the first version's test scores of four tasks of SmolLM2 and
 thirteen of Gemma had been seen.
-
-Command: `{command}`
 """
 MASK = "mask, as many"
 # What a table can't say.
@@ -51,16 +49,12 @@ Two things here were chosen after a test result was seen, on this task: areas we
 the log-probability, which measures mostly how badly a broken model breaks (there `activation` led
 with .16), and the neurons of `find_neurons` came to the head of our ranking. Read it as a proposal
 that further tasks have to test.
-
-Command: `{command}`
 """
 AGREEMENT = """## Subject-verb agreement
 
 The published pairs of Marks et al. 2025: the logit difference of the two verbs, when neurons
 take the activation that they have in the prompt of the other number. In the table: how many
 neurons take 90% of what all neurons of the model take, of the numbers tried.
-
-Command: `{command}`
 """
 PROGRAMS = """## Compiled programs
 
@@ -79,11 +73,17 @@ Command: `{command}`
 def page() -> str:
     """Return the whole page."""
     parts = [OPENING]
-    for name, part in (("methods_search", search), ("methods", ranking), ("sva", agreement)):
-        for file in sorted(HERE.glob(f"{name}_*.csv")):
-            model = file.stem.removeprefix(f"{name}_")
-            if name != "methods" or not model.startswith(("search_", "gate_")):
-                parts.append(part(model, pd.read_csv(file)))
+    for head, name, part in (
+        (SEARCH, "methods_search", search), (RANKING, "methods", ranking),
+        (AGREEMENT, "sva", agreement),
+    ):  # fmt: skip
+        files = {file.stem.removeprefix(f"{name}_"): file for file in HERE.glob(f"{name}_*.csv")}
+        models = [
+            model for model in sorted(files)
+            if name != "methods" or not model.startswith(("search_", "gate_"))
+        ]  # fmt: skip
+        if models:
+            parts += [head, *(part(model, pd.read_csv(files[model])) for model in models)]
     if (HERE / "tracr.csv").exists():
         parts.append(programs(pd.read_csv(HERE / "tracr.csv")))
     return "\n".join(parts)
@@ -105,12 +105,12 @@ def search(model: str, table: pd.DataFrame) -> str:
     for task, row in best.iterrows():
         against = [other.loc[task] for other in rest.values()]
         cells = [task, f"{row['plain']:.0f}%", f"{row['n_neurons']}", f"{row['left']:.0f}%",
-                 f"{row['taken']:.0%}", f"{row['others_lose']:.1f}"]  # fmt: skip
-        cells += [f"{one['taken']:.0%} / {one['others_lose']:.1f}" for one in against[:2]]
+                 f"{row['taken']:.0%}", _points(row)]  # fmt: skip
+        cells += [f"{one['taken']:.0%} / {_points(one)}" for one in against[:2]]
         cells.append(f"{against[2]['taken']:.0%}")
         if len(masks):
             mask = masks.loc[task] if task in masks.index else None
-            told = "" if mask is None else f"{mask['taken']:.0%} / {mask['others_lose']:.1f}"
+            told = "" if mask is None else f"{mask['taken']:.0%} / {_points(mask)}"
             cells.append(told)
         lines.append(_row(cells))
     met = (best["n_neurons"] <= 50) & (best["taken"] >= 0.9) & (best["others_lose"] <= 2)
@@ -128,10 +128,14 @@ def search(model: str, table: pd.DataFrame) -> str:
         own = few[few["task"] == task].set_index("n_neurons")["taken"]
         cells = [f"{own[count]:.0%}" if count in own.index else "" for count in counts]
         growing.append(_row([str(task), *cells]))
-    text = SEARCH.format(command=command, spared=5)
-    title = f"### {model}\n"
+    title = f"### {model}\n\nCommand: `{command}`\n"
     first = "What the first neurons of the search take alone, by their number:\n"
-    return "\n".join([text, title, *lines, "", told, "", first, *growing, ""])
+    return "\n".join([title, *lines, "", told, "", first, *growing, ""])
+
+
+def _points(row: pd.Series) -> str:
+    """What others lose; nothing is 0.0, never -0.0."""
+    return f"{round(float(row['others_lose']), 1) + 0.0:.1f}"
 
 
 def _gate(model: str, searched: list[str]) -> str:
@@ -159,8 +163,8 @@ def ranking(model: str, table: pd.DataFrame) -> str:
         cells = [f"{row[name]:.2f}" if row.notna()[name] else "" for name in list(columns)[:-1]]
         lines.append(_row([str(method), *cells, f"{row['forward_passes']:.1f}"]))
     tasks = ", ".join(table["task"].unique())
-    title = f"### {model}\n\nTasks: {tasks}.\n"
-    return "\n".join([RANKING.format(command=command), title, *lines, ""])
+    title = f"### {model}\n\nCommand: `{command}`\n\nTasks: {tasks}.\n"
+    return "\n".join([title, *lines, ""])
 
 
 def agreement(model: str, table: pd.DataFrame) -> str:
@@ -179,7 +183,7 @@ def agreement(model: str, table: pd.DataFrame) -> str:
     lines.append("|---" * len(head) + "|")
     lines += [_row([str(name), *(f"{share:.0%}" for share in row)])
               for name, row in shares.iterrows()]  # fmt: skip
-    return "\n".join([AGREEMENT.format(command=command), f"### {model}\n", *lines, ""])
+    return "\n".join([f"### {model}\n\nCommand: `{command}`\n", *lines, ""])
 
 
 def programs(table: pd.DataFrame) -> str:
