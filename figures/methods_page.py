@@ -34,8 +34,6 @@ be taken. These were changed after the first version's test scores of four tasks
 thirteen of Gemma had been seen.
 """
 MASK = "mask, as many"
-# What a table can't say.
-NOTES: dict[str, str] = {}
 RANKING = """## Rankings by method
 
 Means over tasks of areas under `ablation_curves` in the tasks' own scores, over the share
@@ -120,7 +118,7 @@ def search(model: str, table: pd.DataFrame) -> str:
         f"{best['n_neurons'].mean():.0f} neurons take {best['taken'].mean():.0%}, the others lose "
         f"{best['others_lose'].mean():.1f} points."
     )
-    told += _gate(model, list(best.index)) + NOTES.get(model, "")
+    told += _gate(model, list(best.index))
     few = table[table["set"] == "the first of find_neurons"]
     counts = sorted(few["n_neurons"].unique())
     growing = [_row(["task", *map(str, counts)]), "|---" * (1 + len(counts)) + "|"]

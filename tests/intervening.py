@@ -1,7 +1,7 @@
 """For the tests of interventions: neurons, what a model computes, and every intervention."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,20 @@ OTHERS = torch.tensor([[1, 77, 3, 201, 9], [8, 15, 6, 10, 12]])
 def logits(model: Any, tokens: Tensor = TOKENS) -> Tensor:
     with torch.no_grad():
         return model(tokens, attention_mask=torch.ones_like(tokens))
+
+
+@contextmanager
+def failing_forward(model: Any, error: type[BaseException]):
+    """Make a model raise in its unembedding."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    handle = model.unembed.register_forward_hook(fail)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def some(model: Any, seed: int = 0) -> NeuronSet:

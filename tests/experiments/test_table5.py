@@ -165,8 +165,13 @@ def test_rows_may_have_seeds_of_their_own_and_each_other_examples(lab):
     assert drawn[0]["one"].train == whole.train[:4] and drawn[0]["one"].test == whole.test[:2]
     assert drawn[1]["one"].train == (whole.train * 2)[4:8]
     assert drawn[1]["one"].test == (whole.test * 2)[2:4]
-    mini = Lab(lab.base, "base", TASKS, own.plan, lab.store, "mini")  # drawn by the source
-    assert row_budgets.order_tasks(mini, "one,two", 1, "own")["one"].train == whole.train[:4]
+    for source in ("mini", "hub", "hub+folder"):  # drawn by the source
+        other_lab = Lab(lab.base, "base", TASKS, own.plan, lab.store, source)
+        assert (
+            row_budgets.order_tasks(other_lab, "one,two", 1, "own")["one"].train == whole.train[:4]
+        )
+    folder = Lab(lab.base, "base", TASKS, own.plan, lab.store, "miniature/")
+    assert row_budgets.order_tasks(folder, "one,two", 1, "own")["one"] == drawn[1]["one"]
 
 
 def test_the_primer_makes_labels_known_and_rows_start_there(lab, monkeypatch):

@@ -7,6 +7,7 @@ import helpers
 import micro
 import pytest
 import torch
+from intervening import failing_forward
 from micro import agree, lens, words
 from torch import Tensor
 
@@ -87,15 +88,8 @@ class Interrupted(Exception):
 def broken(model: Any, where: str, error: type[BaseException]):
     """Make a model raise in its unembedding, or while gradients pass the upper MLP's output."""
     if where == "forward":
-
-        def fail(*_: Any) -> None:
-            raise error
-
-        handle = model.unembed.register_forward_hook(fail)
-        try:
+        with failing_forward(model, error):
             yield
-        finally:
-            handle.remove()
         return
 
     def fail_backward(gradient: Tensor) -> None:

@@ -1,13 +1,12 @@
 """Interventions inside one another, hooks of others around them, and how all are undone."""
 
-from contextlib import contextmanager
 from typing import Any
 
 import helpers
 import micro
 import pytest
 import torch
-from intervening import INTERVENTIONS, WAYS, How, activations, logits, some
+from intervening import INTERVENTIONS, WAYS, How, activations, failing_forward, logits, some
 from micro import lens, snapshot, unchanged
 from torch import Tensor
 
@@ -95,18 +94,6 @@ def test_hooks_reset_inside_stay_or_are_told(tokenizer: Any):
         logits(model)
         model.reset_hooks(including_permanent=True)
     assert unchanged(model, before)
-
-
-@contextmanager
-def failing_forward(model: Any, error: type[BaseException]):
-    def fail(*_: Any) -> None:
-        raise error
-
-    handle = model.unembed.register_forward_hook(fail)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("kind", KINDS)

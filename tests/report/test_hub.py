@@ -74,7 +74,7 @@ def test_the_card_says_what_is_there_and_runs(reachable, tokenizer, monkeypatch)
         tn.push_to_hub(neurons, "me/words", base_model="tiny/llama", results=results, licence="mit")
         text = repos["me/words"]["README.md"].decode()
         data: Any = huggingface_hub.ModelCard(text).data
-        assert (data.library_name, data.base_model, data.license) == (
+        assert tuple(data[key] for key in ("library_name", "base_model", "license")) == (
             "tl-taskneurons", "tiny/llama", "mit",
         )  # fmt: skip
         for part in (

@@ -3,7 +3,8 @@
 ``smoke`` shows in a minute that everything runs, ``mini`` is the whole paper in miniature, ``full``
 the same with the power to tell, ``real`` fits models of some hundred million weights and real data
 on a few cores, ``hour`` is as much of that as an hour of one core bears for each table (Table 1 on
-six tasks, Table 2 for speed alone, one seed there), ``paper`` has the paper's own sizes.
+six tasks, Table 2 for speed alone, one seed there; Table 5 takes one for each of its three seeds),
+``paper`` has the paper's own sizes.
 """
 
 from dataclasses import dataclass, replace

@@ -32,8 +32,6 @@ ALL_WEIGHTS = ("WeightLearner", "JointLearner")
 # The same for all tasks; of words that the miniature's models know.
 NEUTRAL_INSTRUCTION = "Choose the class."
 HELD_OUT = 0.1
-# Sources that draw their examples by the seed; those of a folder are the same for each.
-DRAWN = ("mini", "builtin", "hub")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
         most = hub_limit(lab.data, sizes.n_train)
         loaded = load_tasks(lab.data, tasks_of_order(order), seed=seed, limit=most)
         tasks = [task.shorter(lab.plan.max_chars) for task in loaded]
-        if not lab.data.startswith(DRAWN):
+        if not _drawn(lab.data):
             tasks = [_turned(task, seed * sizes.n_train, seed * sizes.n_test) for task in tasks]
         tasks = [task.limit(sizes.n_train, sizes.n_test) for task in tasks]
         if instructions == "neutral":
@@ -79,6 +77,11 @@ def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
         return Tasks(tasks)
 
     return lab.once(("order", order, seed, instructions), load)
+
+
+def _drawn(data: str) -> bool:
+    """Whether a source draws its examples by the seed; a folder gives the same for each."""
+    return data in ("mini", "builtin", "hub") or data.startswith(("hub:", "hub+"))
 
 
 def _turned(task: Task, train: int, test: int) -> Task:
