@@ -5,14 +5,16 @@
 
 Each method scores a task's neurons on training examples; test examples say what the task loses
 without the top of the ranking (necessity), keeps with it alone (sufficiency), and what other tasks
-lose without it (harm): areas of ``ablation_curves`` in the tasks' own scores (in nats they would
-mostly say how badly a model breaks that has lost the task long since). Run ``methods_search.py``
-with the same ``--out`` first: the sets that it found head a ranking of their own. Single neurons
-are ablated one by one to see how well the scores foresee it. A run that was stopped goes on.
+lose without it (harm): areas of ``ablation_curves`` in the probability of the answer (in nats they
+would mostly say how badly a model breaks that has lost the task long since; right answers are too
+few to tell methods apart). Run ``methods_search.py`` with the same ``--out`` first: the sets that
+it found head a ranking of their own. Single neurons are ablated one by one to see how well the
+scores foresee it. A run that was stopped goes on.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -34,6 +36,7 @@ METHODS = {
     "weight_norm": ("weight_norm", {}),
     "random": ("random", {}),
 }
+OUTSIDE = "grad_act, signed, outside others' top 3%"
 OTHERS = 2
 
 
@@ -72,16 +75,28 @@ def forward_seconds(setting: Setting, task: tn.Task) -> float:
     return float(stored(path, compute, load=pd.read_csv, save=save)["seconds"][0])
 
 
-def ours(setting: Setting, task: tn.Task, own: tn.NeuronScores) -> tn.NeuronScores:
-    """The searched set first, where there is one; then signed effects outside others' top 3%."""
+def search_seconds(setting: Setting, task: tn.Task) -> float:
+    """What the search of the task took; nothing where it was not searched."""
+    path = setting.folder / "search" / f"{task.name}.csv"
+    return float(pd.read_csv(path)["seconds"].max()) if path.exists() else 0.0
+
+
+def outside(setting: Setting, task: tn.Task, own: tn.NeuronScores) -> tn.NeuronScores:
+    """Signed effects, those in others' top 3% last."""
     rivals = [setting.scores(rival) for rival in setting.rivals(task)]
     taken = torch.stack([rival.top(fraction=0.03).mask for rival in rivals]).any(0)
     values = own.side("help").values.masked_fill(taken, 0.0)
-    found = setting.folder / "sets" / f"{task.name}.safetensors"
-    if found.exists():
-        first = tn.NeuronSet.load(found).mask
-        values = torch.where(first, values + values.max(), values)
     return tn.NeuronScores(values, own.fingerprint, own.name)
+
+
+def ours(setting: Setting, task: tn.Task, rest: tn.NeuronScores) -> tn.NeuronScores:
+    """The searched set first, where there is one; then the rest as it is ranked."""
+    found = setting.folder / "sets" / f"{task.name}.safetensors"
+    if not found.exists():
+        return rest
+    first = tn.NeuronSet.load(found).mask
+    values = torch.where(first, rest.values + rest.values.max(), rest.values)
+    return replace(rest, values=values)
 
 
 def rank(setting: Setting, name: str) -> pd.DataFrame:
@@ -92,12 +107,15 @@ def rank(setting: Setting, name: str) -> pd.DataFrame:
     found = {method: scored(setting, task, method) for method in METHODS}
     rankings = {method: scores for method, (scores, _) in found.items()}
     costs = {method: seconds / passes for method, (_, seconds) in found.items()}
-    extra = "find_neurons, then grad_act, signed, outside others' top 3%"
-    rankings[extra] = ours(setting, task, rankings["grad_act, signed"])
-    costs[extra] = costs["grad_act, signed"] * (1 + len(setting.rivals(task)))
+    rankings[OUTSIDE] = outside(setting, task, rankings["grad_act, signed"])
+    costs[OUTSIDE] = costs["grad_act, signed"] * (1 + len(setting.rivals(task)))
+    searched = f"find_neurons, then {OUTSIDE}"
+    rankings[searched] = ours(setting, task, rankings[OUTSIDE])
+    costs[searched] = costs[OUTSIDE] + search_seconds(setting, task) / passes
     curves = tn.ablation_curves(
         setting.model, task, rankings, fractions=sizes.shares,
         others=same_prompt(setting, task), prompt=prompt, limit=sizes.curve, share_prefix=True,
+        metric="prob",
     )  # fmt: skip
     table = curves.areas.rename(columns={"ranking": "method"})
     sample = sampled(setting, rankings["grad_act"])

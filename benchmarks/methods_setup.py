@@ -63,7 +63,7 @@ class Sizes:
     unseen: int = 4
     harmed: int = 12
     curve: int = 12
-    shares: tuple[float, ...] = (0.0005, 0.005, 0.05)
+    shares: tuple[float, ...] = (0.0005, 0.005, 0.05, 0.5)
     exact: int = 2
     sample: int = 40
 
