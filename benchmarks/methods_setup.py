@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 import tl_taskneurons as tn
-from tl_taskneurons.analysis.probe import spread
+from tl_taskneurons.analysis.question import spread
 from tl_taskneurons.runtime.stored import stored
 
 # The forms of prompt to choose from, for each task.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_tables import read
+from results_cells import read
+from results_rows import PLANNED
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
@@ -208,7 +209,7 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
 
 def _minutes_of(model: str, work: str) -> float:
     """What an experiment took for a model."""
-    for preset in results_tables.PLANNED:
+    for preset in PLANNED:
         plan = read(f"plan_{preset}", model)
         if plan is not None and (plan["done"] > 0).any():
             return float(plan.loc[plan["work"] == work, "taken"].sum())

@@ -15,7 +15,7 @@ from .analysis.overlap import overlap_by_fraction as overlap_by_fraction
 from .analysis.overlap import overlap_matrix as overlap_matrix
 from .analysis.mask import MaskTraining as MaskTraining
 from .analysis.mask import learn_mask as learn_mask
-from .analysis.probe import Question as Question
+from .analysis.question import Question as Question
 from .analysis.reliability import selection_reliability as selection_reliability
 from .analysis.search import FoundNeurons as FoundNeurons
 from .analysis.search import Limits as Limits

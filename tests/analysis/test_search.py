@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import tl_taskneurons as tn
-from tl_taskneurons.analysis.probe import Probe, Toll, UnableWarning, halves, spread
+from tl_taskneurons.analysis.probe import Probe, Toll, UnableWarning
+from tl_taskneurons.analysis.question import halves, spread
 from tl_taskneurons.analysis.search import GoalNotReachedWarning, _Search
 from tl_taskneurons.builtin.planted import planted_model
 from tl_taskneurons.models.view import view

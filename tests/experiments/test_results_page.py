@@ -29,7 +29,7 @@ def copy(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = tmp_path / "figures"
     shutil.copytree(FIGURES, found, ignore=shutil.ignore_patterns("*.png", "*.pdf", "*.py"))
     monkeypatch.setattr(script, "HERE", found)
-    monkeypatch.setattr(script.results_tables, "HERE", found)
+    monkeypatch.setattr(importlib.import_module("results_cells"), "HERE", found)
     return found
 
 

@@ -50,3 +50,21 @@ def test_it_counts_the_tasks_that_meet_the_aim(
     assert "1 of 3 tasks: at most 50 neurons" in text
     assert "| one | 80% | 20 | 10% | 95% | 1.0 | 20% / 5.0 | 20% / 5.0 | 20% |" in text
     assert "| one | 10% |" in text and "Rankings by method" not in text
+
+
+def test_rankings_are_means_over_tasks_the_most_specific_first(script: ModuleType):
+    columns = ("necessity", "harm", "sufficiency", "spearman", "forward_passes")
+    rows = [
+        {"task": task, "method": method, "specificity": value, **dict.fromkeys(columns, 0.5)}
+        for task, method, value in (
+            ("one", "grad_act", 0.1), ("one", "relp", 0.3), ("two", "grad_act", 0.9),
+            ("two", "relp", 0.2),
+        )
+    ]  # fmt: skip
+    lines = script.ranking("some", pd.DataFrame(rows)).splitlines()
+    assert "2 tasks: one, two." in lines
+    table = [line for line in lines if line.startswith("| ")][1:]
+    assert table == [
+        "| grad_act | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 0.5 | 1 |",
+        "| relp | 0.50 | 0.50 | 0.25 | 0.50 | 0.50 | 0.5 | 1 |",
+    ]

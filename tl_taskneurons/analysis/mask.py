@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_taskneurons.analysis.probe import Probe, Question, others_of
+from tl_taskneurons.analysis.probe import Probe
+from tl_taskneurons.analysis.question import Question, others_of
 from tl_taskneurons.models.forward import answer_logits, as_loaded, frozen
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.protocol import LanguageModel

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tl_taskneurons.analysis.probe import Probe, Question, Toll, others_of
+from tl_taskneurons.analysis.probe import Probe, Toll
+from tl_taskneurons.analysis.question import Question, others_of
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, require_same_model, view
 from tl_taskneurons.neurons.given import named_scores

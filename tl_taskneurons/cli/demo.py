@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tl_taskneurons.analysis.probe import Question
+from tl_taskneurons.analysis.question import Question
 from tl_taskneurons.analysis.search import Limits, find_neurons
 from tl_taskneurons.cli.search import write_found
 from tl_taskneurons.cli.settings import Settings

@@ -103,7 +103,7 @@ def find(
     """
     tasks = searched.listed(2, "one to take, then those to spare")
     check_writable(out)
-    from tl_taskneurons.analysis.probe import Question
+    from tl_taskneurons.analysis.question import Question
     from tl_taskneurons.analysis.search import Limits, find_neurons
     from tl_taskneurons.models.view import require_same_model, view
     from tl_taskneurons.neurons.attribution import score_neurons

@@ -1,0 +1,100 @@
+"""The tables of RESULTS.md on tasks in a row, and on what everything took."""
+
+import pandas as pd
+from results_cells import command, each, if_filled, percent, span
+
+# Presets whose plan may be there, beside a run or alone.
+PLANNED = ("hour", "mini", "real")
+# Mean score after the last stage in percent, orders 1-3 (Table 5).
+PAPER_TABLE5 = {
+    "seq-ft": 47.1, "seq-lora": 53.8, "epi": 48.4, "o-lora": 76.1, "ncft": 71.3, "w-ncft": 73.3,
+    "per-task": 77.2,
+}  # fmt: skip
+
+
+def before_rows(models: list[str]) -> str:
+    """What models know of the tasks before any row."""
+    lines = [
+        "### Before tasks in a row: what the model knows of them\n",
+        command("table5"),
+        "Scores in % on the rows' test examples, with the 95% interval, before anything "
+        "of a row is trained. `base` is the model as it is, `primed` the one that rows start "
+        "from, in which the labels are known.\n",
+        "| model | task | labels | guessing | base | primed | loss: base | primed |",
+        "|---" * 8 + "|",
+    ]
+    for model, table in each(models, "table5_start"):
+        for (instructions, task), part in table.groupby(["instructions", "task"], sort=False):
+            rows = part.set_index("start")
+            known = [name for name in ("base", "primed") if name in rows.index]
+            first = rows.loc[known[0]]
+            spans = {name: span(rows.loc[name], "score", "low", "high") for name in known}
+            losses = {name: f"{rows.loc[name, 'loss']:.2f}" for name in known}
+            cells = [
+                found.get(name, "") for found in (spans, losses) for name in ("base", "primed")
+            ]
+            lines.append(
+                f"| {model} | {task}, {instructions} instructions | {first['labels']} | "
+                f"{100 * first['guessing']:.1f} | {' | '.join(cells)} |"
+            )
+    return if_filled(lines)
+
+
+def tasks_in_a_row(models: list[str]) -> str:
+    """Table 5: the methods, the mean over rows."""
+    lines = [
+        "### Table 5: tasks in a row (%)\n",
+        command("table5"),
+        "CL is the mean score after the last stage, alone that of each task trained by itself, "
+        "kept (FG) what is left of "
+        "earlier tasks, guessing taken away (empty where a task alone is not above it); with "
+        "guessing is the paper's FG.\n",
+        "| model | method | rate | updates | alone | CL | kept (FG) | with guessing | paper's CL |",
+        "|---" * 9 + "|",
+    ]
+    for model, table in each(models, "table5"):
+        means = table[table["order"] == "all"]
+        for _, row in means.iterrows():
+            value = PAPER_TABLE5.get(row["method"], "")
+            lines.append(
+                f"| {model} | `{row['method']}`, {row['instructions']} instructions | "
+                f"{row['lr']:.2g} | "
+                f"{row['updates']:.0f} | {100 * row['alone']:.1f} | {percent(row, 'cl')} | "
+                f"{percent(row, 'fg')} | {100 * row['fg_paper']:.1f} | {value} |"
+            )
+    return if_filled(lines)
+
+
+def minutes(models: list[str]) -> str:
+    """What each part was planned to take, and took."""
+    columns, cells = [], {}
+    for preset in PLANNED:
+        for model, plan in each(models, f"plan_{preset}"):
+            columns.append(f"{model}, `{preset}`")
+            for _, row in plan[plan["pieces"] > 0].iterrows():
+                cells.setdefault(row["work"], {})[columns[-1]] = _planned(row)
+            whole = plan.sum(numeric_only=True)
+            cells.setdefault("all", {})[columns[-1]] = _planned(whole)
+    if not columns:
+        return ""
+    cells["all"] = cells.pop("all")
+    lines = [
+        "### What it took: minutes of one core, planned / taken\n",
+        "`... --plan --csv figures` beside a finished run. Planned is what the speed of a forward "
+        "pass foresaw for all pieces when it was asked; taken is what those that are there took. "
+        "Both on a machine that did other work too. Only planned: not run here, and what the same "
+        "command has to do on a faster machine.\n",
+        f"| work | {' | '.join(columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for work, by_column in cells.items():
+        row = [work, *(by_column.get(column, "") for column in columns)]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _planned(row: pd.Series) -> str:
+    taken = f"{row['taken']:.0f}" if row["done"] == row["pieces"] else ""
+    if not taken and row["done"]:
+        taken = f"{row['taken']:.0f} for {row['done']:.0f} of {row['pieces']:.0f} pieces"
+    return f"{row['planned']:.0f} / {taken}" if taken else f"{row['planned']:.0f}"
