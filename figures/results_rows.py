@@ -65,6 +65,30 @@ def tasks_in_a_row(models: list[str]) -> str:
     return if_filled(lines)
 
 
+# Methods that are told no task at test time: this library's and the paper's, and those to beat.
+OURS, THEIRS = ("routed", "w-ncft", "ncft"), ("o-lora", "seq-lora", "seq-ft")
+
+
+def unlabelled(models: list[str]) -> str:
+    """The best method of ours beside the best of sequential training and O-LoRA, by CL."""
+    lines = [
+        "| model | seeds | ours | alone | CL | kept (FG) | theirs | alone | CL | kept (FG) |",
+        "|---" * 10 + "|",
+    ]
+    for model, table in each(models, "table5"):
+        means = table[(table["order"] == "all") & (table["instructions"] == "neutral")]
+        sides = [means[means["method"].isin(names)] for names in (OURS, THEIRS)]
+        if any(some.empty for some in sides):
+            continue
+        cells = [model, f"{means['seeds'].max():.0f}"]
+        for some in sides:
+            best = some.loc[some["cl"].idxmax()]
+            cells += [f"`{best['method']}`", f"{100 * best['alone']:.1f}", percent(best, "cl"),
+                      f"{100 * best['fg_paper']:.1f}"]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return if_filled(lines)
+
+
 def minutes(models: list[str]) -> str:
     """What each part was planned to take, and took."""
     columns, cells = [], {}

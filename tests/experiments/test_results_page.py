@@ -52,6 +52,8 @@ def test_the_page_follows_its_tables(script, copy):
     assert any("`ncft`" in line and line.endswith("| 93.4 | 71.3 |") for line in lines)
     start = "a, neutral instructions | 4 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
     assert f"| mini-bloom | {start}" in lines
+    ours = "`ncft` | 97.0 | 91.2 [91.2, 91.2] | 93.4"
+    assert f"| mini-bloom | 3 | {ours} | `o-lora` | 97.0 | 80.0 [91.2, 91.2] | 93.4 |" in lines
     assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
 
 
@@ -79,9 +81,13 @@ def rate_map() -> pd.DataFrame:
 
 def rows_table() -> pd.DataFrame:
     line = {"instructions": "neutral", "method": "ncft", "order": "all", "lr": 0.003,
-            "updates": 80, "alone": 0.97, "fg_paper": 0.934}  # fmt: skip
+            "updates": 80, "alone": 0.97, "fg_paper": 0.934, "seeds": 3}  # fmt: skip
     spans = {f"{name}{end}": 0.912 for name in ("cl", "fg") for end in ("", "_low", "_high")}
-    return pd.DataFrame([{**line, **spans}])
+    others = [
+        {**line, **spans, "method": method, "cl": cl}
+        for method, cl in (("o-lora", 0.8), ("seq-ft", 0.4), ("epi", 0.99), ("per-task", 1.0))
+    ]
+    return pd.DataFrame([{**line, **spans}, *others])
 
 
 def start_table() -> pd.DataFrame:
