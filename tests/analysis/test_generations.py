@@ -2,6 +2,7 @@ import micro
 import pytest
 
 import tl_taskneurons as tn
+from tests import helpers
 from tl_taskneurons.models.inputs import Data
 
 
@@ -23,3 +24,12 @@ def test_answers_stand_side_by_side(tokenizer):
     assert "words" in tn.compare_generations(model, task, sets["most"], max_new_tokens=2).columns
     with pytest.raises(ValueError, match="A set is called 'target'"):
         tn.compare_generations(model, task, {"target": sets["most"]})
+
+
+def test_a_model_in_training_answers_without_dropout(tokenizer):
+    model = helpers.tiny_lens("gpt2", tokenizer=tokenizer, resid_pdrop=0.5, embd_pdrop=0.5)
+    same = {"none": tn.NeuronSet.from_pairs(model, [(0, 0)])}
+    calm = tn.compare_generations(model, micro.words(), same, max_new_tokens=5)
+    model.train()
+    assert tn.compare_generations(model, micro.words(), same, max_new_tokens=5).equals(calm)
+    assert model.training

@@ -271,5 +271,13 @@ def test_bad_input(gated):
         pytest.raises(ValueError, match="None of the others"),
     ):
         tn.find_neurons(model, task, wrong, question=QUESTION)
+    judged_by_loss = Task.from_texts("text", [example.input for example in task.train])
+    with pytest.raises(ValueError, match="'text' is judged by its loss alone"):
+        tn.find_neurons(model, judged_by_loss, other, question=QUESTION)
+    foreign = replace(tn.score_neurons(model, other), fingerprint="2x48-of-another-model")
+    with pytest.raises(ValueError, match="belongs to model 2x48-of-another-model"):
+        tn.find_neurons(model, task, other, question=QUESTION, known={other.name: foreign})
+    with pytest.raises(ValueError, match="known has scores of \\['mistyped'\\]"):
+        tn.find_neurons(model, task, other, question=QUESTION, known={"mistyped": foreign})
     with pytest.raises(ValueError, match="metric is 'rank'"):
         tn.find_neurons(model, task, other, question=replace(QUESTION, metric="rank"))

@@ -174,7 +174,8 @@ class Meter:
         if key not in self.known:
             with self.silencing.applied(self.model, neurons):
                 frame = evaluate_items(self.model, task, **self.options)
-            column = "loss" if self.unit(task) == "loss" else "score"
+            metric = self.options.get("metric")
+            column = "loss" if metric is None and task.metric == "loss" else "score"
             self.known[key] = float(frame[column].mean())
         return self.known[key]
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import pandas as pd
 from torch import Tensor
 
+from tl_taskneurons.models.forward import frozen
 from tl_taskneurons.models.generation import eos_ids, generate
 from tl_taskneurons.models.inputs import Data, read_inputs
 from tl_taskneurons.models.positions import Positions
@@ -73,10 +74,11 @@ def compare_generations(
         for name, chosen in neurons.items()
     }
     for name, state in states.items():
-        with state:
+        with frozen(model_view.model), state:
             ids = generate(
                 model_view, [item.prompt for item in inputs.items], closes=ending.closes,
                 max_new_tokens=max_new_tokens, token_budget=2 * inputs.token_budget,
+                examples=[item.index for item in inputs.items],
             )  # fmt: skip
         table[name] = [ending.said(row) for row in ids]
     return table

@@ -67,6 +67,12 @@ class Probe:
     def __init__(
         self, model: LanguageModel, task: Task, others: Sequence[Task], question: Question
     ) -> None:
+        if task.metric == "loss" and question.metric == "loss":
+            raise InputError(
+                f"Task {task.name!r} is judged by its loss alone, which has no value for knowing "
+                "nothing, so no share of it can be taken; ask with Question(metric='prob'), or "
+                "take a task with right answers."
+            )
         self.model, self.question = model, question
         self.scored, self.held = halves(task, question)
         parts = [halves(other, question, question.n_spared) for other in others]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.neurons.given import Scores, named_scores
-from tl_taskneurons.neurons.methods import METHODS, SELECTIONS
+from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import select
 from tl_taskneurons.runtime.errors import InputError
@@ -69,8 +69,7 @@ def halves_of(scores: NeuronScores, *, n_cuts: int = N_CUTS, seed: int = 0) -> H
         order = torch.randperm(len(examples), generator=generator, device="cpu")
         cuts.append(torch.stack([examples[rows].mean(0) for rows in order.tensor_split(2)]))
     halves = torch.stack(cuts)
-    sized = scores.method in METHODS and METHODS.find(scores.method).size_last
-    return halves.abs() if sized and not scores.info.get("signed") else halves
+    return halves.abs() if scores.sized and not scores.info.get("signed") else halves
 
 
 def reliability_of(

@@ -1,7 +1,7 @@
 """The smallest set of neurons that carries a task and that other tasks can do without."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -170,13 +170,15 @@ def find_neurons(
 
     Raises:
         ValueError: without others, for a task that the model can't do, the task among the others,
-            too few training examples, or what ``score_neurons`` refuses.
+            too few training examples, known scores of another model or of none of the others, or
+            what ``score_neurons`` refuses.
     """
     task = one_task(task)
     require_kind("limits", limits, Limits, "give Limits(goal=..., budget=...)")
     require_kind("question", question, Question, "give Question(metric=..., ablation=...)")
     known = None if known is None else named_scores(known)
     listed = others_of(task, others)
+    _check_known(known or {}, model, listed)
     probe = Probe(model, task, listed, question)
     order = None if ranking is None else _values(ranking, view(model), question)
     rivals = probe.rivals(known)
@@ -207,6 +209,20 @@ def find_neurons(
             stacklevel=2,
         )
     return found
+
+
+def _check_known(
+    known: Mapping[str, NeuronScores], model: LanguageModel, listed: Sequence[Task]
+) -> None:
+    """Raise ValueError for scores of another model, or if none are of the others."""
+    used = [known[task.name] for task in listed if task.name in known]
+    if known and not used:
+        raise InputError(
+            f"known has scores of {list(known)}, but the others are "
+            f"{[task.name for task in listed]}; give theirs, by their names."
+        )
+    for scores in used:
+        require_same_model(repr(scores), scores.fingerprint, view(model))
 
 
 def _values(ranking: NeuronScores, model_view: ModelView, question: Question) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_taskneurons.evaluation.words import Words
 from tl_taskneurons.models.forward import answer_logits, before, require_finite
 from tl_taskneurons.models.generation import eos_ids, generate
 from tl_taskneurons.models.inputs import Inputs
@@ -242,7 +243,7 @@ def _generated(run: Answering, split: str) -> tuple[list[float], list[str]]:
     if run.task.metric == "rougeL":
         from rouge_score.rouge_scorer import RougeScorer  # slow to import, needed here only
 
-        scorer = RougeScorer(["rougeL"], use_stemmer=False)
+        scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=Words())
         examples = run.task.split(split)
         wanted = [run.task.accepted(examples[item.index]) for item in run.encoded.items]
         scores = [

@@ -16,7 +16,7 @@ from tl_taskneurons.neurons.ablation import check_ablation
 from tl_taskneurons.neurons.given import Sets, named_sets
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet, require_same_origin
-from tl_taskneurons.runtime.errors import InputError, did_you_mean
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 from tl_taskneurons.runtime.options import require_kind, require_number
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
@@ -42,7 +42,7 @@ class Silencing:
         positions: where; see ``deactivate``.
 
     Raises:
-        ValueError: for an unknown ablation, or ``"mean"`` without means.
+        ValueError: for an unknown ablation, ``"mean"`` without means, or means without it.
     """
 
     ablation: str = "zero"
@@ -52,6 +52,11 @@ class Silencing:
     def __post_init__(self) -> None:
         check_ablation(self.ablation)
         check_positions(self.positions)
+        if self.ablation != "mean" and self.means is not None:
+            raise InputError(
+                f"means are given, but ablation is {self.ablation!r}, which doesn't use them; say "
+                "ablation='mean', or leave them out."
+            )
         if self.ablation == "mean" and self.means is None:
             raise InputError(
                 f"ablation is {self.ablation!r} with means=None; use 'zero', or 'mean' with "
@@ -142,7 +147,8 @@ def evaluate_condition(
     require_kind("condition", condition, Condition, "give one of conditions(sets)")
     silencing, rest = silencing_of(options)
     limit, others = rest.pop("limit", None), rest.pop("limit_others", None)
-    others = limit if others is None else others
+    # Examples that the plain model isn't measured on have nothing to be compared with.
+    others = min((n for n in (limit, others) if n is not None), default=None)
     listed = Tasks(tasks)
     if condition.kind == "random" and condition.silenced in listed.names:
         listed = Tasks([listed[condition.silenced]])
@@ -224,6 +230,15 @@ def deactivation_items(
 
 
 def silencing_of(options: Mapping[str, Any]) -> tuple[Silencing, dict[str, Any]]:
-    """Part options into what says how to silence, and the rest."""
+    """Part options into what says how to silence, and the rest.
+
+    Raises:
+        TypeError: for an ablation that is no name.
+    """
     own = {key: value for key, value in options.items() if key in Silencing.__annotations__}
+    if not isinstance(own.get("ablation", "zero"), str):
+        raise InputTypeError(
+            f"ablation is a {type(own['ablation']).__name__}; tables need a name, for constants "
+            "of your own ablation='mean' with means=constants."
+        )
     return Silencing(**own), {key: value for key, value in options.items() if key not in own}

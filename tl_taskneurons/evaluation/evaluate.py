@@ -39,7 +39,8 @@ class Evaluation(Data):
     Attributes:
         split: by default the test split.
         generation: also decide accuracy and exact match by generated text (stripped of white
-            space and compared as it is, upper and lower case included).
+            space and compared as it is, upper and lower case included); nothing changes for
+            tasks that are judged by loss.
         max_new_tokens: the longest generated answer, in tokens.
         share_prefix: run the tokens with which all prompts begin (instruction, demonstrations)
             once and reuse their keys and values: several times faster for few-shot prompts.
@@ -59,6 +60,11 @@ class Evaluation(Data):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("max_new_tokens", self.max_new_tokens, whole=True, least=1)
+        if self.metric is not None and self.generation:
+            raise InputError(
+                f"metric is {self.metric!r} with generation=True, but a metric is of the answer's "
+                "logits and nothing is generated for it; leave one of them out."
+            )
 
 
 def evaluate(
@@ -98,7 +104,8 @@ def evaluate_items(
 
     The metric is the task's: ``accuracy`` picks the label of highest log-probability (the sum over
     its tokens); ``exact_match`` asks whether greedy decoding gives one of the references and then
-    ends the answer, which one forward pass per reference decides; ``rougeL`` generates, and is the
+    ends the answer, which one forward pass on the target decides, and generation where the model
+    says something else that may yet become another reference; ``rougeL`` generates, and is the
     best ROUGE-L F-measure over the references; ``loss`` has no score.
 
     Args:
@@ -122,7 +129,8 @@ def evaluate_items(
     model_view, task = view(model), one_task(task)
     name = task.metric if metric is None else metric.name
     # Generated answers need room in the context as well.
-    generates = metric is None and (settings.generation or task.metric == "rougeL")
+    decided = settings.generation and task.metric != "loss"
+    generates = metric is None and (decided or task.metric == "rougeL")
     inputs = read_inputs(
         model_view, task, settings, room=settings.max_new_tokens if generates else 0,
         contrast=metric is not None and (metric.wrong or metric.by_item),

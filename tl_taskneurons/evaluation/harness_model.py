@@ -180,7 +180,9 @@ class HarnessModel(TemplateLM):
             prompts = [ids[-room:] for ids in texts]
 
             def closes(ids: Any, until: tuple[str, ...] = until) -> bool:
-                return ids[-1] in self._ends or any(stop in self._text(ids) for stop in until)
+                return ids[-1] in self._ends or any(
+                    stop and stop in self._text(ids) for stop in until
+                )
 
             with frozen(self._view.model):
                 found = generate(

@@ -1,5 +1,7 @@
 """Measuring a metric of the logits on each example, in place of judging answers."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,9 @@ def measure(run: Answering, metric: Metric) -> Answers:
                 reference = answer_logits(run.model_view, batch).float()
         own = loss(logits, batch, None)
         run.require_finite(own, batch, items)
-        found = from_logits(metric, run.model_view, logits, batch, reference)
+        # A metric sees the whole prompt, also where its beginning ran before.
+        whole = replace(batch, items=tuple(items[i] for i in batch.index))
+        found = from_logits(metric, run.model_view, logits, whole, reference)
         for row, i in enumerate(batch.index):
             losses[i], values[i] = float(own[row]), float(found[row])
 

@@ -23,7 +23,7 @@ def summarise(items: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for task, group in items.groupby("task", sort=False):
-        low, high = _score_interval(group["score"])
+        low, high = _score_interval(group)
         rows.append(
             {"task": task, "metric": group["metric"].iloc[0], "value": group["score"].mean(),
              "low": low, "high": high, "loss": group["loss"].mean(), "n": len(group),
@@ -94,12 +94,12 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         if own.empty:
             continue
         others = group[group["task"] != task]
-        base = plain.loc[task]
+        base = plain.loc[[task]].droplevel("task")
         control = items[(items["kind"] == "random") & (items["silenced"] == task)]
         control = control[control["task"] == task]
         drops, rises = -_difference(own, plain, "score"), _difference(own, plain, "loss")
         low, high = mean_interval(drops)
-        spans = [_score_interval(g["score"]) for g in (base, own)]
+        spans = [_score_interval(g) for g in (base, own)]
         row = {
             "task": task, "metric": own["metric"].iloc[0], "n_neurons": own["n_neurons"].iloc[0],
             "original": base["score"].mean(), "silenced": own["score"].mean(),
@@ -151,9 +151,12 @@ def _original(items: pd.DataFrame) -> pd.DataFrame:
     return plain.set_index(["task", "item"]).sort_index()
 
 
-def _score_interval(scores: pd.Series) -> tuple[float, float]:
-    values = scores.to_numpy(dtype=float)
-    return share_interval(values) if np.isin(values, (0, 1)).all() else mean_interval(values)
+def _score_interval(items: pd.DataFrame) -> tuple[float, float]:
+    """The interval of a mean score; of right answers, that of a share."""
+    values = items["score"].to_numpy(dtype=float)
+    right = "metric" not in items or items["metric"].isin(("accuracy", "exact_match", "rougeL"))
+    shares = np.isin(values, (0, 1)).all() and np.all(right)
+    return share_interval(values) if shares else mean_interval(values)
 
 
 def _difference(group: pd.DataFrame, plain: pd.DataFrame, column: str) -> np.ndarray:

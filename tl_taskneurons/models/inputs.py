@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
@@ -157,8 +158,9 @@ def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:
                 f"Item {item.index} has {len(ids)} tokens, more than the context of {n_ctx} tokens "
                 f"of {model_view.name}; shorten its prompt."
             )
-        if n_ids and not 0 <= min(ids) <= max(ids) < n_ids:
-            bad = next(i for i in ids if not 0 <= i < n_ids)
+        every = chain(ids, *item.wrong, item.counterfactual)
+        bad = next((i for i in every if n_ids and not 0 <= i < n_ids), None)
+        if bad is not None:
             raise InputError(
                 f"Item {item.index} has the token id {bad}, but {model_view.name} has the ids 0 to "
                 f"{n_ids - 1}; use the model's own tokenizer."

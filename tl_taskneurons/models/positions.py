@@ -27,7 +27,8 @@ class Places:
             to the last but one of the answer.
         last_prompt: True at the last token of the prompt.
         index: number of each token in its example, from 0; a BOS counts.
-        length: tokens of each example; None while an answer is generated.
+        length: tokens of each example; None while an answer is generated, and for a prefix that
+            runs once for all prompts (``share_prefix``).
         examples: the examples' numbers in their split, for messages.
     """
 

@@ -107,9 +107,12 @@ def counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
     widest = max(map(len, items))
     (other,) = make_batches(items, token_budget=len(items) * widest)
     order = sorted(range(len(items)), key=lambda row: other.index[row])
+    # Their own counterpart is themselves: what an open intervention puts in place of activations
+    # of this run comes from these prompts too.
+    own = tuple(replace(item, prompt=item.counterfactual) for item in batch.items)
     other = Batch(
-        other.tokens[order], other.attention_mask[order], other.answer_mask[order],
-        batch.index, batch.items,
+        other.tokens[order], other.attention_mask[order], other.answer_mask[order], batch.index,
+        own,
     )  # fmt: skip
     return other.to(batch.tokens.device), torch.tensor(shifts, device=batch.tokens.device)
 

@@ -73,12 +73,9 @@ def deactivate(
     check_ablation(ablation)
     if isinstance(neurons, Sized) and not len(neurons):
         warnings.warn("The set to silence is empty, so the model stays as it is.", stacklevel=2)
-    if how == "weights" and not (
-        isinstance(ablation, str) and (ablation, positions) == ("zero", "all")
-    ):
-        raise InputError(
-            "how='weights' silences to zero at all positions; use how='hooks' for anything else."
-        )
+    _check_how(how, positions)
+    if how == "weights" and not (isinstance(ablation, str) and ablation == "zero"):
+        raise InputError("how='weights' silences to zero; use how='hooks' for another ablation.")
     if isinstance(ablation, Tensor):
         return mean_ablate(model, neurons, ablation, positions=positions)
     if ablation == "mean":
@@ -143,9 +140,11 @@ def scale(
         positions: where, by hooks; see ``deactivate``.
 
     Raises:
-        ValueError: for neurons of another model, an unknown ``how`` or a factor that is not
-            finite.
+        ValueError: for neurons of another model, an unknown ``how``, weights at some positions
+            only, or a factor that is not finite.
     """
+    check_positions(positions)
+    _check_how(how, positions)
     require_number("factor", factor)
     if factor is None or not math.isfinite(factor):
         raise InputError(f"factor is {factor}; it must be a finite number.")
@@ -162,11 +161,20 @@ def scale(
 
         with _hooked(model_view, neurons, change, positions):
             yield
-    elif how == "weights":
+    else:
         with _scaled_weights(model_view, neurons, factor):
             yield
-    else:
+
+
+def _check_how(how: str, positions: Positions) -> None:
+    """Raise ValueError for an unknown ``how``, or weights at some positions only."""
+    if how not in ("hooks", "weights"):
         raise InputError(f"how is {how!r}; use 'hooks' or 'weights'.")
+    if how == "weights" and positions != "all":
+        raise InputError(
+            f"how='weights' changes all positions, but positions is {positions!r}; use "
+            "how='hooks' for some of them."
+        )
 
 
 @contextmanager

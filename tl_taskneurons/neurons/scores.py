@@ -224,11 +224,17 @@ class NeuronScores:
         for _ in range(n_splits):
             order = torch.randperm(len(examples), generator=generator, device="cpu")
             halves = [examples[rows].mean(0) for rows in order.tensor_split(2)]
-            if self.method in METHODS and METHODS.find(self.method).size_last:
+            if self.sized:
                 halves = [half.abs() for half in halves]
             one, two = (self._top_mask(half, fraction, n, None, per_layer) for half in halves)
             shares.append(float((one & two).sum() / one.sum().clamp_min(1)))
         return sum(shares) / len(shares)
+
+    @property
+    def sized(self) -> bool:
+        """Whether neurons are chosen by the sizes of means over examples, whatever their signs."""
+        one_sided = self.info.get("side") in ("help", "hurt")
+        return self.method in METHODS and METHODS.find(self.method).size_last and not one_sided
 
     def _examples(self) -> Float[Tensor, "example layer d_mlp"]:
         if self.examples is None or len(self.examples) < 2:

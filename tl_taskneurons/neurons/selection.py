@@ -97,10 +97,13 @@ def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str,
     n_kept = min(max(1, round(fraction * entropy.numel())), int(entropy.isfinite().sum()))
     kept = torch.zeros_like(entropy, dtype=torch.bool)
     kept.view(-1)[entropy.flatten().argsort(stable=True)[:n_kept]] = True
-    return {
-        name: replace(own.top(fraction=fraction), mask=kept & (own.values >= line))
-        for name, own in scores.items()
-    }
+    sets = {}
+    for name, own in scores.items():
+        top = own.top(fraction=fraction)
+        # The plain top's reliability isn't this set's.
+        info = {key: value for key, value in top.info.items() if key != "split_half"}
+        sets[name] = replace(top, mask=kept & (own.values >= line), info=info)
+    return sets
 
 
 def layer_table(scores: Scores, sets: Sets) -> pd.DataFrame:
@@ -112,7 +115,7 @@ def layer_table(scores: Scores, sets: Sets) -> pd.DataFrame:
 
     Returns:
         One row per task and layer: ``task, layer, n_neurons, share`` (of the set's neurons) and
-        ``score_share`` (of the sum of the task's scores over all neurons).
+        ``score_share`` (of the sum of the sizes of the task's scores over all neurons).
     """
     scores, sets = named_scores(scores), named_sets(sets)
     if not sets:
@@ -122,7 +125,7 @@ def layer_table(scores: Scores, sets: Sets) -> pd.DataFrame:
         if name not in scores:
             raise InputError(f"The set {name!r} has no scores{did_you_mean(name, list(scores))}")
         counts = pd.Series(neurons.per_layer)
-        sums = scores[name].values.double().sum(1)
+        sums = scores[name].values.double().abs().sum(1)
         tables.append(
             pd.DataFrame(
                 {"task": name, "layer": range(len(counts)), "n_neurons": counts,

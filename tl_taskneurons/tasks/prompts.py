@@ -69,8 +69,9 @@ def encode(
         split: ``"train"`` or ``"test"``.
         prompt: the form of the prompt.
         limit: at most the first ``limit`` examples.
-        max_length: the most tokens of prompt, answer and end together; longer examples lose
-            demonstrations first, then the end of their input, never instruction or answer.
+        max_length: the most tokens of prompt, answer (of labels the longest) and end together;
+            longer examples lose demonstrations first, then the end of their input, never
+            instruction or answer.
         contrast: tokenise the examples' wrong answers and counterfactual inputs as well.
 
     Raises:
@@ -82,12 +83,14 @@ def encode(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, or None for all examples.")
     examples = task.split(split)[:limit]
-    with_end = task.is_classification and _labels(task, tokenizer, prompt)[1]
+    with_end, longest = False, 0
+    if task.is_classification:
+        _, with_end, longest = _labels(task, tokenizer, prompt)
     items: list[Item] = []
     n_truncated = n_fewer = 0
     for i, example in enumerate(examples):
         shots = _demonstrations(task, example, i, split, prompt)
-        item, cut, fewer = _fit(task, example, i, shots, tokenizer, prompt, max_length)
+        item, cut, fewer = _fit(task, example, i, shots, tokenizer, prompt, max_length, longest)
         if with_end:
             item = replace(item, answer=item.answer + item.end, end=())
         if contrast:
@@ -95,7 +98,9 @@ def encode(
             other: tuple[int, ...] = ()
             if example.counterfactual is not None:
                 changed = replace(example, input=example.counterfactual)
-                changed_item, *lost = _fit(task, changed, i, shots, tokenizer, prompt, max_length)
+                changed_item, *lost = _fit(
+                    task, changed, i, shots, tokenizer, prompt, max_length, longest
+                )
                 other = changed_item.prompt
                 cut, fewer = cut or lost[0], fewer or lost[1]
             item = replace(item, wrong=wrong, counterfactual=other)
@@ -123,8 +128,10 @@ def word_ids(task: Task, tokenizer: Any, prompt: Prompt) -> dict[str, tuple[Ids,
     return _labels(task, tokenizer, prompt)[0]
 
 
-def _labels(task: Task, tokenizer: Any, prompt: Prompt) -> tuple[dict[str, tuple[Ids, ...]], bool]:
-    """The ids of the labels' words, and whether they have their end."""
+def _labels(
+    task: Task, tokenizer: Any, prompt: Prompt
+) -> tuple[dict[str, tuple[Ids, ...]], bool, int]:
+    """The ids of the labels' words, whether they have their end, and the most tokens with it."""
     ending = ending_of(tokenizer, prompt)
     probe = Example(input="x", target=task.labels[0])
     text = prompt_text(task, probe, (), tokenizer, prompt)
@@ -148,7 +155,7 @@ def _labels(task: Task, tokenizer: Any, prompt: Prompt) -> tuple[dict[str, tuple
     with_end = _with_end(pairs)
     whole = {word: ids + end if with_end else ids for word, (ids, end) in pairs.items()}
     by_label = {label: tuple(whole[word] for word in task.words(label)) for label in task.labels}
-    return by_label, with_end
+    return by_label, with_end, max(len(ids) + len(end) for ids, end in pairs.values())
 
 
 def _with_end(pairs: Mapping[str, tuple[Ids, Ids]]) -> bool:
@@ -181,9 +188,13 @@ def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> 
     if task.is_classification and not example.wrong:
         ids = _labels(task, tokenizer, prompt)[0]
         return tuple(ids[label][0] for label in task.labels if label != example.target)
+    known = label_ids(task, tokenizer, prompt) if task.is_classification else {}
     ending = ending_of(tokenizer, prompt)
     text = prompt_text(task, example, (), tokenizer, prompt)
-    return tuple(_answer(ending, text, answer)[0] for answer in example.wrong)
+    return tuple(
+        known[answer] if answer in known else _answer(ending, text, answer)[0]
+        for answer in example.wrong
+    )
 
 
 def _demonstrations(
@@ -214,15 +225,21 @@ def _fit(
     tokenizer: Any,
     prompt: Prompt,
     max_length: int | None,
+    longest: int,
 ) -> tuple[Item, bool, bool]:
-    """Tokenise one example; drop shots, then the end of the input, until it fits."""
+    """Tokenise one example; drop shots, then the end of the input, until it fits.
+
+    An answer has room for ``longest`` tokens at least, so that every label fits after every input
+    and the length of an input doesn't tell its label.
+    """
     n_shots = len(shots)
     item = _item(task, example, index, shots, tokenizer, prompt)
     if max_length is None:
         return item, False, False
 
     def excess(candidate: Item) -> int:
-        return len(candidate) + len(candidate.end) - max_length
+        said = max(len(candidate.answer) + len(candidate.end), longest)
+        return len(candidate.prompt) + said - max_length
 
     while excess(item) > 0 and shots:
         shots = shots[:-1]

@@ -1,0 +1,76 @@
+"""Scores inside an intervention that is still open, and what sets know of their reliability."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tl_taskneurons as tn
+from tests import helpers
+from tl_taskneurons.neurons.selection import layer_table
+
+EXAMPLES = tuple(
+    tn.Example("abc" * (i % 3 + 1) + str(i), f"ans{i}", counterfactual="zq" * (i % 4 + 1) + str(i))
+    for i in range(8)
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder: Path = tmp_path_factory.mktemp("tokenizer")
+    return helpers.tiny_lens("llama", tokenizer=helpers.tiny_tokenizer(folder))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("ablation", ["counterfactual", "resample"])
+def test_effects_beside_silenced_neurons_are_those_of_silencing_more(model: Any, ablation: str):
+    task = tn.Task("unequal", EXAMPLES, EXAMPLES, metric="exact_match")
+    first = tn.NeuronSet.from_pairs(model, [(0, j) for j in range(40)])
+    more = [(1, j) for j in range(4)]
+
+    def loss(neurons: tn.NeuronSet) -> float:
+        with tn.deactivate(model, neurons, ablation=ablation):
+            return tn.evaluate(model, task, split="train", metric="loss")["value"].item()
+
+    with tn.deactivate(model, first, ablation=ablation):
+        scores = tn.score_neurons(
+            model, task, "exact", neurons=more, ablation=ablation, signed=True
+        )
+    effects = [
+        loss(first | tn.NeuronSet.from_pairs(model, [neuron])) - loss(first) for neuron in more
+    ]
+    assert [scores[neuron] for neuron in more] == pytest.approx(effects, abs=1e-5)
+
+
+def test_reliability_of_one_side_is_that_of_this_side(model: Any):
+    scores = tn.score_neurons(
+        model, helpers.toy_task(), "grad_act_mean", signed=True, per_example=True
+    ).side("help")
+    values = torch.randn(scores.values.shape, generator=torch.Generator().manual_seed(0))
+    opposite = replace(scores, examples=torch.stack([values, -values]))
+    # What helps in one half hurts in the other, so nothing of a set would return.
+    assert opposite.split_half(n=10) == 0.0
+    assert replace(opposite, info={**scores.info, "side": "both"}).split_half(n=10) == 1.0
+
+
+def test_sets_by_entropy_do_not_carry_the_plain_sets_reliability(model: Any):
+    task = helpers.toy_task()
+    other = replace(task, name="other", train=tuple(
+        replace(example, input=example.input + "k") for example in task.train
+    ))  # fmt: skip
+    scores = {
+        each.name: tn.score_neurons(model, each, "frequency", per_example=True)
+        for each in (task, other)
+    }
+    assert "split_half" in scores["other"].top(fraction=0.3).info
+    sets = tn.select(scores, "lape", fraction=0.3)
+    assert all("split_half" not in chosen.info for chosen in sets.values())
+
+
+def test_shares_of_signed_scores_are_shares(model: Any):
+    scores = tn.score_neurons(model, helpers.toy_task(), signed=True)
+    table = layer_table({"toy": scores}, {"toy": scores.top(n=5)})
+    assert table["score_share"].between(0, 1).all()
+    assert table["score_share"].sum() == pytest.approx(1)
