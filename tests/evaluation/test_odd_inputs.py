@@ -88,8 +88,9 @@ def test_silencing_refuses_what_it_would_ignore(model: Any):
     sets = {"toy": tn.NeuronSet.from_pairs(model, [(0, 1)], "toy")}
     with pytest.raises(InputError, match="doesn't use them"):
         tn.deactivation_items(model, [task], sets, means=means)
+    untyped: dict[str, Any] = {"ablation": means}
     with pytest.raises(InputTypeError, match="tables need a name"):
-        tn.deactivation_items(model, [task], sets, ablation=means)
+        tn.deactivation_items(model, [task], sets, **untyped)
     with (
         pytest.raises(InputError, match="changes all positions"),
         tn.scale(model, sets["toy"], 0.5, how="weights", positions=slice(0, 1)),

@@ -158,8 +158,10 @@ def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:
                 f"Item {item.index} has {len(ids)} tokens, more than the context of {n_ctx} tokens "
                 f"of {model_view.name}; shorten its prompt."
             )
+        if not n_ids:
+            continue
         every = chain(ids, *item.wrong, item.counterfactual)
-        bad = next((i for i in every if n_ids and not 0 <= i < n_ids), None)
+        bad = next((i for i in every if not 0 <= i < n_ids), None)
         if bad is not None:
             raise InputError(
                 f"Item {item.index} has the token id {bad}, but {model_view.name} has the ids 0 to "
