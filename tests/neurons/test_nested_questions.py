@@ -44,6 +44,26 @@ def test_effects_beside_silenced_neurons_are_those_of_silencing_more(model: Any,
     assert [scores[neuron] for neuron in more] == pytest.approx(effects, abs=1e-5)
 
 
+def test_divergence_inside_an_intervention_is_from_the_undisturbed_model(model: Any):
+    task = tn.Task("plain", EXAMPLES, EXAMPLES, metric="exact_match")
+    first = tn.NeuronSet.from_pairs(model, [(0, j) for j in range(40)])
+    more = tn.NeuronSet.from_pairs(model, [(1, 3)])
+
+    def divergence(neurons: tn.NeuronSet) -> float:
+        with tn.deactivate(model, neurons):
+            return tn.evaluate(model, task, split="train", metric="kl")["value"].item()
+
+    with tn.deactivate(model, first):
+        scores = tn.score_neurons(model, task, "exact", neurons=more, metric="kl", signed=True)
+    effect = divergence(first | more) - divergence(first)
+    assert scores[1, 3] == pytest.approx(effect, abs=1e-6) and abs(effect) > 1e-5
+    with (
+        pytest.raises(RuntimeError, match="its weights are changed"),
+        tn.deactivate(model, first, how="weights"),
+    ):
+        tn.score_neurons(model, task, "exact", neurons=more, metric="kl")
+
+
 def test_reliability_of_one_side_is_that_of_this_side(model: Any):
     scores = tn.score_neurons(
         model, helpers.toy_task(), "grad_act_mean", signed=True, per_example=True

@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from tl_taskneurons.evaluation.answers import Answering, Answers
-from tl_taskneurons.models.forward import answer_logits, undisturbed, weights_are_changed
-from tl_taskneurons.neurons.measures import from_logits, loss
+from tl_taskneurons.neurons.measures import from_logits, loss, reference_logits
 from tl_taskneurons.neurons.metrics import Metric
-from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.tasks.batches import Batch, in_memory
 
 
@@ -24,19 +22,11 @@ def measure(run: Answering, metric: Metric) -> Answers:
     items = run.encoded.items
     if metric.reference and run.cache is not None:
         raise InputError(f"Metric {metric.name!r} needs share_prefix=False.")
-    if metric.reference and weights_are_changed():
-        raise StateError(
-            f"Metric {metric.name!r} compares with the undisturbed model, but its weights are "
-            "changed; intervene by hooks (how='hooks')."
-        )
     losses, values = [0.0] * len(items), [0.0] * len(items)
 
     def score(batch: Batch) -> None:
         logits = run.logits(batch)
-        reference: Tensor | None = None
-        if metric.reference:
-            with undisturbed():
-                reference = answer_logits(run.model_view, batch).float()
+        reference = reference_logits(metric, run.model_view, batch)
         own = loss(logits, batch, None)
         run.require_finite(own, batch, items)
         # A metric sees the whole prompt, also where its beginning ran before.

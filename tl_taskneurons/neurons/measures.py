@@ -4,10 +4,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_logits, answer_losses, require_finite
+from tl_taskneurons.models.forward import (
+    answer_logits,
+    answer_losses,
+    require_finite,
+    undisturbed,
+    weights_are_changed,
+)
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.metrics import Metric
-from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
 
 Logits = Float[Tensor, "answer_tokens vocab"]
@@ -33,6 +39,23 @@ def measured(
         return answer_losses(model_view, batch)
     logits = answer_logits(model_view, batch).float()
     return from_logits(metric, model_view, logits, batch, reference)
+
+
+def reference_logits(metric: Metric, model_view: ModelView, batch: Batch) -> Logits | None:
+    """Return the logits of the undisturbed model, where a metric compares with it.
+
+    Raises:
+        RuntimeError: where an open intervention has changed the weights.
+    """
+    if not metric.reference:
+        return None
+    if weights_are_changed():
+        raise StateError(
+            f"Metric {metric.name!r} compares with the undisturbed model, but its weights are "
+            "changed; intervene by hooks (how='hooks')."
+        )
+    with torch.no_grad(), undisturbed():
+        return answer_logits(model_view, batch).float()
 
 
 def from_logits(

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_logits, as_loaded, frozen
+from tl_taskneurons.models.forward import as_loaded, frozen
 from tl_taskneurons.models.positions import chosen, places_of
 from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.neurons.ablation import Replacement, constants
 from tl_taskneurons.neurons.capture import BatchPass
+from tl_taskneurons.neurons.measures import reference_logits
 from tl_taskneurons.neurons.methods import ABLATIONS, ACTIVATION_MEAN, METHODS, Method
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreSettings
@@ -77,9 +78,8 @@ def score_batches(
     def started(batch: Batch, add: Callable[[int, Tensor], None]) -> BatchPass:
         batch = batch.to(model_view.device)
         reference = None
-        if record.asks and settings.measure.reference:
-            with torch.no_grad():
-                reference = answer_logits(model_view, batch).float()
+        if record.asks:
+            reference = reference_logits(settings.measure, model_view, batch)
         other = replaced(batch) if record.asks else None
         return BatchPass(model_view, batch, scored, settings, add, other, reference)
 
