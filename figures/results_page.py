@@ -25,8 +25,7 @@ ALSO = " --also runs/reproduce"  # for C11, once the other one is there
 # Real models first; each with the command that makes its tables.
 MODELS = {
     "gemma-3-270m": f"{REAL.format('gemma-3-270m.gguf')} \\\n   {ALSO}/smollm2-135m",
-    "smollm2-135m": f"{REAL.format('smollm2-135m')},table5 \\\n"
-    f"   {ALSO}/gemma-3-270m.gguf",
+    "smollm2-135m": f"{REAL.format('smollm2-135m')},table5 \\\n   {ALSO}/gemma-3-270m.gguf",
     "mini-llama": f"{REPRODUCE} --model mini-llama{ALSO}/mini-bloom",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom{ALSO}/mini-llama",
 }
@@ -42,9 +41,9 @@ QUESTIONS = (
      "than random ones?", "nats; tasks", "not asked"),
     ("C2", "end point", "Trained to the end, each at its best rate, do they learn it better?",
      "nats; tasks", "21.5 points, 12 of 12"),
-    ("C3", "silenced", "Does silencing a task's neurons hurt that task most, of its row and column "
-     "of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
-    ("C3", "trained", "Does training them help that task most?", "nats; tasks",
+    ("C3", "silenced", "Does silencing a task's neurons hurt that task more than others, in the "
+     "table of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
+    ("C3", "trained", "Does training them help that task more than others?", "nats; tasks",
      "yes (Figure 5 c, d)"),
     ("C4", "peak", "Three tasks trained together: do they do best with less than all neurons?",
      "nats; tasks", "best at 70% and 50%"),
@@ -190,8 +189,8 @@ def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
 def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
     """What it would take to tell what is inconclusive on the first screen."""
     lines = [
-        "| claim | model | effect to tell | power now | needs about | minutes of one core |",
-        "|---" * 6 + "|",
+        "| claim | model | effect to tell | needs about | minutes of one core |",
+        "|---" * 5 + "|",
     ]
     for model, table in verdicts.items():
         if table is None:
@@ -206,7 +205,7 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
             spent = times * _minutes_of(model, work)
             asked = f"{row['claim']} {row['part']}".split(":")[0]
             lines.append(
-                f"| {asked} | {model} | {effect:.2g} {row['unit']} | {row['power']:.2f} | "
+                f"| {asked} | {model} | {effect:.2g} {row['unit']} | "
                 f"{times:.1f} times the {what} | {'' if math.isnan(spent) else f'{spent:.0f}'} |"
             )
     return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."

@@ -104,3 +104,10 @@ def test_power_is_that_of_the_decision():
     assert said == pytest.approx(found, abs=0.1)
     assert over_tasks(effects, 5.0).power == 1
     assert over_seeds({"": rng.normal(0, 1, (5, 4))}, 9.0).power > 0.95
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (-0.004, 0.004)])
+def test_values_without_variance_refute_nothing(low: float, high: float):
+    question = Question("C6", "transfer", "nats", 0.02)
+    verdict, _, _ = categorise(question, Estimate(0.0, low, high, 1.0), [1.0])
+    assert verdict == ("inconclusive" if low == high else "refuted")

@@ -53,7 +53,7 @@ def test_the_page_follows_its_tables(script, copy):
     start = "a, neutral instructions | 4 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
     assert f"| mini-bloom | {start}" in lines
     ours = "`ncft` | 97.0 | 91.2 [91.2, 91.2] | 93.4"
-    assert f"| mini-bloom | 3 | {ours} | `o-lora` | 97.0 | 80.0 [91.2, 91.2] | 93.4 |" in lines
+    assert f"| mini-bloom | 3 | {ours} | `epi` | 97.0 | 99.0 [91.2, 91.2] | 93.4 |" in lines
     assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
 
 

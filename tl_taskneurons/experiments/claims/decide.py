@@ -133,7 +133,8 @@ def categorise(
     least = math.ceil(MOST * len(p))
     p_most = partial_conjunction(p, least) if least < len(p) else NAN
     p_all = float(max(p))
-    if pooled.high < question.interest:
+    # Without any variance the interval is no interval, and nothing is excluded by it.
+    if pooled.low < pooled.high < question.interest:
         return "refuted", p_most, p_all
     if p_all < LEVEL and len(p) > 1:
         return "supported for all", p_most, p_all

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tl_taskneurons.evaluation.statistics import Estimate, diagonal_test, paired_effect
+from tl_taskneurons.evaluation.statistics import Estimate, paired_effect
 from tl_taskneurons.experiments.claims.decide import judge, not_testable, over_tasks
 from tl_taskneurons.experiments.claims.evidence import (
     UNITS,
@@ -129,8 +129,6 @@ def _judged(
     estimates = {task: matrix.own(task) for task in matrix.tasks}
     effects = [(matrix.row(task)[0] + matrix.column(task)[0]) / 2 for task in matrix.tasks]
     pooled = over_tasks(effects, question.sought)
-    p = diagonal_test(matrix.means)
-    pooled = type(pooled)(pooled.estimate._replace(p=p), pooled.power)
     return judge(question, estimates, pooled, matrix.extremes())
 
 

@@ -1,6 +1,7 @@
 """Tests of claims C5, C9 and C10, on samples and seeds that are drawn anew. No torch."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,10 @@ def c9(evidence: Evidence) -> list[Verdict]:
         gap = {f"{BOUND[1]} - {BOUND[0]} + 0.02": both[BOUND[1]] - both[BOUND[0]] + 0.02}
         question = Question("C9", "at most per-task", SHARE_OF_1, 0.0, 0.02, primary=False)
         seeds = both.index.get_level_values("seed").to_numpy()
-        verdicts.append(_by_seed(question, gap, seeds, f"seeds, {len(both)} rows"))
+        found = _by_seed(question, gap, seeds, f"seeds, {len(both)} rows")
+        # Tested with the margin, told without.
+        ends = {name: getattr(found, name) - 0.02 for name in ("effect", "low", "high")}
+        verdicts.append(replace(found, **ends))
     return verdicts
 
 

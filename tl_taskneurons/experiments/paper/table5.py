@@ -64,7 +64,7 @@ class Table5(Experiment):
         found = self.stages(lab)
         return {
             "table5": table(last_stages(found)),
-            "figure4": curves(found.dropna(subset="fg")),
+            "figure4": curves(found),
             "table5_rates": row_budgets.table(lab),
             "table5_start": row_start.table(lab),
         }
@@ -141,8 +141,10 @@ def curves(stages: pd.DataFrame) -> pd.DataFrame:
         ``instructions, method, stage, fg, fg_low, fg_high`` from the second stage on; the ends of
         intervals are named ``low`` and ``high``.
     """
-    later = stages[stages["stage"] > 1].dropna(subset="fg")
     keys = ["instructions", "method", "stage"]
+    later = stages[stages["stage"] > 1]
+    # Means over other seeds than those of the other methods would not compare with theirs.
+    later = later[~later["fg"].isna().groupby([later[key] for key in keys]).transform("any")]
     found = [
         {**dict(zip(keys, key, strict=True)), **_mean_over_seeds(group, "fg")}
         for key, group in later.groupby(keys, sort=False)
@@ -153,6 +155,8 @@ def curves(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_over_seeds(rows: pd.DataFrame, name: str) -> dict[str, float]:
+    if rows[name].isna().any():
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
     found = clustered(rows[name], rows["seed"])
     return {name: float(rows[name].mean()), f"{name}_low": found.low, f"{name}_high": found.high}
 
