@@ -118,7 +118,8 @@ def run(
 
         def compute(cell: Cell = cell) -> pd.DataFrame:
             return evaluate_condition(
-                model, tasks, cell.condition, ablation=cell.ablation, means=means,
+                model, tasks, cell.condition, ablation=cell.ablation,
+                means=means if cell.ablation == "mean" else None,
                 prompt=plan.prompt, limit=plan.n_test, limit_others=plan.n_others,
                 share_prefix=True, max_new_tokens=plan.max_new_tokens,
             )  # fmt: skip
