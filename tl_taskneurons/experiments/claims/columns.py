@@ -77,8 +77,9 @@ TABLES: dict[str, EvidenceTable] = {
             "gates",
             "whether there is anything to conclude from: the model that a table is about, before "
             "and after, by item, means over seeds. In 'deactivation' the model that is silenced, "
-            "in 'trained' the task's own neurons after the most updates, in 'together', 'alone', "
-            "'controlled' and 'transfer' all neurons trained, on siblings too: something transfers",
+            "in 'trained' the mean over all sets of neurons after the most updates, in 'together', "
+            "'alone', 'controlled' and 'transfer' all neurons trained, on siblings too: something "
+            "transfers",
             {
                 "table": "the table that this is the gate of",
                 "zero_shot_score": "the untrained model's score of the item",

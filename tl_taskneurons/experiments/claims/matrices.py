@@ -19,7 +19,7 @@ from tl_taskneurons.experiments.claims.evidence import (
 from tl_taskneurons.experiments.claims.items import SHARE, SILENCED, TRAINED
 from tl_taskneurons.experiments.claims.verdicts import Question, Verdict
 
-MIN_TASKS = 5  # of fewer, permutations give no p below 5% when two are alike
+MIN_TASKS = 5  # of fewer, flipping signs gives no p below 5%
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def c3(evidence: Evidence) -> list[Verdict]:
     """Test C3: a task's own cell against the rest of its row, and of its column.
 
     A cell is the rise of a task's loss when the neurons of another are silenced, or its fall when
-    they are trained. A task's comparison is the weaker of its row and its column; on average, rows
-    are permuted.
+    they are trained. A task's comparison is the weaker of its row and its column; on average, the
+    mean of both is tested over tasks.
     """
     return [*_silenced(evidence), *_trained(evidence)]
 
