@@ -19,9 +19,11 @@ def before_rows(models: list[str]) -> str:
         command("table5"),
         "Scores in % on the rows' test examples, with the 95% interval, before anything "
         "of a row is trained. `base` is the model as it is, `primed` the one that rows start "
-        "from, in which the labels are known.\n",
-        "| model | task | labels | guessing | base | primed | loss: base | primed |",
-        "|---" * 8 + "|",
+        "from, in which the labels are known. Where fewer test examples are different than were "
+        "asked, seeds share some.\n",
+        "| model | task | labels | test examples: asked | different | guessing | base | primed "
+        "| loss: base | primed |",
+        "|---" * 10 + "|",
     ]
     for model, table in each(models, "table5_start"):
         for (instructions, task), part in table.groupby(["instructions", "task"], sort=False):
@@ -35,6 +37,7 @@ def before_rows(models: list[str]) -> str:
             ]
             lines.append(
                 f"| {model} | {task}, {instructions} instructions | {first['labels']} | "
+                f"{first['n']} | {first['different']} | "
                 f"{100 * first['guessing']:.1f} | {' | '.join(cells)} |"
             )
     return if_filled(lines)

@@ -20,8 +20,8 @@ from claim_tables import (
 )
 from scipy import stats
 
-from tl_taskneurons.experiments.claims import claims, headline
-from tl_taskneurons.experiments.claims.evidence import UNITS
+from tl_taskneurons.experiments.claims import claims, headline, summary_of_gates
+from tl_taskneurons.experiments.claims.evidence import UNITS, Evidence
 
 
 @pytest.fixture
@@ -74,6 +74,25 @@ def test_c1_effect_by_hand():
         columns=["silenced", "kind", "seed", "task", "item", "loss"],
     ).assign(score=0.5)
     assert first("C1", deactivation=rows).effect == 1.0
+
+
+def test_the_published_gates_are_those_of_the_claims(rng):
+    given = gates({"deactivation": TASKS[:4], "trained": TASKS[:4]}).assign(score=0.9)
+    few = given["task"] == TASKS[0]
+    given.loc[few, "loss"] = given.loc[few, "zero_shot_loss"] + np.where(
+        np.arange(few.sum()) % 2, 0.4, -0.5
+    )  # on average better, by no test
+    given.loc[given["task"] == TASKS[1], "score"] = 0.0
+    table = summary_of_gates(given).set_index(["table", "task"])
+    evidence = Evidence({"gates": given})
+    for name in ("deactivation", "trained"):
+        for measure in ("loss", "score"):
+            passed = table.loc[name][f"by_{measure}"]
+            assert set(passed.index[passed]) == evidence.able(name, measure)
+    assert table.loc["trained", TASKS[0]]["loss"] < table.loc["trained", TASKS[0]]["zero_shot_loss"]
+    assert not table.loc["trained", TASKS[0]]["by_loss"]
+    assert table.loc["deactivation", TASKS[0]]["by_loss"]
+    assert not table.loc["deactivation", TASKS[1]]["by_score"]
 
 
 def test_c1_gates(rng):

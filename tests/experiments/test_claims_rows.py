@@ -193,6 +193,11 @@ def test_c9_bound_is_not_inferior(rng):
 
     assert bound(0.75).supported
     assert bound(0.5).verdict == "refuted"
+    rows = last_stage(rng, {**BEST, "per-task": 0.75}, shared=0.005)
+    deeper = rows.assign(alone=rows["alone"].where(rows["method"] != "per-task", 0.99))
+    chain, uneven = claims({"rows": deeper}, ["C9"])
+    assert chain.verdict != "not testable"
+    assert "w-ncft 0.90, per-task 0.99" in uneven.note and uneven.verdict == "not testable"
 
 
 def test_c9_says_what_it_needs(rng):

@@ -9,7 +9,7 @@ import torch
 from helpers import tiny_lens
 from small_lab import PLAN, TASKS, small_lab
 
-from tl_taskneurons.experiments.claims.columns import TABLES
+from tl_taskneurons.experiments.claims import TABLES, summary_of_gates
 from tl_taskneurons.experiments.lab import detection, gates, states, tuned
 from tl_taskneurons.experiments.lab.lab import Lab, control
 from tl_taskneurons.experiments.lab.states import Condition
@@ -226,13 +226,13 @@ def test_a_tuned_model_is_made_once_and_its_neurons_are_found_in_it(tokenizer, t
 def test_gates_compare_with_the_base_model_and_with_guessing(lab):
     plain = gates.zero_shot(lab)
     better = plain.assign(loss=plain["loss"] - 1, score=1.0)
-    found = gates.summary(gates.gate(lab, "trained", better)).set_index("task")
-    assert found["better"].all() and found["above_floor"].all()
+    found = summary_of_gates(gates.gate(lab, "trained", better)).set_index("task")
+    assert found["by_loss"].all()
     assert found.loc["food", "floor"] == pytest.approx(2 / 3)  # of three items two are "no"
     assert found.loc["past", "floor"] == 0
     worse = plain.assign(score=0.0)
-    found = gates.summary(gates.gate(lab, "trained", worse))
-    assert not found["better"].any() and not found["above_floor"].any()
+    found = summary_of_gates(gates.gate(lab, "trained", worse))
+    assert not found["by_loss"].any() and not found["by_score"].any()
 
 
 def test_a_change_of_a_dependency_is_computed_anew_and_of_nothing_else(lab):

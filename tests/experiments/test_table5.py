@@ -19,6 +19,9 @@ from tl_taskneurons.experiments.paper import row_budgets, row_start, table5
 from tl_taskneurons.runtime.table_files import read_json
 from tl_taskneurons.tasks.task import Tasks
 
+# The tasks are tiny on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:.*seeds share examples:UserWarning")
+
 TASKS = three_tasks()
 SIZES = SequenceSizes(
     orders=("one,two",), methods=("ncft", "seq-ft", "per-task"), steps=2, batch_size=2, n_train=4,
@@ -32,6 +35,35 @@ def lab(tokenizer, tmp_path, monkeypatch) -> Lab:
     monkeypatch.setattr(row_budgets, "load_tasks", loaded)
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     return Lab(model, "base", TASKS, Plan(sequences=SIZES), Store(tmp_path), "")
+
+
+def test_seeds_that_share_examples_are_told(lab):
+    told = (
+        "'one' has 8 training examples for 3 seeds of 4 and 4 test examples for 3 seeds of 2: "
+        "seeds share"
+    )
+    with pytest.warns(row_budgets.SharedExamplesWarning, match=told) as caught:
+        row_budgets.order_tasks(lab, "one,two", 0, "neutral")
+    assert "--row-train, --row-test" in str(caught[0].message)
+    assert "--max-chars" not in str(caught[0].message)
+    cut = Lab(lab.base, "base", TASKS, replace(lab.plan, max_chars=9), lab.store, "")
+    with pytest.warns(row_budgets.SharedExamplesWarning, match="of at most 9 characters") as caught:
+        row_budgets.order_tasks(cut, "one,two", 0, "neutral")
+    assert "--max-chars" in str(caught[0].message)
+
+
+@pytest.mark.filterwarnings("error")
+def test_seeds_with_examples_of_their_own_are_silent(lab):
+    enough = other(lab, seeds=(0, 1))
+    tests = [
+        {
+            each.input
+            for each in row_budgets.order_tasks(enough, "one,two", seed, "neutral")["one"].test
+        }
+        for seed in (0, 1)
+    ]
+    assert not tests[0] & tests[1]
+    assert row_start.table(enough)["different"].tolist() == [4, 4]
 
 
 def other(lab: Lab, **changes: Any) -> Lab:
@@ -52,8 +84,9 @@ def test_every_method_runs_every_order_and_seed_and_goes_on(lab, monkeypatch):
     assert tables["table5_rates"].empty
     assert {"fg", "fg_paper"} <= set(tables["table5"])
     start = tables["table5_start"]
-    assert start[["task", "start", "labels", "guessing", "n"]].to_numpy().tolist() == [
-        [name, "base", 2, 0.5, 4]
+    columns = ["task", "start", "labels", "guessing", "n", "different"]
+    assert start[columns].to_numpy().tolist() == [
+        [name, "base", 2, 0.5, 4, 4]
         for name in ("one", "two")  # seeds share some of the examples
     ]
     drawn = [row_budgets.order_tasks(lab, "one,two", seed, "neutral")["two"] for seed in (0, 1)]

@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tl_taskneurons.experiments import claims
-from tl_taskneurons.experiments.lab import detection, gates, search, states, tuned
+from tl_taskneurons.experiments.lab import detection, search, states, tuned
 from tl_taskneurons.experiments.lab.experiment import Experiment
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.plan import Plan
@@ -254,7 +254,7 @@ def _publish(
         gated += experiment.gates(lab)
     if gated:
         evidence["gates"] = pd.concat(gated, ignore_index=True).drop_duplicates(_GATE_KEYS)
-        published["gates"] = gates.summary(evidence["gates"])
+        published["gates"] = claims.summary_of_gates(evidence["gates"])
     chosen_rates = rate_table(lab, rate_kinds(lab, job.experiments))
     if len(chosen_rates):
         published["rates"] = chosen_rates.assign(model=job.subject.base)

@@ -12,7 +12,7 @@ import pandas as pd
 from tl_taskneurons.evaluation.statistics import NAN, Estimate
 from tl_taskneurons.experiments.claims.columns import TABLES, EvidenceTable
 from tl_taskneurons.experiments.claims.decide import STATEMENTS, Pooled, judge, not_testable
-from tl_taskneurons.experiments.claims.evidence import Evidence, NotTestable
+from tl_taskneurons.experiments.claims.evidence import Evidence, NotTestable, summary_of_gates
 from tl_taskneurons.experiments.claims.items import c1, c2, c4, c6
 from tl_taskneurons.experiments.claims.matrices import c3
 from tl_taskneurons.experiments.claims.similarity import c7, c8
@@ -30,7 +30,7 @@ from tl_taskneurons.runtime.registry import Choice, Registry
 
 __all__ = [
     "CLAIMS", "STATEMENTS", "TABLES", "EvidenceTable", "Verdict", "c11", "claims",
-    "comparisons_frame", "frame", "from_json", "headline", "to_json",
+    "comparisons_frame", "frame", "from_json", "headline", "summary_of_gates", "to_json",
 ]  # fmt: skip
 
 CLAIMS: Registry[Choice[Callable[[Evidence], list[Verdict]]]] = Registry("claim", Choice)

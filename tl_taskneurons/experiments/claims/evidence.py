@@ -59,10 +59,7 @@ class Evidence:
         gates = self.need("gates")
         found = set()
         for task, rows in gates[gates["table"] == table].groupby("task"):
-            learned = _above(rows["zero_shot_loss"] - rows["loss"])
-            scored = _above(rows["score"] - rows["floor"])
-            does = learned or (table == "deactivation" and scored)
-            if (learned and scored) if measure == "score" else does:
+            if _passes(rows, table, measure):
                 found.add(str(task))
         if not found:
             raise NotTestable(
@@ -70,6 +67,35 @@ class Evidence:
                 "guessing, or no better than before training"
             )
         return found
+
+
+def summary_of_gates(gates: pd.DataFrame) -> pd.DataFrame:
+    """One row per table and task: means of the items, and whether claims are asked of the task.
+
+    Args:
+        gates: the evidence table ``gates``.
+
+    Returns:
+        ``table, task, score, loss, zero_shot_score, zero_shot_loss, floor``, then ``by_loss`` and
+        ``by_score``: whether the gate is passed in nats and by score, as ``Evidence.able`` has it.
+    """
+    rows = []
+    for (table, task), part in gates.groupby(["table", "task"], sort=False):
+        means = {name: float(part[name].mean()) for name in _MEANS}
+        passed = {f"by_{each}": _passes(part, str(table), each) for each in MEASURES}
+        rows.append({"table": table, "task": task, **means, **passed})
+    return pd.DataFrame(rows)
+
+
+_MEANS = ("score", "loss", "zero_shot_score", "zero_shot_loss", "floor")
+
+
+def _passes(rows: pd.DataFrame, table: str, measure: str) -> bool:
+    learned = _above(rows["zero_shot_loss"] - rows["loss"])
+    scored = _above(rows["score"] - rows["floor"])
+    if measure == "score":
+        return learned and scored
+    return learned or (table == "deactivation" and scored)
 
 
 def _above(values: pd.Series) -> bool:

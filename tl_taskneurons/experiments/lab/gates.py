@@ -46,14 +46,3 @@ def gate(lab: Lab, table: str, items: pd.DataFrame) -> pd.DataFrame:
     found = means.join(before).reset_index()
     floors = {task.name: floor(task, lab.plan.n_test) for task in lab.tasks}
     return found.assign(table=table, floor=found["task"].map(floors))[COLUMNS]
-
-
-def summary(gates: pd.DataFrame) -> pd.DataFrame:
-    """One row per table and task: means of the items, and whether the gate is passed.
-
-    ``above_floor`` is true where the score is above guessing (always for losses alone),
-    ``better`` where the loss fell below the zero-shot loss.
-    """
-    rows = gates.groupby(["table", "task"], sort=False)[COLUMNS[3:]].mean().reset_index()
-    above = rows["score"].isna() | (rows["score"] > rows["floor"])
-    return rows.assign(above_floor=above, better=rows["loss"] < rows["zero_shot_loss"])

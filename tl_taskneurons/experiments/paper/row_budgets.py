@@ -7,6 +7,7 @@ the updates are the fewest after which the mean loss is there, so that methods a
 same depth of learning; rates are constant, so that a run is a curve over updates.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,6 +27,11 @@ from tl_taskneurons.loading.tasks import load_tasks
 from tl_taskneurons.models.view import view
 from tl_taskneurons.tasks.task import Task, Tasks, tasks_digest
 from tl_taskneurons.training.settings import Training
+
+
+class SharedExamplesWarning(UserWarning):
+    """Seeds share examples, so what differs between seeds is less than between new examples."""
+
 
 # Learners that train all weights, which take smaller steps than neurons and adapters.
 ALL_WEIGHTS = ("WeightLearner", "JointLearner")
@@ -70,6 +76,8 @@ def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
         loaded = load_tasks(lab.data, tasks_of_order(order), seed=seed, limit=most)
         tasks = [task.shorter(lab.plan.max_chars) for task in loaded]
         if not _drawn(lab.data):
+            for task in tasks if seed in row_seeds(lab) else ():
+                _tell_shared(lab, task)
             tasks = [_turned(task, seed * sizes.n_train, seed * sizes.n_test) for task in tasks]
         tasks = [task.limit(sizes.n_train, sizes.n_test) for task in tasks]
         if instructions == "neutral":
@@ -91,6 +99,30 @@ def _turned(task: Task, train: int, test: int) -> Task:
         task,
         train=task.train[train:] + task.train[:train],
         test=task.test[test:] + task.test[:test],
+    )
+
+
+def _tell_shared(lab: Lab, task: Task) -> None:
+    """Warn where a folder has too few examples for each seed to take others."""
+    sizes, n_seeds = lab.plan.sequences, len(row_seeds(lab))
+    wanted = {"training": sizes.n_train, "test": sizes.n_test}
+    there = {"training": len(task.train), "test": len(task.test)}
+    short = [
+        f"{there[kind]} {kind} examples for {n_seeds} seeds of {n}"
+        for kind, n in wanted.items()
+        if there[kind] < n_seeds * n
+    ]
+    if not short:
+        return
+    most = lab.plan.max_chars
+    length = "" if most is None else f" of at most {most} characters"
+    longer = "" if most is None else "longer inputs (--max-chars) or "
+    warnings.warn(
+        f"{task.name!r} has {' and '.join(short)}{length}: seeds share examples, so intervals over "
+        f"seeds are too narrow for new examples. Give more, or allow {longer}fewer of each seed "
+        "(--row-train, --row-test).",
+        SharedExamplesWarning,
+        stacklevel=2,
     )
 
 

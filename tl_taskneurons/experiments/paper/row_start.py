@@ -34,10 +34,12 @@ def table(lab: Lab) -> pd.DataFrame:
     Returns:
         ``instructions, task, start`` (``base``, or ``primed``, which rows start from), ``labels,
         guessing, score, low, high`` (shares of 1; 95% intervals over items), ``loss`` (nats per
-        token), ``n``.
+        token), ``n``, and ``different``, how many of the test examples are: where it is less, seeds
+        share some.
     """
     frames = [lab.store.get(result).assign(**about) for result, about, _ in _results(lab)]
     found = pd.concat(frames, ignore_index=True)
+    different = _different(lab)
     rows = []
     for key, part in found.groupby(["instructions", "task", "start"], sort=False):
         spread = share_interval if part["labels"].iloc[0] else mean_interval
@@ -45,11 +47,23 @@ def table(lab: Lab) -> pd.DataFrame:
         about = dict(zip(("instructions", "task", "start"), key, strict=True))
         means = part[["guessing", "score", "loss"]].mean().to_dict()
         about |= {"labels": part["labels"].iloc[0], **means}
-        rows.append({**about, "low": low, "high": high, "n": len(part)})
+        counts = {"n": len(part), "different": different[about["task"]]}
+        rows.append({**about, "low": low, "high": high, **counts})
     columns = [
         "instructions", "task", "start", "labels", "guessing", "score", "low", "high", "loss", "n",
+        "different",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _different(lab: Lab) -> dict[str, int]:
+    """How many different test examples each task has in all seeds together."""
+    inputs: dict[str, set[str]] = {}
+    for seed in row_seeds(lab):
+        for order in lab.plan.sequences.orders:
+            for task in order_tasks(lab, order, seed, lab.plan.sequences.instructions[0]):
+                inputs.setdefault(task.name, set()).update(each.input for each in task.test)
+    return {name: len(found) for name, found in inputs.items()}
 
 
 def _results(lab: Lab) -> Iterator[tuple[Result[pd.DataFrame], dict[str, Any], Tasks]]:
