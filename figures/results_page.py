@@ -19,7 +19,7 @@ PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
 REAL = (
     f"{REPRODUCE} --data my_data/ --model {{}} --preset hour \\\n"
-    "    --only table1,table8,table2,figure3,table4,rate_map"
+    "    --only table1,table8,table2,figure3,table4,rate_map,figure2,tables9_11"
 )
 ALSO = " --also runs/reproduce"  # for C11, once the other one is there
 # Real models first; each with the command that makes its tables.
@@ -45,14 +45,14 @@ QUESTIONS = (
      "table of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
     ("C3", "trained", "Does training them help that task more than others?", "nats; tasks",
      "yes (Figure 5 c, d)"),
-    ("C4", "peak", "Three tasks trained together: do they do best with less than all neurons?",
-     "nats; tasks", "best at 70% and 50%"),
+    ("C4", "peak", "Tasks trained together: do they do better with half of the neurons than with "
+     "all?", "nats; tasks", "best at 70% and 50%"),
     ("C4", "transfer", "Does transfer to sibling tasks rise with the share of neurons trained?",
      "nats per share; tasks", "yes"),
     ("C5", "", "Do two classification or two generation tasks share more neurons than one of each?",
      "overlap; types at each share", "21% and 22% against 13% and 12%"),
     ("C6", "transfer", "As many neurons trained: does transfer rise with those that are the tested "
-     "task's?", "nats per overlap; tasks", "+2.0 points from 10 to 100%"),
+     "task's?", "nats per overlap; types", "+2.0 points from 10 to 100%"),
     ("C7", "", "Are sibling tasks' parameters more alike than other tasks', the more so the deeper "
      "the layer?", "cosine; models", "rises with depth"),
     ("C8", "", "Is transfer better where parameters are more alike?", "correlation; tasks",
@@ -69,7 +69,7 @@ PICTURES = {
     "C1": ("table1", "scores with each task's neurons silenced, and with random ones"),
     "C2": ("rate_map", "when task neurons train better than random ones"),
     "C3": ("figure5_silenced", "what silencing the neurons of each task (rows) does to every task"),
-    "C4": ("figure2", "three tasks of a type (CLS: classification, GEN: generation) trained "
+    "C4": ("figure2", "tasks of a type (CLS: classification, GEN: generation) trained "
            "together in a growing share of the neurons; out-of-domain are their siblings"),
     "C5": ("table8", "neurons that classification (CLS) and generation tasks (GEN) share"),
     "C6": ("tables9_11", "transfer against overlap at a fixed share"),

@@ -51,7 +51,9 @@ def test_the_page_follows_its_tables(script, copy):
     assert any("1% | plain | 98.8 |" in line for line in lines)
     assert any("`ncft`, neutral instructions | 0.003 | 80 | 97.0 | 91.2" in line for line in lines)
     assert any("`ncft`" in line and line.endswith("| 93.4 | 71.3 |") for line in lines)
-    start = "a, neutral instructions | 4 | 60 | 50 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
+    start = (
+        "a, neutral instructions | 4 | 60 | 50 | 25.0 | 20.0 | 60.0 [50.0, 70.0] | 9.00 | 1.00 |"
+    )
     assert f"| mini-bloom | {start}" in lines
     ours = "`ncft` | 97.0 | 91.2 [91.2, 91.2] | 93.4"
     assert f"| mini-bloom | 3 | {ours} | `epi` | 97.0 | 99.0 [91.2, 91.2] | 93.4 |" in lines
