@@ -225,7 +225,7 @@ def test_a_tuned_model_is_made_once_and_its_neurons_are_found_in_it(tokenizer, t
 
 def test_gates_compare_with_the_base_model_and_with_guessing(lab):
     plain = gates.zero_shot(lab)
-    better = plain.assign(loss=plain["loss"] - 1, score=1.0)
+    better = plain.assign(loss=plain["loss"] - 1 - 0.1 * plain["item"], score=1.0)
     found = summary_of_gates(gates.gate(lab, "trained", better)).set_index("task")
     assert found["by_loss"].all()
     assert found.loc["food", "floor"] == pytest.approx(2 / 3)  # of three items two are "no"
