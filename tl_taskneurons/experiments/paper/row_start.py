@@ -47,7 +47,7 @@ def table(lab: Lab) -> pd.DataFrame:
         about = dict(zip(("instructions", "task", "start"), key, strict=True))
         means = part[["guessing", "score", "loss"]].mean().to_dict()
         about |= {"labels": part["labels"].iloc[0], **means}
-        counts = {"n": len(part), "different": different[about["task"]]}
+        counts = {"n": len(part), "different": different[str(about["task"])]}
         rows.append({**about, "low": low, "high": high, **counts})
     columns = [
         "instructions", "task", "start", "labels", "guessing", "score", "low", "high", "loss", "n",
