@@ -7,7 +7,7 @@ import helpers
 import micro
 import pytest
 import torch
-from sequences import learnt, mlp_weights, three_tasks
+from sequence_tasks import learnt, mlp_weights, three_tasks
 
 from tl_taskneurons.continual.features import (
     TaskStatistics,

@@ -8,7 +8,7 @@ import micro
 import pandas as pd
 import pytest
 import torch
-from sequences import learnt, mlp_weights
+from sequence_tasks import learnt, mlp_weights
 
 from tl_taskneurons.continual.inference import Routed
 from tl_taskneurons.continual.learners import deltas_of

@@ -10,7 +10,7 @@ import micro
 import pandas as pd
 import pytest
 import torch
-from sequences import NAMES, TRAINING, mlp_weights, three_tasks
+from sequence_tasks import NAMES, TRAINING, mlp_weights, three_tasks
 
 from tl_taskneurons.continual import METHODS, SequenceResult, find_method, run_sequence
 from tl_taskneurons.continual.inference import Plain

@@ -163,6 +163,16 @@ def test_the_plan_counts_pieces_and_runs_nothing(model, tmp_path, monkeypatch):
     assert second.seconds < first.seconds
 
 
+@pytest.mark.parametrize(
+    ("only", "pieces"), [("table5", 0), ("table1", 0), ("table8", 8), ("figure6", 4)]
+)
+def test_neurons_are_looked_for_where_an_experiment_needs_them(model, tmp_path, only, pieces):
+    asked = replace(job(model, tmp_path, (only,)), subject=Subject(model, "all", "smoke", "mini"))
+    found = {line.title: line.n_units for line in estimate(asked).lines}
+    assert found["neurons"] == pieces
+    assert found.get("neurons of the tuned model", 0) == (4 if only == "table1" else 0)
+
+
 def test_a_plan_counts_what_units_share_once_and_the_time_of_each(model, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "_speed", lambda lab: 1.0)
     shared = [

@@ -6,7 +6,7 @@ from typing import Any
 import helpers
 import pandas as pd
 import pytest
-from sequences import three_tasks
+from sequence_tasks import three_tasks
 
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.experiments.claims.columns import TABLES

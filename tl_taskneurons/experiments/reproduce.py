@@ -146,11 +146,10 @@ def preparations(lab: Lab, experiments: Sequence[Experiment]) -> Iterator[tuple[
 
     A phase's units can be listed once those before are done.
     """
-    several = any(e.needs_samples for e in experiments)
-    yield (
-        "neurons",
-        detection.detection_units(lab, states.base(lab), lab.plan.detections if several else 1),
-    )
+    samples = lab.plan.detections if any(e.needs_samples for e in experiments) else 1
+    needed = any(e.needs_neurons for e in experiments)
+    found = detection.detection_units(lab, states.base(lab), samples if needed else 0)
+    yield "neurons", found
     searches = [rate_search(lab, kind) for kind in rate_kinds(lab, experiments)]
     if any(isinstance(e, table5.Table5) for e in experiments):
         yield "the model that knows the labels", row_budgets.preparation(lab)

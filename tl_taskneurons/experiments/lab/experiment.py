@@ -21,12 +21,14 @@ class Experiment(ABC):
     Attributes:
         name: short, e.g. ``"table2"``.
         title: what it shows.
+        needs_neurons: whether it needs neurons of the base model.
         needs_tuned: whether it needs neurons of the model that was trained on all tasks.
         needs_samples: whether it needs neurons of several samples of examples.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    needs_neurons: ClassVar[bool] = True
     needs_tuned: ClassVar[bool] = False
     needs_samples: ClassVar[bool] = False
 

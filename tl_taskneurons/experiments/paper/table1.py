@@ -27,6 +27,7 @@ class Table1(Experiment):
 
     name = "table1"
     title = "task neurons silenced, against random ones"
+    needs_neurons = False  # those of the tuned model are silenced
     needs_tuned = True
 
     def conditions(self, lab: Lab) -> list[Condition]:

@@ -36,6 +36,7 @@ class Table5(Experiment):
 
     name = "table5"
     title = "tasks in a row, with Figure 4"
+    needs_neurons = False  # each method finds those of its tasks
 
     def units(self, lab: Lab) -> list[Unit]:
         """One per method, order, seed and kind of instructions; what learns alike shares a lock."""
