@@ -12,7 +12,7 @@ import pytest
 import torch
 from sequence_tasks import NAMES, TRAINING, mlp_weights, three_tasks
 
-from tl_taskneurons.continual import METHODS, SequenceResult, find_method, run_sequence
+from tl_taskneurons.continual import METHODS, SequenceResult, find_method, run_sequence, scoring
 from tl_taskneurons.continual.inference import Plain
 from tl_taskneurons.continual.learners import Setting
 from tl_taskneurons.continual.method import Method
@@ -209,6 +209,36 @@ def same_result(a: Any, b: Any) -> None:
     pd.testing.assert_frame_equal(a.alone, b.alone)
     measured = ["seconds", "peak_mib"]
     pd.testing.assert_frame_equal(a.stages.drop(columns=measured), b.stages.drop(columns=measured))
+
+
+def test_methods_share_answers_where_they_answer_in_the_same_state(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def counted(*arguments: Any, **options: Any) -> pd.DataFrame:
+        asked.append(arguments)
+        return scoring_answers(*arguments, **options)
+
+    scoring_answers = scoring.evaluate_items
+    monkeypatch.setattr(scoring, "evaluate_items", counted)
+    counts = {}
+    for method in ("seq-ft", "per-task", "joint", "seq-lora", "o-lora", "epi", "ncft", "routed"):
+        asked.clear()
+        shared = run_sequence(model, three_tasks(), method, TRAINING, store=tmp_path)
+        counts[method] = len(asked)
+        same_result(run_sequence(model, three_tasks(), method, TRAINING), shared)
+    # Of three tasks at stages 0 to 3 and each alone: the base model and the first stage are there
+    # once for a learner, and a task alone is what it is for every method that learns it so.
+    assert counts["seq-ft"] == 3 + 9 + 2 and counts["per-task"] == 0
+    assert counts["joint"] == 6
+    assert counts["seq-lora"] == 9 + 2 and counts["o-lora"] == 6
+    assert counts["ncft"] == 9 + 2 and counts["routed"] == 9 + 3
+    # Other test examples are asked anew, in states that are there.
+    asked.clear()
+    fewer = Tasks(task.limit(None, 2) for task in three_tasks())
+    assert (run_sequence(model, fewer, "seq-ft", TRAINING, store=tmp_path).scores["n"] == 2).all()
+    assert len(asked) == 14
 
 
 @pytest.mark.parametrize("method", ["ncft-soft", "replay", "o-lora", "routed"])

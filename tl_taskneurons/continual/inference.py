@@ -5,6 +5,7 @@ that are answered in it. Some know which task an input belongs to (as W-NCFT doe
 some find it out from the input's features in the base model.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,10 +29,28 @@ class InputGroup:
     Attributes:
         state: gives the base model the state for a while.
         inputs: task name to positions in its test split.
+        name: what decides the state, where methods may have it in common; None for mixtures.
     """
 
     state: AbstractContextManager[None]
     inputs: Mapping[str, Sequence[int]]
+    name: str | None = None
+
+    @classmethod
+    def after(
+        cls,
+        setting: Setting,
+        learner: Learner,
+        history: History,
+        inputs: Mapping[str, Sequence[int]],
+    ) -> "InputGroup":
+        """Answer inputs in a learner's state after some stages, the base model after none."""
+        if not all(result.key for result in history):
+            return cls(learner.state(setting, history), inputs)
+        by = repr(learner if len(history) > 1 else learner.first) if history else ""
+        keys = [result.key for result in history]
+        name = json.dumps([setting.view.fingerprint, by, keys])
+        return cls(learner.state(setting, history), inputs, name)
 
 
 @runtime_checkable
@@ -69,7 +88,7 @@ class Plain:
         tasks: Sequence[str],
     ) -> Iterator[InputGroup]:
         """Yield one group."""
-        yield InputGroup(learner.state(setting, history), _all_inputs(setting, tasks))
+        yield InputGroup.after(setting, learner, history, _all_inputs(setting, tasks))
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class TaskOracle:
         """Yield a group per task."""
         for name in tasks:
             own = [result for result in history if result.task == name]
-            yield InputGroup(learner.state(setting, own), _all_inputs(setting, [name]))
+            yield InputGroup.after(setting, learner, own, _all_inputs(setting, [name]))
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,7 @@ class NearestTask:
             inputs = {
                 name: (found == k).nonzero().flatten().tolist() for name, found in nearest.items()
             }
-            yield InputGroup(learner.state(setting, [result]), inputs)
+            yield InputGroup.after(setting, learner, [result], inputs)
 
 
 @dataclass(frozen=True)

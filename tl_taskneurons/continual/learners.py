@@ -36,6 +36,7 @@ class StageResult:
         relevance: each neuron's score when the stage began, for learners that choose neurons.
         seconds: how long the stage took, detection included.
         peak_mib: the most memory it needed; see ``memory.peak_of_process``.
+        key: what it is found by, given by its store: a digest of all that decides what is learnt.
     """
 
     task: str
@@ -43,6 +44,7 @@ class StageResult:
     relevance: Float[Tensor, "layer d_mlp"] | None = None
     seconds: float = math.nan
     peak_mib: float = math.nan
+    key: str = ""
 
 
 History = Sequence[StageResult]  # the stages so far, in order
@@ -101,7 +103,7 @@ class Learner(Protocol):
 
     @property
     def first(self) -> "Learner":
-        """The simplest learner that learns the same at the first stage of a sequence."""
+        """The simplest learner with the same first stage of a sequence, and state after it."""
         ...
 
     def learn(self, setting: Setting, history: History, task: Task) -> StageResult:

@@ -206,7 +206,7 @@ class _Sequence:
 
     def _unit(self, unit: str, history: History, names: Sequence[str]) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
-            return score_history(self.setting, self.method, history, names)
+            return score_history(self.setting, self.method, history, names, self.store)
 
         return compute() if self.folder is None else self.folder.unit(unit, compute)
 

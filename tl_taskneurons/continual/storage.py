@@ -1,24 +1,29 @@
-"""What stages leave behind, on disk: a folder per stage, found again by all that decides it."""
+"""What stages leave behind and how tasks are answered after them, found by all that decides it."""
 
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from tl_taskneurons.continual.learners import History, Learner, Setting, StageResult
 from tl_taskneurons.runtime.memory import peak_of_process
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.runtime.stored import stored
-from tl_taskneurons.runtime.table_files import read_json, write_json
+from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
-from tl_taskneurons.tasks.task import tasks_digest
+from tl_taskneurons.tasks.task import Task, tasks_digest
 from tl_taskneurons.training.deltas import load_delta
 
 
 class StageStore:
     """Trains stages and keeps what they leave, in memory, and in a folder where one is given.
+
+    So it does with the answers in a state that methods have in common.
 
     A folder may be shared by sequences of other orders, methods and learning rates: a stage is
     found by its model, learner, settings and the training examples of its tasks, and nothing else.
@@ -30,6 +35,7 @@ class StageStore:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._known: dict[str, StageResult] = {}
+        self._answers: dict[str, pd.DataFrame] = {}
 
     def learn(self, setting: Setting, learner: Learner, history: History, name: str) -> StageResult:
         """Return what a task's stage learns after the given ones; train it where it is unknown."""
@@ -39,7 +45,7 @@ class StageStore:
             return _measured(setting, learner, history, name)
 
         if key not in self._known:
-            self._known[key] = (
+            result = (
                 compute()
                 if self._folder is None
                 else stored(
@@ -47,7 +53,24 @@ class StageStore:
                     load=load_stage, save=save_stage,
                 )
             )  # fmt: skip
+            self._known[key] = replace(result, key=key)
         return self._known[key]
+
+    def answers(
+        self, setting: Setting, state: str, task: Task, compute: Callable[[], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Return the items of a task in a named state; compute them where they are unknown."""
+        key = _digest([state, asdict(setting.prompt), tasks_digest([task])])
+        if key not in self._answers:
+            self._answers[key] = (
+                compute()
+                if self._folder is None
+                else stored(
+                    self._folder / "answers" / f"{file_name(task.name)}-{key}.parquet", compute,
+                    load=read_table, save=write_table,
+                )
+            )  # fmt: skip
+        return self._answers[key]
 
 
 def _measured(setting: Setting, learner: Learner, history: History, name: str) -> StageResult:
@@ -92,4 +115,8 @@ def _key(setting: Setting, learner: Learner, history: History, name: str) -> str
         asdict(setting.training), asdict(setting.prompt),
         tasks_digest([replace(setting.tasks[each], test=()) for each in tasks]),
     ]  # fmt: skip
+    return _digest(content)
+
+
+def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
