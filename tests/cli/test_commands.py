@@ -84,6 +84,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
         (["reproduce", "--preset", "smok"], ["smok", "smoke"]),
         (["reproduce", "--workers", "0"], ["workers is 0"]),
         (["reproduce", "--seeds", "0", str(2**70)], [f"seed is {2**70}"]),
+        (["reproduce", "--seeds"], ["seeds is empty"]),
+        (["reproduce", "--seeds", "0,1.5"], ["seeds is '0,1.5'", "whole numbers"]),
+        (["reproduce", "--row-rates", "1e-3", "fast"], ["row-rates is '1e-3 fast'"]),
+        (["reproduce", "--row-rates", "1e-3,0"], ["rates has 0.0"]),
         (["reproduce", "--csv", f"{__file__}/csv"], [__file__, "file"]),
         (["continual", "--tasks", "antonym", "--method", ",", "--out", "x"], ["method is empty"]),
         (["info", "--plugin", "no_such_module"], ["'no_such_module'", "PYTHONPATH"]),
@@ -99,6 +103,17 @@ def test_mistakes_are_one_line_and_exit_status_2(
     assert not out and err.startswith("error: ") and err.count("\n") == 1
     for word in words:
         assert word in err, err
+
+
+@pytest.mark.parametrize("given", [["0.1", "0.5"], ["0.1,0.5"], ["0.1,", "0.5"]])
+def test_numbers_have_spaces_or_commas_between(given: list[str], monkeypatch: pytest.MonkeyPatch):
+    found = []
+    monkeypatch.setattr(
+        "tl_taskneurons.cli.reproduce.overridden", lambda preset, sizes, rows: found.append(sizes)
+    )
+    with pytest.raises(AttributeError):  # the plan that is not made here
+        main(["reproduce", "--shares", *given])
+    assert found[0]["shares"] == (0.1, 0.5)
 
 
 def test_a_programming_error_is_not_taken_for_a_users(monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ from tl_taskneurons.cli.options import (
     check_sources,
     check_writable,
     duration,
+    numbers,
     several,
 )  # fmt: skip
 from tl_taskneurons.continual.methods import METHODS
@@ -139,9 +140,9 @@ class Sizes:
         row_n_test: test examples of a task.
     """
 
-    seeds: Annotated[tuple[int, ...] | None, Many] = None
-    shares: Annotated[tuple[float, ...] | None, Many] = None
-    rates: Annotated[tuple[float, ...] | None, Many] = None
+    seeds: Annotated[tuple[int, ...] | None, numbers(int)] = None
+    shares: Annotated[tuple[float, ...] | None, numbers(float)] = None
+    rates: Annotated[tuple[float, ...] | None, numbers(float)] = None
     steps: int | None = None
     transfer_steps: int | None = None
     batch_size: int | None = None
@@ -153,13 +154,16 @@ class Sizes:
     max_chars: int | None = None
     orders: Names | None = None
     methods: Names | None = None
-    row_rates: Annotated[tuple[float, ...] | None, Many] = None
+    row_rates: Annotated[tuple[float, ...] | None, numbers(float)] = None
     row_steps: int | None = None
     row_n_train: Annotated[int | None, Parameter(name="--row-train")] = None
     row_n_test: Annotated[int | None, Parameter(name="--row-test")] = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
+        for name, value in asdict(self).items():
+            if value == ():
+                raise InputError(f"{name} is empty; name at least one, or leave it out.")
         for seed in self.seeds or ():
             require_seed(seed)
         for name, value in asdict(self).items():
