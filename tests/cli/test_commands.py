@@ -88,6 +88,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
         (["reproduce", "--seeds", "0,1.5"], ["seeds is '0,1.5'", "whole numbers"]),
         (["reproduce", "--row-rates", "1e-3", "fast"], ["row-rates is '1e-3 fast'"]),
         (["reproduce", "--row-rates", "1e-3,0"], ["rates has 0.0"]),
+        (["reproduce", "--map-updates", "8,12"], ["map_updates is (8, 12)", "multiples"]),
+        (["reproduce", "--map-updates", "16,8"], ["map_updates is (16, 8)", "rising"]),
+        (["reproduce", "--map-shares", "0"], ["shares has 0.0"]),
+        (["reproduce", "--map-tasks", "mini_fod"], ["'mini_fod'", "'mini_food'"]),
+        (
+            ["reproduce", "--tasks", "mini_food,mini_film", "--map-tasks", "mini_news"],
+            ["'mini_news'", "mini_film"],
+        ),
         (["reproduce", "--csv", f"{__file__}/csv"], [__file__, "file"]),
         (["continual", "--tasks", "antonym", "--method", ",", "--out", "x"], ["method is empty"]),
         (["info", "--plugin", "no_such_module"], ["'no_such_module'", "PYTHONPATH"]),
@@ -109,7 +117,7 @@ def test_mistakes_are_one_line_and_exit_status_2(
 def test_numbers_have_spaces_or_commas_between(given: list[str], monkeypatch: pytest.MonkeyPatch):
     found = []
     monkeypatch.setattr(
-        "tl_taskneurons.cli.reproduce.overridden", lambda preset, sizes, rows: found.append(sizes)
+        "tl_taskneurons.cli.reproduce.overridden", lambda preset, sizes, *parts: found.append(sizes)
     )
     with pytest.raises(AttributeError):  # the plan that is not made here
         main(["reproduce", "--shares", *given])

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tl_taskneurons.cli import main
+from tl_taskneurons.cli.reproduce import Sizes
 from tl_taskneurons.experiments import planning
 from tl_taskneurons.experiments import reproduce as module
 from tl_taskneurons.experiments.lab.plan import SequenceSizes
@@ -271,6 +272,12 @@ def test_presets_and_subjects_fit_together():
     assert len(find_preset("mini").seeds) == 3 and len(find_preset("full").seeds) == 5
     changed = overridden(find_preset("mini"), {"steps": 3, "shots": None}, {"n_test": 7})
     assert (changed.steps, changed.shots, changed.sequences.n_test) == (3, 0, 7)
+    assert changed.map == find_preset("mini").map
+    sizes = Sizes(map_fractions=(0.001, 0.1), map_updates=(8, 16), row_rates=(1e-3,), steps=3)
+    changed = overridden(find_preset("hour"), *sizes.changes())
+    assert (changed.map.fractions, changed.map.updates) == ((0.001, 0.1), (8, 16))
+    assert changed.map.rates == find_preset("hour").map.rates
+    assert (changed.sequences.rates, changed.steps) == ((1e-3,), 3)
     with pytest.raises(ValueError, match="mini"):
         find_preset("minni")
     assert find_experiments(None) == tuple(EXPERIMENTS)

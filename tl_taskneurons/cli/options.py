@@ -56,20 +56,25 @@ def several(table: Mapping[str, Any], name: str | None = None, says: str = "") -
     )  # fmt: skip
 
 
-def numbers(kind: type[int] | type[float]) -> Parameter:
-    """Return an option that takes numbers with spaces or commas between."""
+def numbers(kind: type[int] | type[float], name: str | None = None) -> Parameter:
+    """Return an option that takes numbers with spaces or commas between.
+
+    Args:
+        kind: of numbers.
+        name: of the option, where it is not that of the field.
+    """
 
     def convert(_type: Any, tokens: Sequence[Token]) -> tuple[int | float, ...]:
         try:
             return tuple(map(kind, split(_type, tokens)))
         except ValueError as error:
-            name, given = str(tokens[0].keyword).lstrip("-"), " ".join(t.value for t in tokens)
+            option, given = str(tokens[0].keyword).lstrip("-"), " ".join(t.value for t in tokens)
             what = "whole numbers" if kind is int else "numbers"
             raise InputError(
-                f"{name} is {given!r}; give {what} with spaces or commas between."
+                f"{option} is {given!r}; give {what} with spaces or commas between."
             ) from error
 
-    return Parameter(converter=convert, consume_multiple=True, accepts_keys=False)
+    return Parameter(name=name, converter=convert, consume_multiple=True, accepts_keys=False)
 
 
 Names = Annotated[tuple[str, ...], Parameter(converter=split, n_tokens=1, accepts_keys=False)]

@@ -138,6 +138,10 @@ class Sizes:
         row_steps: updates of a stage.
         row_n_train: training examples of a stage.
         row_n_test: test examples of a task.
+        map_tasks: tasks of the map of C2.
+        map_fractions: shares of neurons there.
+        map_rates: constant learning rates there.
+        map_updates: after how many updates there; multiples of the first.
     """
 
     seeds: Annotated[tuple[int, ...] | None, numbers(int)] = None
@@ -158,6 +162,10 @@ class Sizes:
     row_steps: int | None = None
     row_n_train: Annotated[int | None, Parameter(name="--row-train")] = None
     row_n_test: Annotated[int | None, Parameter(name="--row-test")] = None
+    map_tasks: Names | None = None
+    map_fractions: Annotated[tuple[float, ...] | None, numbers(float, "--map-shares")] = None
+    map_rates: Annotated[tuple[float, ...] | None, numbers(float)] = None
+    map_updates: Annotated[tuple[int, ...] | None, numbers(int)] = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work, before any model is loaded."""
@@ -169,24 +177,34 @@ class Sizes:
         for name, value in asdict(self).items():
             if isinstance(value, int):
                 require_number(name, value, least=0 if name == "shots" else 1)
-        for share in self.shares or ():
+        for share in (*(self.shares or ()), *(self.map_fractions or ())):
             if not 0 < share <= 1:
                 raise InputError(f"shares has {share}; a share must be in (0, 1], e.g. 0.1.")
-        for rate in (*(self.rates or ()), *(self.row_rates or ())):
+        for rate in (*(self.rates or ()), *(self.row_rates or ()), *(self.map_rates or ())):
             if not 0 < rate < math.inf:
                 raise InputError(f"rates has {rate}; a rate must be a positive number.")
+        updates = self.map_updates or (1,)
+        if updates[0] < 1 or any(n % updates[0] for n in updates) or sorted(updates) != [*updates]:
+            raise InputError(
+                f"map_updates is {updates}; one run is looked at after the first number of updates "
+                "and multiples of it, so give these in rising order, e.g. 8,16,32."
+            )
         for name in self.methods or ():
             METHODS.find(name)
         for name in self.orders or ():
             order(name)
 
-    def changes(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the sizes of the plan and those of the tasks in a row."""
+    def changes(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the sizes of the plan, those of the tasks in a row, and those of the map."""
         given = asdict(self)
-        rows = {name: given.pop(name) for name in ("orders", "methods")}
-        for name in [name for name in given if name.startswith("row_")]:
-            rows[name.removeprefix("row_")] = given.pop(name)
-        return given, rows
+        rows = {name: given.pop(name) for name in ("orders", "methods")} | _taken(given, "row_")
+        return given, rows, _taken(given, "map_")
+
+
+def _taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Take what begins with a prefix out of a dictionary, and the prefix off."""
+    names = [name for name in given if name.startswith(prefix)]
+    return {name.removeprefix(prefix): given.pop(name) for name in names}
 
 
 def reproduce(
@@ -204,12 +222,15 @@ def reproduce(
     """
     subject = subject_of(run.model)
     subject = replace(subject, data=run.data or subject.data, tuned=run.tuned or subject.tuned)
-    changes, rows = sizes.changes()
-    found = overridden(
-        find_preset(run.preset or subject.preset), {**changes, "tasks": run.tasks}, rows
-    )
+    changes, rows, in_map = sizes.changes()
+    preset = find_preset(run.preset or subject.preset)
+    found = overridden(preset, {**changes, "tasks": run.tasks}, rows, in_map)
     if subject.data:
-        check_sources(subject.data, found.tasks or (), run.model)
+        asked = sizes.map_tasks or ()
+        for name in asked:
+            if found.tasks and name not in found.tasks:
+                raise InputError(f"Unknown map task {name!r}{did_you_mean(name, found.tasks)}")
+        check_sources(subject.data, found.tasks or asked, run.model)
     check_device(run.device)
     for folder in (None if plan else run.folder, run.csv):
         if folder is not None:

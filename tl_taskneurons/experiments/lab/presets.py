@@ -267,18 +267,28 @@ def subject_of(model: str) -> Subject:
     return SUBJECTS.get(model, Subject(model, "lora", "paper", "hub"))
 
 
-def overridden(plan: Plan, changes: dict[str, Any], in_sequences: dict[str, Any]) -> Plan:
+def overridden(
+    plan: Plan,
+    changes: dict[str, Any],
+    in_sequences: dict[str, Any],
+    in_map: dict[str, Any] | None = None,
+) -> Plan:
     """Return the plan with other sizes; None keeps the preset's.
 
     Where other tasks are given, all of them are silenced; where seeds are, rows have these too.
     """
     if changes.get("tasks") is not None:
         changes = {"silenced_tasks": (), **changes}
-    given = {name: value for name, value in in_sequences.items() if value is not None}
+    given = _given(in_sequences)
     if changes.get("seeds") is not None:
         given = {"seeds": (), **given}
     return replace(
         plan,
-        **{name: value for name, value in changes.items() if value is not None},
+        **_given(changes),
         sequences=replace(plan.sequences, **given),
+        map=replace(plan.map, **_given(in_map or {})),
     )
+
+
+def _given(sizes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sizes.items() if value is not None}
