@@ -69,6 +69,32 @@ def tasks_in_a_row(models: list[str]) -> str:
     return if_filled(lines)
 
 
+def rates_of_rows(models: list[str]) -> str:
+    """The choice of each method's rate, on single tasks."""
+    lines = [
+        "### Table 5: learning rates\n",
+        command("table5"),
+        "Losses (nats per token, held-out training examples, mean over single tasks) at the end "
+        "of all updates that a method may have, at each rate, the chosen one in bold; methods "
+        "that learn a single task alike are together. Where the best was at an edge, the next "
+        "rate was tried too. A model without rows here was given one rate.\n",
+        "| model | methods | rate: loss | updates |",
+        "|---" * 4 + "|",
+    ]
+    for model, table in each(models, "table5_rates"):
+        alike: dict[str, list[str]] = {}
+        for (method, instructions), part in table.groupby(["method", "instructions"], sort=False):
+            tried = (
+                f"{'**' * row['chosen']}{row['lr']:.2g}: {row['loss']:.2f}{'**' * row['chosen']}"
+                + " (at the edge)" * row["at_edge"]
+                for _, row in part.iterrows()
+            )
+            line = f"{', '.join(tried)} | {part['updates'].iloc[0]} |"
+            alike.setdefault(f"{instructions} instructions | {line}", []).append(f"`{method}`")
+        lines += [f"| {model} | {', '.join(names)}, {rest}" for rest, names in alike.items()]
+    return if_filled(lines)
+
+
 # Methods that are told nothing of the task at test time: neurons', and those to beat.
 OURS, THEIRS = ("routed", "ncft"), ("epi", "o-lora", "seq-lora", "seq-ft")
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 from results_cells import command, each, if_filled, number, read, score_cells
-from results_rows import before_rows, minutes, tasks_in_a_row
+from results_rows import before_rows, minutes, rates_of_rows, tasks_in_a_row
 
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
 # Leng & Xiong 2025, Tables 1, 2, 6 and 7.
@@ -27,7 +27,7 @@ def tables(models: list[str]) -> str:
     """Every table that is there."""
     makers = (
         _gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, before_rows,
-        tasks_in_a_row, minutes,
+        rates_of_rows, tasks_in_a_row, minutes,
     )  # fmt: skip
     return "\n".join(part for part in (make(models) for make in makers) if part)
 
