@@ -58,6 +58,10 @@ def test_a_grid_whose_best_rate_is_at_its_edge_is_extended_and_the_last_edge_tol
         n_tried = len(tried)
         table = rates.rate_table(found, [kind])
         assert len(tried) == n_tried  # all that was needed is listed in the phases
+        # And still is when it is there, so that what it took is counted.
+        listed = [unit for units in search.phases([rates.search(found, kind)]) for unit in units]
+        assert len({unit.files for unit in listed}) == n_tried
+        assert not any(unit.missing() for unit in listed)
         return table[table["chosen"]]
 
     chosen = choose(0.008)

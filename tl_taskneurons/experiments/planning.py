@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -38,6 +38,11 @@ class Line:
     spent: float
     seconds: float
 
+    def with_later(self, line: "Line") -> "Line":
+        """Count a later phase of the same work in."""
+        numbers = zip(astuple(self)[1:], astuple(line)[1:], strict=True)
+        return Line(self.title, *map(sum, numbers))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -63,7 +68,7 @@ def estimate(job: Job, workers: int = 1) -> Estimate:
     work = list(preparations(lab, job.experiments))
     work += [(experiment.name, experiment.units(lab)) for experiment in job.experiments]
     speed = _speed(lab)
-    lines, known = [], set[str]()
+    lines, known = dict[str, Line](), set[str]()
     for title, units in work:
         new = _pieces(unit for unit in units if unit.lock not in known)
         known |= new.keys()
@@ -74,10 +79,11 @@ def estimate(job: Job, workers: int = 1) -> Estimate:
         )
         spent = sum((unit.spent() for piece in new.values() for unit in piece), 0.0)
         n_done = len(new) - len(_pieces(left))
-        lines.append(Line(title, len(new), n_done, planned, spent, seconds))
-    total = sum(line.seconds for line in lines) / workers
+        line = Line(title, len(new), n_done, planned, spent, seconds)
+        lines[title] = lines[title].with_later(line) if title in lines else line
+    total = sum(line.seconds for line in lines.values()) / workers
     title = f"{job.subject.base}, preset {job.plan.preset}, {len(lab.tasks)} tasks"
-    return Estimate(title, tuple(lines), total, _memory(lab))
+    return Estimate(title, tuple(lines.values()), total, _memory(lab))
 
 
 def _pieces(units: Iterable[Unit]) -> dict[str, list[Unit]]:

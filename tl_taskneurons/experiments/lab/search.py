@@ -54,17 +54,20 @@ class RateSearch:
             losses[further] = self._loss(further)
         return losses
 
-    def missing(self) -> float | None:
-        """The first rate beyond the grid that is needed and has not been tried yet."""
+    def further(self) -> list[float]:
+        """The rates beyond the grid that are needed, up to the first that wasn't tried yet."""
         if len(self.grid) == 1:
-            return None
-        losses = {lr: self._loss(lr) for lr in self.grid}
+            return []
+        losses, found = {lr: self._loss(lr) for lr in self.grid}, list[float]()
         for _ in range(MAX_EXTENSIONS):
-            further = beyond(losses)
-            if further is None or not all(self.store.has(r) for r, _ in self.results(further)):
-                return further
-            losses[further] = self._loss(further)
-        return None
+            rate = beyond(losses)
+            if rate is None:
+                break
+            found.append(rate)
+            if not all(self.store.has(result) for result, _ in self.results(rate)):
+                break
+            losses[rate] = self._loss(rate)
+        return found
 
     def rows(self) -> list[dict[str, object]]:
         """One row per rate: ``lr, loss, chosen, at_edge``; none where nothing was chosen."""
@@ -87,9 +90,9 @@ def phases(searches: Sequence[RateSearch]) -> Iterator[list[Unit]]:
     """The work of several searches: their grids, then, one after the other, rates beyond edges."""
     asked = [search for search in searches if len(search.grid) > 1 or search.curves]
     yield [unit for search in asked for lr in search.grid for unit in search.units(lr)]
-    for _ in range(MAX_EXTENSIONS):
-        further = [(search, search.missing()) for search in asked]
-        units = [unit for search, lr in further if lr is not None for unit in search.units(lr)]
+    for k in range(MAX_EXTENSIONS):
+        further = [(search, lr) for search in asked for lr in search.further()[k : k + 1]]
+        units = [unit for search, lr in further for unit in search.units(lr)]
         if not units:
             return
         yield units
