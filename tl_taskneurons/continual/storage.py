@@ -23,7 +23,7 @@ from tl_taskneurons.training.deltas import load_delta
 class StageStore:
     """Trains stages and keeps what they leave, in memory, and in a folder where one is given.
 
-    So it does with the answers in a state that methods have in common.
+    It keeps tasks' answers in states that methods or stages have in common likewise.
 
     A folder may be shared by sequences of other orders, methods and learning rates: a stage is
     found by its model, learner, settings and the training examples of its tasks, and nothing else.
