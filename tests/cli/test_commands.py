@@ -91,6 +91,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
         (["reproduce", "--map-updates", "8,12"], ["map_updates is (8, 12)", "multiples"]),
         (["reproduce", "--map-updates", "16,8"], ["map_updates is (16, 8)", "rising"]),
         (["reproduce", "--map-shares", "0"], ["shares has 0.0"]),
+        (["reproduce", "--fractions", "0.01,2"], ["shares has 2.0"]),
+        (["reproduce", "--questions", "spede"], ["'spede'", "'speed'"]),
         (["reproduce", "--map-tasks", "mini_fod"], ["'mini_fod'", "'mini_food'"]),
         (
             ["reproduce", "--tasks", "mini_food,mini_film", "--map-tasks", "mini_news"],

@@ -12,10 +12,12 @@ from small_lab import PLAN, TASKS, small_lab
 from tl_taskneurons.experiments.claims import TABLES, summary_of_gates
 from tl_taskneurons.experiments.lab import detection, gates, states, tuned
 from tl_taskneurons.experiments.lab.lab import Lab, control
+from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind
 from tl_taskneurons.experiments.lab.states import Condition
 from tl_taskneurons.experiments.lab.store import Store
 from tl_taskneurons.experiments.paper import figure5, rate_map, table2
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS
+from tl_taskneurons.runtime.table_files import read_json
 from tl_taskneurons.tasks.task import Tasks
 
 
@@ -221,6 +223,19 @@ def test_a_tuned_model_is_made_once_and_its_neurons_are_found_in_it(tokenizer, t
     assert len(own) == 4 * 4 * 3
     for parameter, value in zip(lab.base.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
+
+
+def test_a_given_rate_of_the_tuned_model_is_taken_and_none_is_chosen(tokenizer, tmp_path):
+    plan = replace(PLAN, rates=(1e-3, 1e-2))
+    searched = Lab(tiny_lens("llama", tokenizer=tokenizer), "all", TASKS, plan, Store(tmp_path), "")
+    assert tuned.rate_kinds(searched) == [Kind(ALL_WEIGHTS)]
+    given = replace(searched, plan=replace(plan, tuned_rate=2e-3))
+    assert tuned.rate_kinds(given) == []
+    (unit,) = tuned.units(given)
+    given.store.work([unit])
+    (stated,) = [read_json(file) for file in (tmp_path / "models").glob("*.json")]
+    assert stated["key"]["training"]["lr"] == 2e-3
+    assert not (tmp_path / "rates").exists()
 
 
 def test_gates_compare_with_the_base_model_and_with_guessing(lab):

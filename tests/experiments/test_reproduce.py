@@ -25,6 +25,7 @@ from tl_taskneurons.experiments.lab.presets import (
     subject_of,
 )
 from tl_taskneurons.experiments.lab.store import Unit
+from tl_taskneurons.experiments.paper.table2 import END_POINT, SPEED
 from tl_taskneurons.experiments.planning import estimate
 from tl_taskneurons.experiments.reproduce import EXPERIMENTS, Job, find_experiments, reproduce
 from tl_taskneurons.loading.hub_tasks import hub_task_names
@@ -278,6 +279,10 @@ def test_presets_and_subjects_fit_together():
     assert (changed.map.fractions, changed.map.updates) == ((0.001, 0.1), (8, 16))
     assert changed.map.rates == find_preset("hour").map.rates
     assert (changed.sequences.rates, changed.steps) == ((1e-3,), 3)
+    sizes = Sizes(questions=("end-point", "speed"), fractions=(0.01, 0.1))
+    changed = overridden(find_preset("hour"), *sizes.changes())
+    assert changed.questions == (END_POINT, SPEED) == find_preset("full").questions
+    assert changed.fractions == (0.01, 0.1)
     with pytest.raises(ValueError, match="mini"):
         find_preset("minni")
     assert find_experiments(None) == tuple(EXPERIMENTS)

@@ -55,6 +55,10 @@ EXPERIMENTS = {
     "table8": "overlap by share", "tables9_11": "fixed overlap", "figure3": "overlap by layer",
     "table4": "similarity and transfer", "table5": "tasks in a row",
 }  # fmt: skip
+# As paper.table2; a space can't be typed in an option.
+QUESTIONS = {
+    "end-point": "who ends better, each at its best rate", "speed": "who is faster at a low rate",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,8 @@ class Sizes:
     Attributes:
         seeds: seeds of training and of random neurons.
         shares: shares of neurons in Figures 2 and 6 and Table 8.
+        fractions: shares of neurons that are silenced, and trained for C2's speed.
+        questions: what is asked of trained neurons (C2, C3).
         rates: learning rates to choose from.
         steps: updates for each training task.
         transfer_steps: the same where transfer to siblings is asked.
@@ -146,6 +152,8 @@ class Sizes:
 
     seeds: Annotated[tuple[int, ...] | None, numbers(int)] = None
     shares: Annotated[tuple[float, ...] | None, numbers(float)] = None
+    fractions: Annotated[tuple[float, ...] | None, numbers(float)] = None
+    questions: Annotated[tuple[str, ...] | None, several(QUESTIONS)] = None
     rates: Annotated[tuple[float, ...] | None, numbers(float)] = None
     steps: int | None = None
     transfer_steps: int | None = None
@@ -177,7 +185,11 @@ class Sizes:
         for name, value in asdict(self).items():
             if isinstance(value, int):
                 require_number(name, value, least=0 if name == "shots" else 1)
-        for share in (*(self.shares or ()), *(self.map_fractions or ())):
+        for name in self.questions or ():
+            if name not in QUESTIONS:
+                raise InputError(f"Unknown question {name!r}{did_you_mean(name, list(QUESTIONS))}")
+        asked = (self.shares, self.fractions, self.map_fractions)
+        for share in (share for shares in asked for share in shares or ()):
             if not 0 < share <= 1:
                 raise InputError(f"shares has {share}; a share must be in (0, 1], e.g. 0.1.")
         for rate in (*(self.rates or ()), *(self.row_rates or ()), *(self.map_rates or ())):
@@ -197,6 +209,8 @@ class Sizes:
     def changes(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Return the sizes of the plan, those of the tasks in a row, and those of the map."""
         given = asdict(self)
+        if self.questions is not None:
+            given["questions"] = tuple(name.replace("-", " ") for name in self.questions)
         rows = {name: given.pop(name) for name in ("orders", "methods")} | _taken(given, "row_")
         return given, rows, _taken(given, "map_")
 

@@ -136,8 +136,8 @@ def open_lab(job: Job) -> Lab:
 def rate_kinds(lab: Lab, experiments: Sequence[Experiment]) -> list[Kind]:
     """For which kinds of sets the experiments need learning rates."""
     kinds = [kind for experiment in experiments for kind in experiment.rates(lab)]
-    if any(e.needs_tuned for e in experiments) and lab.tuned in tuned.MADE_OF_BASE:
-        kinds.append(tuned.rate_kind(lab))
+    if any(e.needs_tuned for e in experiments):
+        kinds += tuned.rate_kinds(lab)
     return list(dict.fromkeys(kinds))
 
 

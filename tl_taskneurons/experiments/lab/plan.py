@@ -104,6 +104,7 @@ class Plan:
         transfer_rate: the low learning rate there, which all sets share; all weights take a third.
             At the rate at which a task itself is learnt best its siblings get worse.
         tuned_steps: the same where all tasks are, for the model whose neurons are silenced.
+        tuned_rate: its learning rate; None takes the one that is chosen for single tasks.
         batch_size: examples of an update.
         rates: learning rates to choose from on held-out training examples, evenly spaced on a log
             scale; where the best is at an edge, more are tried beyond it.
@@ -137,6 +138,7 @@ class Plan:
     transfer_steps: int = 128
     transfer_rate: float = 3e-4
     tuned_steps: int = 25
+    tuned_rate: float | None = None
     batch_size: int = 8
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     speed_rate: float = 3e-4

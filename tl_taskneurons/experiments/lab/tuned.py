@@ -29,9 +29,11 @@ def state(lab: Lab) -> State:
     return _together(lab) if lab.tuned in MADE_OF_BASE else states.base(lab)
 
 
-def rate_kind(lab: Lab) -> Kind:
-    """What its learning rate is chosen as: adapters take that of the tasks' neurons."""
-    return Kind(ALL_WEIGHTS) if lab.tuned == "all" else Kind("task", lab.plan.fraction)
+def rate_kinds(lab: Lab) -> list[Kind]:
+    """What its learning rate is chosen as, where it is: adapters take that of tasks' neurons."""
+    if lab.tuned not in MADE_OF_BASE or lab.plan.tuned_rate is not None:
+        return []
+    return [Kind(ALL_WEIGHTS) if lab.tuned == "all" else Kind("task", lab.plan.fraction)]
 
 
 def units(lab: Lab) -> list[Unit]:
@@ -56,7 +58,11 @@ def _together(lab: Lab) -> State:
 
 
 def _training(lab: Lab) -> Training:
-    training = lab.plan.training(chosen(lab, rate_kind(lab)), 0)
+    lr = lab.plan.tuned_rate
+    for kind in rate_kinds(lab):
+        lr = chosen(lab, kind)
+    assert lr is not None, f"{lab.tuned!r} is not trained here"
+    training = lab.plan.training(lr, 0)
     return replace(training, steps=lab.plan.tuned_steps * len(lab.silenced), schedule="linear")
 
 
