@@ -5,6 +5,7 @@ import os
 import random
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,28 +171,32 @@ def test_modes_follow_the_umask(tmp_path: Path, mask: int):
         os.umask(before)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file takes more than 20 bytes, as if the disk were full then."""
+    """No file takes more than 20 bytes, as if the disk were full then.
+
+    Only for as long as needed, as pytest's own output may go to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @each_kind
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_one_line_with_the_files_name(tmp_path: Path, name: str):
     write, _ = KINDS[name]
-    with pytest.raises(FileError, match=f"{name} could not be written: .*File too large") as caught:
+    told = f"{name} could not be written: .*File too large"
+    with pytest.raises(FileError, match=told) as caught, full_disk():
         write(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_told_before_the_work(tmp_path: Path):
-    with pytest.raises(FileError, match="could not be written: File too large"):
+    with pytest.raises(FileError, match="could not be written: File too large"), full_disk():
         require_writable(tmp_path)
 
 
