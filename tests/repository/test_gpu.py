@@ -32,6 +32,7 @@ def tables(out: Path) -> dict[str, float]:
     return {file.name: file.stat().st_mtime for file in out.glob("*.csv")}
 
 
+@pytest.mark.needs("once")
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_does_nothing_twice(tmp_path: Path):
     process = subprocess.Popen(command(tmp_path), start_new_session=True)
@@ -84,6 +85,7 @@ def test_a_pack_comes_out_as_it_went_in(tmp_path: Path):
     assert [file.read_bytes() for file in joined] == [file.read_bytes() for file in files]
 
 
+@pytest.mark.needs("once")
 def test_a_pack_is_installed_and_imported_from_its_folder(tmp_path: Path):
     pack, target = tmp_path / "pack", tmp_path / "site"
     for folder in (pack, tmp_path / "build"):
