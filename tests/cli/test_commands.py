@@ -93,7 +93,12 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
         (["reproduce", "--map-shares", "0"], ["shares has 0.0"]),
         (["reproduce", "--fractions", "0.01,2"], ["shares has 2.0"]),
         (["reproduce", "--seeds", "0,1,0"], ["seeds has 0 more than once"]),
-        (["reproduce", "--map-updates", "8,8"], ["map_updates has 8 more than once"]),
+        (["reproduce", "--map-updates", "8,8"], ["map-updates has 8 more than once"]),
+        (["reproduce", "--shares", "0.1", "0.10"], ["shares has 0.1 more than once"]),
+        (
+            ["detect", "--tasks", "antonym", "--selection", "plain,plain", "--out", "x"],
+            ["selection has plain more than once"],
+        ),
         (["reproduce", "--methods", "ncft,ncft"], ["methods has ncft more than once"]),
         (["reproduce", "--tasks", "mini_food,mini_food"], ["tasks has mini_food more than once"]),
         (["reproduce", "--questions", "spede"], ["'spede'", "'speed'"]),

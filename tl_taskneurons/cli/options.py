@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter, Token
 from cyclopts.completion._engine import CompletionContext
@@ -20,11 +20,29 @@ from tl_taskneurons.runtime.errors import InputError
 if TYPE_CHECKING:
     from tl_taskneurons.tasks.task import Tasks
 
+T = TypeVar("T")
+
 
 def split(_type: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     """Split names at commas."""
+    return _distinct(_words(tokens), tokens)
+
+
+def _words(tokens: Sequence[Token]) -> tuple[str, ...]:
     words = [word.strip() for token in tokens for word in token.value.split(",")]
     return tuple(word for word in words if word)
+
+
+def _distinct(values: tuple[T, ...], tokens: Sequence[Token]) -> tuple[T, ...]:
+    """Refuse a value given twice; what comes of both could not be told apart after all the work."""
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(f"{_option(tokens)} has {value} more than once; give it once.")
+    return values
+
+
+def _option(tokens: Sequence[Token]) -> str:
+    return str(tokens[0].keyword).lstrip("-")
 
 
 def listed(table: Mapping[str, Any]) -> str:
@@ -66,13 +84,14 @@ def numbers(kind: type[int] | type[float], name: str | None = None) -> Parameter
 
     def convert(_type: Any, tokens: Sequence[Token]) -> tuple[int | float, ...]:
         try:
-            return tuple(map(kind, split(_type, tokens)))
+            values = tuple(map(kind, _words(tokens)))
         except ValueError as error:
-            option, given = str(tokens[0].keyword).lstrip("-"), " ".join(t.value for t in tokens)
+            given = " ".join(token.value for token in tokens)
             what = "whole numbers" if kind is int else "numbers"
             raise InputError(
-                f"{option} is {given!r}; give {what} with spaces or commas between."
+                f"{_option(tokens)} is {given!r}; give {what} with spaces or commas between."
             ) from error
+        return _distinct(values, tokens)
 
     return Parameter(name=name, converter=convert, consume_multiple=True, accepts_keys=False)
 

@@ -97,7 +97,6 @@ class Run:
         for name in ("tasks", "only"):
             if getattr(self, name) == ():
                 raise InputError(f"{name} is empty; name at least one, or leave --{name} out.")
-            _refuse_repeated(name, getattr(self, name))
         for name in self.only or ():
             if name not in EXPERIMENTS:
                 raise InputError(
@@ -181,7 +180,6 @@ class Sizes:
         for name, value in asdict(self).items():
             if value == ():
                 raise InputError(f"{name} is empty; name at least one, or leave it out.")
-            _refuse_repeated(name, value)
         for seed in self.seeds or ():
             require_seed(seed)
         for name, value in asdict(self).items():
@@ -215,13 +213,6 @@ class Sizes:
             given["questions"] = tuple(name.replace("-", " ") for name in self.questions)
         rows = {name: given.pop(name) for name in ("orders", "methods")} | _taken(given, "row_")
         return given, rows, _taken(given, "map_")
-
-
-def _refuse_repeated(name: str, given: Any) -> None:
-    """Refuse a list with a value twice; its rows could not be told apart after all the work."""
-    for value in given if isinstance(given, tuple) else ():
-        if given.count(value) > 1:
-            raise InputError(f"{name} has {value} more than once; give each value once.")
 
 
 def _taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
