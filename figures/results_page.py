@@ -14,6 +14,8 @@ import results_tables
 from results_cells import read
 from results_rows import PLANNED, unlabelled
 
+from tl_taskneurons.experiments.claims.evidence import SCORE
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
@@ -30,6 +32,8 @@ MODELS = {
     "mini-llama": f"{REPRODUCE} --model mini-llama{ALSO}/mini-bloom",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom{ALSO}/mini-llama",
 }
+# Begins the unit of a question that is asked by score beside nats.
+BY_SCORE = "score, share of 1"
 # What is asked: the claim, how the part begins, the question, what effects are measured in and
 # what is counted, and what the paper found (Llama-2-7b). What isn't a claim's main question is
 # there because the paper asked it so.
@@ -41,7 +45,8 @@ QUESTIONS = (
     ("C2", "speed", "Trained for a few updates at a low rate, do a task's neurons learn it faster "
      "than random ones?", "nats; tasks", "not asked"),
     ("C2", "end point", "Trained to the end, each at its best rate, do they learn it better?",
-     "nats; tasks", "21.5 points, 12 of 12"),
+     "nats; tasks", "not asked in nats"),
+    ("C2", "end point", "The same by score", f"{BY_SCORE}; tasks", "21.5 points, 12 of 12"),
     ("C3", "silenced", "Does silencing a task's neurons hurt that task more than others, in the "
      "table of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
     ("C3", "trained", "Does training them help that task more than others?", "nats; tasks",
@@ -129,7 +134,8 @@ def _screen(verdicts: dict[str, pd.DataFrame | None]) -> str:
         "|---" * (3 + len(run)) + "|",
     ]
     for claim, part, asked, unit, paper in QUESTIONS:
-        cells = [_cell(table, claim, part, notes) for table in run.values()]
+        by_score = unit.startswith(BY_SCORE)
+        cells = [_cell(table, claim, part, notes, by_score=by_score) for table in run.values()]
         row = [claim, f"{asked} ({unit})", paper, *cells]
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", *(f"[{k}] {note}.  " for k, note in enumerate(notes, start=1))]
@@ -139,9 +145,13 @@ def _screen(verdicts: dict[str, pd.DataFrame | None]) -> str:
     return "\n".join(lines)
 
 
-def _cell(table: pd.DataFrame, claim: str, part: str, notes: list[str]) -> str:
+def _cell(
+    table: pd.DataFrame, claim: str, part: str, notes: list[str], *, by_score: bool = False
+) -> str:
     rows = table[table["claim"] == claim]
     rows = rows[rows["part"].str.startswith(part) | (rows["part"] == "")]
+    if by_score:
+        rows = rows[rows["part"].str.endswith("plain controls") & (rows["unit"] == SCORE)]
     first = rows["primary"].astype(bool)
     rows = rows[first] if first.any() else rows  # of several the first, in nats
     if rows.empty:

@@ -7,9 +7,10 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from claim_tables import ask, deactivation, last_stage
+from claim_tables import ask, deactivation, last_stage, trained
 
 from tl_taskneurons.experiments.claims import claims, frame
+from tl_taskneurons.experiments.claims.evidence import UNITS
 from tl_taskneurons.runtime.table_files import write_csv
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,7 @@ def test_verdicts_fill_the_first_screen(script, copy):
     found = [
         *ask("C1", deactivation=rows),
         *ask("C1", 0.0, deactivation=rows)[1:2],
+        *ask("C2", trained=trained(rng, own=0.1, questions=("end point",))),
         *claims({"rows": last_stage(rng).assign(alone=[0.1 * k for k in range(90)])}, ["C9"]),
     ]
     frame(found).to_csv(copy / "claims_mini-llama.csv", index=False)
@@ -134,6 +136,16 @@ def test_verdicts_fill_the_first_screen(script, copy):
     assert "**supported for all**, 12 of 12<br>+0.4" in silencing
     assert "power" not in silencing  # it is for what is inconclusive
     assert "Not run yet: " in page
+    ended, scored = (
+        next(line for line in lines if line.startswith(f"| C2 | {asked}"))
+        for asked in ("Trained to the end", "The same by score")
+    )
+    by_loss, by_score = (
+        next(v for v in found if v.claim == "C2" and v.unit == unit and v.n)
+        for unit in UNITS.values()
+    )
+    assert by_loss.effect != by_score.effect
+    assert f"{by_loss.effect:+.3f} [" in ended and f"{by_score.effect:+.3f} [" in scored
     chain = next(line for line in lines if line.startswith("| C9 "))
     assert "not testable [1]" in chain
     assert "[1] methods were trained to different single-task scores" in page
