@@ -84,15 +84,19 @@ def rates_of_rows(models: list[str]) -> str:
     for model, table in each(models, "table5_rates"):
         alike: dict[str, list[str]] = {}
         for (method, instructions), part in table.groupby(["method", "instructions"], sort=False):
-            tried = (
-                f"{'**' * row['chosen']}{row['lr']:.2g}: {row['loss']:.2f}{'**' * row['chosen']}"
-                + " (at the edge)" * row["at_edge"]
-                for _, row in part.iterrows()
-            )
-            line = f"{', '.join(tried)} | {part['updates'].iloc[0]} |"
+            line = f"{rates_tried(part)} | {part['updates'].iloc[0]} |"
             alike.setdefault(f"{instructions} instructions | {line}", []).append(f"`{method}`")
         lines += [f"| {model} | {', '.join(names)}, {rest}" for rest, names in alike.items()]
     return if_filled(lines)
+
+
+def rates_tried(rows: pd.DataFrame) -> str:
+    """Rates with their held-out losses, the chosen one in bold."""
+    return ", ".join(
+        f"{'**' * row['chosen']}{row['lr']:.2g}: {row['loss']:.2f}{'**' * row['chosen']}"
+        + " (at the edge)" * row["at_edge"]
+        for _, row in rows.iterrows()
+    )
 
 
 # Methods that are told nothing of the task at test time: neurons', and those to beat.

@@ -2,7 +2,7 @@
 
 import pandas as pd
 from results_cells import command, each, if_filled, number, read, score_cells
-from results_rows import before_rows, minutes, rates_of_rows, tasks_in_a_row
+from results_rows import before_rows, minutes, rates_of_rows, rates_tried, tasks_in_a_row
 
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
 # Leng & Xiong 2025, Tables 1, 2, 6 and 7.
@@ -21,12 +21,17 @@ PAPER_TABLE8 = {
     "GEN - CLS": (11.8, 40.2, 69.3, 81.8, 100.0),
     "GEN - GEN": (21.6, 52.5, 82.0, 94.3, 100.0),
 }
+# What a rate is chosen for, see ``experiments.lab.rates.Kind``.
+TRAINED = {
+    "task": "a task's neurons", "total": "random ones", "layer": "random ones by layer",
+    "all weights": "all weights",
+}  # fmt: skip
 
 
 def tables(models: list[str]) -> str:
     """Every table that is there."""
     makers = (
-        _gates, _table1, _table1_tasks, _table2, _rate_map, _table8, _table4, before_rows,
+        _gates, _table1, _table1_tasks, _table2, _rates, _rate_map, _table8, _table4, before_rows,
         rates_of_rows, tasks_in_a_row, minutes,
     )  # fmt: skip
     return "\n".join(part for part in (make(models) for make in makers) if part)
@@ -138,6 +143,23 @@ def _table2(models: list[str]) -> str:
                 f"| {model} | {about} | {fraction:.0%} | {kind} | {' | '.join([*rates, *cells])} |"
             )
     return if_filled(lines, len(PAPER_TABLE2))
+
+
+def _rates(models: list[str]) -> str:
+    """The choice of rates for the end points of Table 2 and Figure 6."""
+    lines = [
+        "### Table 2 and Figure 6: learning rates\n",
+        command("table2"),
+        "Losses (nats per token, held-out training examples, mean over a classification and a "
+        "generation task) at each rate, the chosen one in bold. Where the best was at an edge, "
+        "the next rate was tried too.\n",
+        "| model | trained | share | rate: loss |",
+        "|---" * 4 + "|",
+    ]
+    for model, table in each(models, "rates"):
+        for (kind, share), part in table.groupby(["neurons", "fraction"], sort=False):
+            lines.append(f"| {model} | {TRAINED[kind]} | {share:.0%} | {rates_tried(part)} |")
+    return if_filled(lines)
 
 
 def _rate_map(models: list[str]) -> str:
