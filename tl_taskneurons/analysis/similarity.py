@@ -155,9 +155,10 @@ def similarity_over_models(
         )  # fmt: skip
         table.insert(0, "model", name)
         tables.append(table)
-        # Models have reference cycles; without this the next would be loaded beside this one.
         del model
-        gc.collect()
+        if not isinstance(models, Mapping):
+            # Models have reference cycles; without this the next would be loaded beside this one.
+            gc.collect()
     if not tables:
         raise InputError("There are no models to compare neurons in.")
     return pd.concat(tables, ignore_index=True)
