@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Dozens of processes import transformers, and compiling it anew takes each of them ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 # Where the environments live, and more words for pip (another index, say).
