@@ -77,10 +77,10 @@ QUESTIONS = (
     ("C11", "", "Is what is supported so in every architecture?", "share; architectures",
      "Llama and Bloom"),
 )  # fmt: skip
-# One picture for each claim, of the first model that has it.
+# One picture for each claim, of the model that is named or else the first that has it.
 PICTURES = {
     "C1": ("table1", "scores with each task's neurons silenced, and with random ones"),
-    "C2": ("rate_map", "when task neurons train better than random ones"),
+    "C2": ("rate_map", "when task neurons train better than random ones", "smollm2-135m"),
     "C3": ("figure5_silenced", "what silencing the neurons of each task (rows) does to every task"),
     "C4": ("figure2", "tasks of a type (CLS: classification, GEN: generation) trained "
            "together in a growing share of the neurons; out-of-domain are their siblings"),
@@ -190,10 +190,10 @@ def _told(row: pd.Series) -> str:
 
 
 def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
-    """Of each claim that is tested, the picture of the first model that has one."""
+    """Of each claim that is tested, one picture."""
     lines = []
-    for claim, (name, says) in PICTURES.items():
-        for model, table in verdicts.items():
+    for claim, (name, says, *named) in PICTURES.items():
+        for model, table in {each: verdicts.get(each) for each in [*named, *verdicts]}.items():
             if table is None or not (HERE / f"{name}_{model}.png").exists():
                 continue
             if (table.loc[table["claim"] == claim, "verdict"] == UNTESTED).all():
