@@ -94,7 +94,7 @@ def test_methods_of_several_calls_add_up_and_other_folders_are_refused(
         (["--order", "ordr1"], "Unknown order 'ordr1'; did you mean"),
         (["--tasks", "size", "--method", "ncfd"], "Unknown method 'ncfd'; did you mean 'ncft'"),
         (["--tasks", "size,nothing"], "nothing"),
-        (["--tasks", "size,size"], "twice"),
+        (["--tasks", "size,size"], "tasks has size more than once"),
     ],
 )
 def test_bad_input_is_one_line(
