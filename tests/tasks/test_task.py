@@ -1,5 +1,6 @@
 import copy
 import operator
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,27 @@ def test_longer_inputs_can_be_left_out():
     assert task.shorter(None) is task
     with pytest.raises(ValueError, match="at most 2 characters; the shortest has 3"):
         task.shorter(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "kept"),
+    [
+        ("one two three", 13, "one two three"),
+        ("one two three", 12, "one two"),
+        ("one two three", 7, "one two"),
+        ("one two three", 6, "one"),
+        ("one\ntwo  three", 9, "one\ntwo"),
+        ("unbroken", 3, "unb"),
+        ("unbroken line", 3, "unb"),
+    ],
+)
+def test_longer_inputs_can_be_cut_where_a_word_ends(text: str, most: int, kept: str):
+    example = Example(text, "yes", references=("yes", "aye"))
+    task = Task("t", (example,), (example, Example("no", "no")), metric="exact_match")
+    cut = task.cut(most)
+    assert [e.input for e in (*cut.train, *cut.test)] == [kept, kept, "no"[:most]]
+    assert cut.train[0] == replace(example, input=kept)
+    assert task.cut(None) is task
 
 
 @pytest.mark.parametrize(

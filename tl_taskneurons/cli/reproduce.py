@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import copyfile
@@ -138,6 +139,7 @@ class Sizes:
         shots: demonstrations in a prompt.
         max_new_tokens: the longest generated answer.
         max_chars: leave out examples with a longer input.
+        cut_tasks: tasks whose longer inputs are cut at a word's end instead.
         orders: orders of tasks in a row (Table 5).
         methods: methods of Table 5.
         row_rates: learning rates for Table 5.
@@ -164,6 +166,7 @@ class Sizes:
     shots: int | None = None
     max_new_tokens: int | None = None
     max_chars: int | None = None
+    cut_tasks: Names | None = None
     orders: Names | None = None
     methods: Names | None = None
     row_rates: Annotated[tuple[float, ...] | None, numbers(float)] = None
@@ -221,6 +224,13 @@ def _taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): given.pop(name) for name in names}
 
 
+def _require_known(what: str, asked: Sequence[str], tasks: Sequence[str] | None) -> None:
+    """Refuse names of none of the tasks; None are all that the data has."""
+    for name in asked:
+        if tasks and name not in tasks:
+            raise InputError(f"Unknown {what} {name!r}{did_you_mean(name, tasks)}")
+
+
 def reproduce(
     run: Annotated[Run, Flat] = Run(),
     sizes: Annotated[Sizes, Parameter(name="*", group="Sizes")] = Sizes(),
@@ -239,11 +249,14 @@ def reproduce(
     changes, rows, in_map = sizes.changes()
     preset = find_preset(run.preset or subject.preset)
     found = overridden(preset, {**changes, "tasks": run.tasks}, rows, in_map)
+    if sizes.cut_tasks:
+        if found.max_chars is None:
+            raise InputError("cut_tasks needs a length to cut at; give --max-chars too.")
+        in_rows = [name for each in found.sequences.orders for name in order(each)]
+        _require_known("task to cut", sizes.cut_tasks, found.tasks and (*found.tasks, *in_rows))
     if subject.data:
         asked = sizes.map_tasks or ()
-        for name in asked:
-            if found.tasks and name not in found.tasks:
-                raise InputError(f"Unknown map task {name!r}{did_you_mean(name, found.tasks)}")
+        _require_known("map task", asked, found.tasks)
         check_sources(subject.data, found.tasks or asked, run.model)
     check_device(run.device)
     for folder in (None if plan else run.folder, run.csv):

@@ -125,7 +125,7 @@ def open_lab(job: Job) -> Lab:
     plan = job.plan
     most = hub_limit(subject.data, max(plan.n_train, plan.n_test, plan.n_detect))
     loaded = load_tasks(subject.data, plan.tasks, limit=most)
-    tasks = Tasks(task.shorter(plan.max_chars) for task in loaded)
+    tasks = Tasks(map(plan.fitted, loaded))
     base = load_model(subject.base, **options)
     tuned_model = subject.tuned
     if tuned_model not in (tuned.BASE, *tuned.MADE_OF_BASE):

@@ -198,6 +198,16 @@ class Task:
                 )
         return replace(self, train=kept["train"], test=kept["test"])
 
+    def cut(self, max_chars: int | None) -> "Task":
+        """Return the task with longer inputs cut at a word's end; None keeps all as they are."""
+        if max_chars is None:
+            return self
+        train, test = (
+            tuple(replace(e, input=_beginning(e.input, max_chars)) for e in examples)
+            for examples in (self.train, self.test)
+        )
+        return replace(self, train=train, test=test)
+
     def show(
         self, model: Any, n: int = 3, *, split: str = "test", prompt: "Prompt | None" = None
     ) -> None:
@@ -225,6 +235,17 @@ class Task:
         """
         examples = tuple(Example(input="", target=text) for text in texts)
         return Task(name=name, train=examples, test=examples, metric="loss", family="text")
+
+
+def _beginning(text: str, most: int) -> str:
+    """At most so many characters, ended where a word does unless the first one is longer."""
+    if len(text) <= most:
+        return text
+    head = text[:most]
+    if head[-1].isspace() or text[most].isspace():
+        return head.rstrip()
+    words = head.rsplit(maxsplit=1)
+    return words[0] if len(words) > 1 else head
 
 
 def _stripped(example: Example, changed: list[str]) -> Example:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tl_taskneurons.tasks.prompts import Prompt
+from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.settings import Training
 
 # The methods of the paper's Table 5.
@@ -116,6 +117,7 @@ class Plan:
         shots: demonstrations in a prompt.
         max_new_tokens: the longest generated answer.
         max_chars: examples with a longer input are left out; None keeps all.
+        cut_tasks: names of tasks whose longer inputs are cut instead.
         map: sizes of C2's map.
         sequences: sizes of the tasks in a row.
     """
@@ -149,6 +151,7 @@ class Plan:
     shots: int = 0
     max_new_tokens: int = 20
     max_chars: int | None = None
+    cut_tasks: tuple[str, ...] = ()
     map: MapSizes = field(default_factory=MapSizes)
     sequences: SequenceSizes = field(default_factory=SequenceSizes)
 
@@ -156,6 +159,11 @@ class Plan:
     def prompt(self) -> Prompt:
         """The form of the prompts."""
         return Prompt(shots=self.shots)
+
+    def fitted(self, task: Task) -> Task:
+        """A task with inputs no longer than the plan's."""
+        fit = task.cut if task.name in self.cut_tasks else task.shorter
+        return fit(self.max_chars)
 
     def training(self, lr: float, seed: int) -> Training:
         """How to train on one task."""

@@ -74,7 +74,7 @@ def order_tasks(lab: Lab, order: str, seed: int, instructions: str) -> Tasks:
         sizes = lab.plan.sequences
         most = hub_limit(lab.data, sizes.n_train)
         loaded = load_tasks(lab.data, tasks_of_order(order), seed=seed, limit=most)
-        tasks = [task.shorter(lab.plan.max_chars) for task in loaded]
+        tasks = [lab.plan.fitted(task) for task in loaded]
         if not _drawn(lab.data):
             for task in tasks if seed in row_seeds(lab) else ():
                 _tell_shared(lab, task)
