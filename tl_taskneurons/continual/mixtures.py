@@ -56,15 +56,15 @@ def mixed(
         weights: one per delta.
         reading: which of the three.
     """
-    require_same_model(repr(deltas[0]), deltas[0].fingerprint, model_view)
-    mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
-    union = NeuronSet(mask, model_view.fingerprint, "mixture")
-    before = read_slices(model_view, union)
-    base = before.map(lambda value: value.float().cpu())
-    result = base.map(torch.zeros_like if reading == "literal" else torch.clone)
-    for delta, weight in zip(deltas, weights, strict=True):
-        result.add_(_added(delta, base, reading), weight)
     with pinned_fingerprint(model_view), Undo() as undo:
+        require_same_model(repr(deltas[0]), deltas[0].fingerprint, model_view)
+        mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
+        union = NeuronSet(mask, model_view.fingerprint, "mixture")
+        before = read_slices(model_view, union)
+        base = before.map(lambda value: value.float().cpu().contiguous())
+        result = base.map(torch.zeros_like if reading == "literal" else torch.clone)
+        for delta, weight in zip(deltas, weights, strict=True):
+            result.add_(_added(delta, base, reading), weight)
         undo.add(write_slices, model_view, union, before)
         write_slices(model_view, union, result)
         yield

@@ -33,10 +33,12 @@ class NeuronParameter:
         ``[d_model, d_mlp]`` for W_in and W_gate, ``[d_mlp, d_model]`` for W_out, ``[d_mlp]`` for
         biases.
         """
-        weight = self.parameter.detach()
-        if weight.ndim == 1:
-            return weight
-        return weight.movedim(self.axis, neuron_axis(self.name))
+        return self.orient(self.parameter.detach())
+
+    def orient(self, values: Tensor, *, back: bool = False) -> Tensor:
+        """View values laid out as the parameter as TransformerLens orients them, or ``back``."""
+        axes = self.axis, neuron_axis(self.name)
+        return values if values.ndim == 1 else values.movedim(*(axes[::-1] if back else axes))
 
 
 @dataclass(frozen=True, eq=False)

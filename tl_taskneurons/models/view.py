@@ -20,7 +20,6 @@ from tl_taskneurons.models.layers import (
     NeuronParameter,
     _bridge_layer,
     _hooked_layer,
-    neuron_axis,
 )
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.runtime.cleanup import Undo
@@ -123,10 +122,12 @@ class ModelView:
 
         Returns:
             ``W_in`` and ``W_gate`` ``[d_model, n]``, ``W_out`` ``[n, d_model]``, biases ``[n]``;
-            only those the model has.
+            only those the model has. They lie in memory as in the model, which is not always in
+            this order: reading and writing along the model's own rows is several times faster.
         """
+        index = neurons.to(self.device_of(layer))
         return {
-            name: part.oriented.index_select(neuron_axis(name), neurons.to(self.device_of(layer)))
+            name: part.orient(part.parameter.detach().index_select(part.axis, index))
             for name, part in self.layers[layer].parameters.items()
         }
 
@@ -144,10 +145,10 @@ class ModelView:
                 raise UnknownNameError(
                     f"Layer {layer} of {self.name} has no {name}; it has {sorted(parameters)}."
                 )
-            target = parameters[name].oriented
-            target.index_copy_(
-                neuron_axis(name), neurons.to(target.device), value.to(target.device, target.dtype)
-            )
+            part = parameters[name]
+            target = part.parameter.detach()
+            source = part.orient(value, back=True).to(target.device, target.dtype).contiguous()
+            target.index_copy_(part.axis, neurons.to(target.device), source)
 
     def device_of(self, layer: int) -> torch.device:
         """Where a layer's neurons live (they may be spread over devices)."""

@@ -46,7 +46,7 @@ class NeuronTrainee:
             raise InputError(f"{neurons!r} has no neuron to train; choose at least one.")
         self._view, self._neurons = model_view, neurons
         self._base = read_slices(model_view, neurons)
-        self.masters = self._base.map(lambda value: value.float().clone())
+        self.masters = self._base.map(_master)
         self._leaves: Mapping[str, Tensor] = self.masters  # what gradients are for
         self.parameters = list(self.masters.values())
 
@@ -72,7 +72,7 @@ class NeuronTrainee:
         """Return what was trained."""
         return NeuronDelta(
             neurons=self._neurons,
-            base=self._base.map(Tensor.cpu),
+            base=self._base.map(lambda value: value.cpu().contiguous()),
             trained=self.masters.map(lambda value: value.detach().cpu()),
             name=name,
             info=info,
@@ -260,6 +260,10 @@ class _Tap:
             self._add(self._name("W_out"), _by_token(activation).mT @ _by_token(gradient))
 
         output.register_hook(on_gradient)
+
+
+def _master(value: Tensor) -> Tensor:
+    return value.float().clone(memory_format=torch.contiguous_format)
 
 
 def _by_token(values: Float[Tensor, "*batch_pos d"]) -> Float[Tensor, "token d"]:
