@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
+# The folder of what was asked of more families of tasks than the rest.
+FAMILIES = "families"
 
 
 def command(experiment: str) -> str:
@@ -16,6 +18,11 @@ def each(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
     """A table of every model that has it."""
     found = [(model, read(name, model)) for model in models]
     return [(model, table) for model, table in found if table is not None]
+
+
+def of_families(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
+    """A table of every model that was asked of more families."""
+    return each(models, f"{FAMILIES}/{name}")
 
 
 def if_filled(lines: list[str], n_rows: int = 0) -> str:

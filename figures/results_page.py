@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_cells import read
+from results_cells import FAMILIES, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
@@ -39,6 +39,17 @@ MODELS = {
     "mini-llama": f"{REPRODUCE} --model mini-llama{ALSO}/mini-bloom",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom{ALSO}/mini-llama",
 }
+# Where a model was asked of more families, these verdicts are those of them.
+OF_FAMILIES = ("C7", "C8")
+MORE_TASKS = (
+    "amazon_food,sst2,qqp,paws,mnli,gptnli,sciq,tweetqa,e2e,commongen,cnn_dailymail,xsum",
+    "dbpedia,yahoo,present_past,singular_plural",
+)
+OF_MORE = (
+    f"tl-taskneurons reproduce --csv figures/{FAMILIES} --data my_data/ --model {{}} \\\n"
+    f"    --out runs/reproduce/{FAMILIES}-{{}} --preset hour --only figure3,table4 \\\n"
+    f"    --cut-tasks cnn_dailymail,xsum --tasks {MORE_TASKS[0]},\\\n{MORE_TASKS[1]}"
+)
 # Begins the unit of a question that is asked by score beside nats.
 BY_SCORE = "score, share of 1"
 # What is asked: the claim, how the part begins, the question, what effects are measured in and
@@ -86,8 +97,8 @@ PICTURES = {
            "together in a growing share of the neurons; out-of-domain are their siblings"),
     "C5": ("table8", "neurons that classification (CLS) and generation tasks (GEN) share"),
     "C6": ("tables9_11", "transfer against overlap at a fixed share"),
-    "C7": ("siblings", "how alike the parameters of sibling tasks' neurons are, and of other pairs"
-           ", less what random neurons are"),
+    "C7": (f"{FAMILIES}/siblings", "how alike the parameters of sibling tasks' neurons are, and "
+           "of other pairs, less what random neurons are"),
     "C10": ("figure4", "what is kept of earlier tasks"),
 }  # fmt: skip
 NOT_RUN, UNTESTED = "not run", "not testable"
@@ -111,7 +122,7 @@ def page() -> str:
         "VERDICTS": _screen(verdicts),
         "UNLABELLED": unlabelled(list(MODELS)),
         "PICTURES": _pictures(verdicts),
-        "COMMANDS": "\n".join(MODELS.values()),
+        "COMMANDS": "\n".join([*MODELS.values(), *map(_of_more, MODELS)]).strip(),
         "FURTHER": _further(verdicts),
         "OTHERS": _others(verdicts),
         "TABLES": results_tables.tables([name for name in MODELS if _tables_of(name)]),
@@ -123,10 +134,24 @@ def page() -> str:
 
 def _verdicts(model: str) -> pd.DataFrame | None:
     """The verdicts on a model; None where it was not run, or by the rule of the first version."""
-    found = read("claims", model)
+    found, more = _claims("claims", model), _claims(f"{FAMILIES}/claims", model)
+    if found is None or more is None:
+        return found
+    fewer = found["claim"].isin(OF_FAMILIES)
+    found.loc[fewer, "part"], found.loc[fewer, "primary"] = "fewer families", False
+    return pd.concat([found, more[more["claim"].isin(OF_FAMILIES)]], ignore_index=True)
+
+
+def _claims(name: str, model: str) -> pd.DataFrame | None:
+    found = read(name, model)
     if found is None or "part" not in found:
         return None
-    return found.assign(part=found["part"].fillna(""))
+    return found.assign(part=found["part"].astype(object).fillna(""))
+
+
+def _of_more(model: str) -> str:
+    """The command that asks a model's C7 and C8 of more families; nothing where none did."""
+    return OF_MORE.format(model, model) if read(f"{FAMILIES}/claims", model) is not None else ""
 
 
 def _tables_of(model: str) -> bool:
@@ -220,7 +245,7 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
             what, work = MORE[row["claim"]]
             effect = max(row["sought"], abs(row["effect"]))
             times = max(1.0, ((row["high"] - row["low"]) / 2 / (TOLD * effect)) ** 2)
-            spent = times * _minutes_of(model, work)
+            spent = times * _minutes_of(row["claim"], model, work)
             asked = f"{row['claim']} {row['part']}".split(":")[0]
             lines.append(
                 f"| {asked} | {model} | {effect:.2g} {row['unit']} | "
@@ -229,10 +254,13 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."
 
 
-def _minutes_of(model: str, work: str) -> float:
-    """What an experiment took for a model."""
-    for preset in PLANNED:
-        plan = read(f"plan_{preset}", model)
+def _minutes_of(claim: str, model: str, work: str) -> float:
+    """What a claim's experiment took for a model."""
+    names = [f"plan_{preset}" for preset in PLANNED]
+    if claim in OF_FAMILIES:
+        names = [*(f"{FAMILIES}/{name}" for name in names), *names]
+    for name in names:
+        plan = read(name, model)
         if plan is not None and (plan["done"] > 0).any():
             return float(plan.loc[plan["work"] == work, "taken"].sum())
     return float("nan")

@@ -1,7 +1,7 @@
 """The tables of RESULTS.md: what the CSV files beside this script hold, the paper's beside them."""
 
 import pandas as pd
-from results_cells import command, each, if_filled, number, read, score_cells
+from results_cells import command, each, if_filled, number, of_families, read, score_cells
 from results_rows import before_rows, minutes, rates_of_rows, rates_tried, tasks_in_a_row
 
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
@@ -49,7 +49,8 @@ def _gates(models: list[str]) -> str:
         "| pass in nats | by score |",
         "|---" * 9 + "|",
     ]
-    for model, table in each(models, "gates"):
+    more = [(f"{model}, more families", table) for model, table in of_families(models, "gates")]
+    for model, table in [*each(models, "gates"), *more]:
         for name, part in table.groupby("table", sort=False):
             passed = [int(part[c].astype(bool).sum()) for c in ("by_loss", "by_score")]
             scores = [100 * part[c].mean() for c in ("zero_shot_score", "score", "floor")]
@@ -229,11 +230,11 @@ def _table4(models: list[str]) -> str:
         command("table4"),
         "| model | unseen task | Pearson [95%] | Spearman [95%] | models |", "|---" * 5 + "|",
     ]  # fmt: skip
-    for model in models:
-        found = read("table4", model)
-        if found is None:
-            continue
-        found = found[found["reading"] == "masked"]
+    for model, table in {
+        **dict(each(models, "table4")),
+        **dict(of_families(models, "table4")),
+    }.items():
+        found = table[table["reading"] == "masked"]
         for task, part in found.groupby("task", sort=False):
             rows = part.set_index("method")
             cells = [_correlation(rows.loc[method]) for method in ("pearson", "spearman")]

@@ -169,3 +169,24 @@ def test_every_picture_that_the_page_shows_is_there():
     shown = [line.split("](")[1].removesuffix(")") for line in page.splitlines()
              if line.startswith("![")]  # fmt: skip
     assert [name for name in shown if not (ROOT / name).exists()] == []
+
+
+def test_where_more_families_were_asked_their_verdicts_come_first(script, copy):
+    model = "mini-bloom"
+    found = pd.read_csv(copy / f"claims_{model}.csv")
+    folder = copy / "families"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    before = script.page().splitlines()
+    asked = found[found["claim"] == "C8"].assign(effect=0.875, low=0.5, verdict="supported for all")
+    asked.to_csv(folder / f"claims_{model}.csv", index=False)
+    gates_table().to_csv(folder / f"gates_{model}.csv", index=False)
+    after = script.page().splitlines()
+    first, last = (
+        next(line for line in page if line.startswith("| C8 |")) for page in (before, after)
+    )
+    assert "+0.88 [+0.50," in last and "+0.88" not in first
+    others = [line for line in after if line.startswith("| C8 | fewer families | mini-bloom |")]
+    assert len(others) == 1 and first.split(" | ")[-1].split("<br>")[1] in others[0]
+    assert sum("--only figure3,table4" in line for line in after) == 1
+    assert any(line.startswith("| mini-bloom, more families | trained |") for line in after)
