@@ -46,27 +46,15 @@ class RateSearch:
 
     def losses(self) -> dict[float, float]:
         """Mean losses of the grid, and of the rates beyond it that were needed."""
-        losses = {lr: self._loss(lr) for lr in self.grid}
-        for _ in range(MAX_EXTENSIONS):
-            further = beyond(losses)
-            if further is None:
-                break
-            losses[further] = self._loss(further)
-        return losses
+        return {lr: self._loss(lr) for lr in (*self.grid, *self._beyond())}
 
     def further(self) -> list[float]:
         """The rates beyond the grid that are needed, up to the first that wasn't tried yet."""
-        if len(self.grid) == 1:
-            return []
-        losses, found = {lr: self._loss(lr) for lr in self.grid}, list[float]()
-        for _ in range(MAX_EXTENSIONS):
-            rate = beyond(losses)
-            if rate is None:
+        found = list[float]()
+        for lr in self._beyond() if len(self.grid) > 1 else ():
+            found.append(lr)
+            if not all(self.store.has(result) for result, _ in self.results(lr)):
                 break
-            found.append(rate)
-            if not all(self.store.has(result) for result, _ in self.results(rate)):
-                break
-            losses[rate] = self._loss(rate)
         return found
 
     def rows(self) -> list[dict[str, object]]:
@@ -80,6 +68,16 @@ class RateSearch:
             {"lr": lr, "loss": loss, "chosen": lr == best, "at_edge": lr == best and still_at_edge}
             for lr, loss in sorted(losses.items())
         ]
+
+    def _beyond(self) -> Iterator[float]:
+        """The rates beyond the grid, each once the loss of the one before it is known."""
+        losses = {lr: self._loss(lr) for lr in self.grid}
+        while len(losses) < len(self.grid) + MAX_EXTENSIONS:
+            lr = beyond(losses)
+            if lr is None:
+                return
+            yield lr
+            losses[lr] = self._loss(lr)
 
     def _loss(self, lr: float) -> float:
         found = [self.store.get(result) for result, _ in self.results(lr)]
