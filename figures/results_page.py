@@ -15,6 +15,7 @@ from results_cells import FAMILIES, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
+from tl_taskneurons.experiments.claims.verdicts import UNASKED
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "RESULTS.md"
@@ -201,8 +202,7 @@ def _cell(
 def _told(row: pd.Series) -> str:
     """A verdict in words: category and count; effect and interval; the power, where it matters."""
     if row["verdict"] == UNTESTED:
-        missing = str(row["note"]).startswith(("no table", "no rows"))
-        return NOT_RUN if missing else f"{UNTESTED}: {row['note']}"
+        return NOT_RUN if str(row["note"]).startswith(UNASKED) else f"{UNTESTED}: {row['note']}"
     told = f"**{row['verdict']}**, {row['n_hold']} of {row['n']}"
     if pd.notna(row["low"]):
         ends = row["low"], row["high"]

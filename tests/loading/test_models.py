@@ -31,6 +31,15 @@ def test_runtime_type_checks_are_on():
 # --- folders and models in memory ---
 
 
+def test_loading_writes_no_bars_where_nobody_sees_them(tmp_path: Path, capfd: Any):
+    bars = transformers.utils.logging
+    helpers.save_tiny("llama", tmp_path / "tiny")
+    assert bars.is_progress_bar_enabled()
+    capfd.readouterr()
+    load_model(tmp_path / "tiny")
+    assert capfd.readouterr().err == "" and bars.is_progress_bar_enabled()
+
+
 @pytest.mark.parametrize("name", helpers.ARCHITECTURES)
 def test_bridge_of_every_architecture_computes_what_hugging_face_computes(name: str):
     expected = log_probs(helpers.tiny_hf(name))

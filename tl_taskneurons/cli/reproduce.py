@@ -277,6 +277,9 @@ def reproduce(
     if run.csv is not None:
         _write_csv(run.folder, run.model, run.csv)
     screen.print(claims_table(verdicts))
+    unasked = [f"{v.claim} {v.part}".strip() for v in verdicts if v.primary and not v.asked]
+    if unasked:
+        screen.print(f"Not asked by --only or --questions: {', '.join(unasked)}.", soft_wrap=True)
     screen.print(f"All tables and figures: {run.folder / 'report.html'}", soft_wrap=True)
 
 
@@ -284,7 +287,7 @@ COMMANDS = {reproduce: _EXAMPLE}
 
 
 def claims_table(verdicts: "list[claims.Verdict]") -> Table:
-    """The claims as a table for the terminal."""
+    """The claims that were asked, as a table for the terminal."""
     rows = [
         (
             verdict.claim, verdict.statement + (f" ({verdict.part})" if verdict.part else ""),
@@ -292,7 +295,7 @@ def claims_table(verdicts: "list[claims.Verdict]") -> Table:
             f"{verdict.n_hold} of {verdict.n}" if verdict.n else "",
         )
         for verdict in verdicts
-        if verdict.primary
+        if verdict.primary and verdict.asked
     ]  # fmt: skip
     return table("The paper's claims", ("claim", "says", "verdict", "effect [95%]", "hold"), rows,
                  left=5)  # fmt: skip

@@ -5,6 +5,8 @@ import logging
 import mmap
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tl_taskneurons.runtime.errors import (
     OutOfReachError,
     TaskNeuronsError,
 )
+from tl_taskneurons.runtime.progress import bars_are_seen
 
 logger = logging.getLogger(__name__)
 
@@ -150,9 +153,10 @@ def _convert_gguf(path: Path, folder: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         has_tokenizer = data.find(b"tokenizer.ggml.tokens") >= 0
     try:
-        hf = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
+        with _bars_where_seen():
+            hf = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32
+            )
         if has_tokenizer:
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
     except (ValueError, KeyError, IndexError, RuntimeError) as error:
@@ -197,10 +201,11 @@ def read_source(
         if not local:
             options["local_files_only"] = use_cache_alone(source.location, source.name)
         # Eager attention is what TransformerLens asks for: its hooks see the patterns.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, attn_implementation="eager", output_loading_info=True,
-            device_map=device_map, **options,
-        )  # fmt: skip
+        with _bars_where_seen():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=dtype, attn_implementation="eager",
+                output_loading_info=True, device_map=device_map, **options,
+            )  # fmt: skip
         hf, info = loaded
         tokenizer = None
         if with_tokenizer and (
@@ -217,6 +222,21 @@ def read_source(
         )
     revision = source.revision or getattr(hf.config, "_commit_hash", None) or ""
     return Source(source.name, source.location, revision), hf, tokenizer
+
+
+@contextmanager
+def _bars_where_seen() -> Iterator[None]:
+    """Keep the bars of transformers out of files, pipes and CI, as this library's own."""
+    from transformers.utils import logging as bars
+
+    if bars_are_seen() or not bars.is_progress_bar_enabled():
+        yield
+        return
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()
 
 
 def read_config(source: Source) -> tuple[Any, Any]:

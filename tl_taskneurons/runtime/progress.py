@@ -110,6 +110,11 @@ class Progress:
             yield from self.track(items)
 
 
+def bars_are_seen() -> bool:
+    """Whether anyone would see a bar: not in files, pipes and CI."""
+    return _can_show(Console(stderr=True), None)
+
+
 def _can_show(console: Console, shown: bool | None) -> bool:
     if shown is False or (shown is None and "CI" in os.environ):
         return False

@@ -19,6 +19,10 @@ Category = Literal[
 ]  # fmt: skip
 
 
+# How the note of a question begins whose experiment was not run.
+UNASKED = ("no table", "no rows")
+
+
 @dataclass(frozen=True)
 class Question:
     """One way to ask a claim, fixed before any table is there.
@@ -118,6 +122,11 @@ class Verdict:
     power: float
     note: str
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def asked(self) -> bool:
+        """Whether the tables are there that the question needs."""
+        return not self.note.startswith(UNASKED) or self.verdict != "not testable"
 
     @property
     def supported(self) -> bool:
