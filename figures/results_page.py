@@ -22,23 +22,16 @@ PAGE = HERE.parent / "RESULTS.md"
 REPRODUCE = "tl-taskneurons reproduce --csv figures"
 REAL = (
     f"{REPRODUCE} --data my_data/ --model {{}} --preset hour \\\n"
-    "    --only table1,table8,table2,{}figure3,table4,rate_map,figure2,tables9_11,table5 \\\n"
-    "    {}"
+    "    --only table1,table8,table2,figure5,figure3,table4,rate_map,figure2,tables9_11,table5 \\\n"
+    "    --questions speed,end-point --fractions 0.01,0.1 --map-shares 0.001,0.01,0.1 \\\n"
+    "    {}--also runs/reproduce/{}"  # for C11, once the other one is there
 )
-ALSO = " --also runs/reproduce"  # for C11, once the other one is there
 # Real models first; each with the command that makes its tables.
 MODELS = {
-    "gemma-3-270m": REAL.format(
-        "gemma-3-270m.gguf", "", f"--row-rates 2e-4,6e-4{ALSO}/smollm2-135m"
-    ),
-    "smollm2-135m": REAL.format(
-        "smollm2-135m",
-        "figure5,",
-        "--questions speed,end-point --fractions 0.01,0.1 --map-shares 0.001,0.01,0.1 \\\n   "
-        f"{ALSO}/gemma-3-270m.gguf",
-    ),
-    "mini-llama": f"{REPRODUCE} --model mini-llama{ALSO}/mini-bloom",
-    "mini-bloom": f"{REPRODUCE} --model mini-bloom{ALSO}/mini-llama",
+    "gemma-3-270m": REAL.format("gemma-3-270m.gguf", "--row-rates 2e-4,6e-4 ", "smollm2-135m"),
+    "smollm2-135m": REAL.format("smollm2-135m", "", "gemma-3-270m.gguf"),
+    "mini-llama": f"{REPRODUCE} --model mini-llama --also runs/reproduce/mini-bloom",
+    "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
 # Where a model was asked of more families, these verdicts are those of them.
 OF_FAMILIES = ("C7", "C8")
