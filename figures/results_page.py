@@ -86,7 +86,7 @@ QUESTIONS = (
 PICTURES = {
     "C1": ("table1", "scores with each task's neurons silenced, and with random ones"),
     "C2": ("rate_map", "when task neurons train better than random ones", "smollm2-135m"),
-    "C3": ("figure5_silenced", "what silencing the neurons of each task (rows) does to every task"),
+    "C3": ("figure5_trained", "what training the neurons of each task (rows) does to every task"),
     "C4": ("figure2", "tasks of a type (CLS: classification, GEN: generation) trained "
            "together in a growing share of the neurons; out-of-domain are their siblings"),
     "C5": ("table8", "neurons that classification (CLS) and generation tasks (GEN) share"),
