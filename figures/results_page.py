@@ -36,13 +36,14 @@ MODELS = {
 # Where a model was asked of more families, these verdicts are those of them.
 OF_FAMILIES = ("C7", "C8")
 MORE_TASKS = (
-    "amazon_food,sst2,qqp,paws,mnli,gptnli,sciq,tweetqa,e2e,commongen,cnn_dailymail,xsum",
-    "dbpedia,yahoo,present_past,singular_plural",
+    "amazon_food,sst2,qqp,paws,mnli,gptnli,sciq,tweetqa,e2e,commongen",
+    "cnn_dailymail,xsum,dbpedia,yahoo,present_past,singular_plural",
 )
 OF_MORE = (
     f"tl-taskneurons reproduce --csv figures/{FAMILIES} --data my_data/ --model {{}} \\\n"
     f"    --out runs/reproduce/{FAMILIES}-{{}} --preset hour --only figure3,table4 \\\n"
-    f"    --cut-tasks cnn_dailymail,xsum --tasks {MORE_TASKS[0]},\\\n{MORE_TASKS[1]}"
+    "    --cut-tasks cnn_dailymail,xsum \\\n"
+    f"    --tasks {MORE_TASKS[0]},\\\n{MORE_TASKS[1]}"
 )
 # Begins the unit of a question that is asked by score beside nats.
 BY_SCORE = "score, share of 1"
@@ -116,7 +117,7 @@ def page() -> str:
         "VERDICTS": _screen(verdicts),
         "UNLABELLED": unlabelled(list(MODELS)),
         "PICTURES": _pictures(verdicts),
-        "COMMANDS": "\n".join([*MODELS.values(), *map(_of_more, MODELS)]).strip(),
+        "COMMANDS": "\n".join(filter(None, [*MODELS.values(), *map(_of_more, MODELS)])),
         "FURTHER": _further(verdicts),
         "OTHERS": _others(verdicts),
         "TABLES": results_tables.tables([name for name in MODELS if _tables_of(name)]),
@@ -266,8 +267,8 @@ def _others(verdicts: dict[str, pd.DataFrame | None]) -> str:
         if table is None:
             continue
         for _, row in table[~table["primary"].astype(bool)].iterrows():
-            told = _told(row)
-            lines.append(f"| {row['claim']} | {row['part']} | {model} | {told} | {row['unit']} |")
+            unit = "" if pd.isna(row["unit"]) else row["unit"]
+            lines.append(f"| {row['claim']} | {row['part']} | {model} | {_told(row)} | {unit} |")
     return "\n".join(lines) if len(lines) > 2 else "None yet."
 
 
