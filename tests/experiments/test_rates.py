@@ -10,7 +10,7 @@ from small_lab import PLAN, TASKS, small_lab
 from tl_taskneurons.experiments.lab import rates, search
 from tl_taskneurons.experiments.lab.lab import Lab
 from tl_taskneurons.experiments.lab.rates import ALL_WEIGHTS, Kind
-from tl_taskneurons.experiments.lab.store import Store
+from tl_taskneurons.experiments.lab.store import Result, Store
 
 
 @pytest.fixture
@@ -37,6 +37,23 @@ def test_learning_rate_is_chosen_by_held_out_loss_and_never_sees_a_test_item(lab
     assert set(seen) == {"food", "past"}
     table = rates.rate_table(lab, [Kind("task", 0.1)])
     assert list(table["loss"]) == [3.0, 1.0, 2.0] and not table["at_edge"].any()
+
+
+@pytest.mark.parametrize(
+    ("grid", "tried"),
+    [
+        ((1.0, 2.0), [4.0, 8.0, 16.0, 32.0]),  # four times, and no more
+        ((1.0, 1.001), []),  # two digits hold no further rate
+    ],
+)
+def test_a_search_beyond_the_grid_ends(grid: tuple[float, ...], tried: list[float], lab: Lab):
+    def results(lr: float):
+        return [(Result("rates", {"lr": lr}, lambda: pd.DataFrame({"loss": [-lr]})), 1.0)]
+
+    falling = search.RateSearch(lab.store, grid, results)
+    assert list(falling.losses()) == [*grid, *tried]
+    assert falling.further() == tried
+    assert [row["at_edge"] for row in falling.rows()][-1]
 
 
 def test_a_grid_whose_best_rate_is_at_its_edge_is_extended_and_the_last_edge_told(lab, monkeypatch):

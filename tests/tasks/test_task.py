@@ -124,6 +124,8 @@ def test_longer_inputs_can_be_cut_where_a_word_ends(text: str, most: int, kept: 
     assert [e.input for e in (*cut.train, *cut.test)] == [kept, kept, "no"[:most]]
     assert cut.train[0] == replace(example, input=kept)
     assert task.cut(None) is task
+    with pytest.raises(ValueError, match="max_chars is 0"):
+        task.cut(0)
 
 
 @pytest.mark.parametrize(

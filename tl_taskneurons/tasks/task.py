@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
+from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.example import Example
 from tl_taskneurons.tasks.verbalizers import checked_words
 
@@ -199,9 +200,14 @@ class Task:
         return replace(self, train=kept["train"], test=kept["test"])
 
     def cut(self, max_chars: int | None) -> "Task":
-        """Return the task with longer inputs cut at a word's end; None keeps all as they are."""
+        """Return the task with longer inputs cut at a word's end; None keeps all as they are.
+
+        Raises:
+            ValueError: for less than one character.
+        """
         if max_chars is None:
             return self
+        require_number("max_chars", max_chars, whole=True, least=1)
         train, test = (
             tuple(replace(e, input=_beginning(e.input, max_chars)) for e in examples)
             for examples in (self.train, self.test)

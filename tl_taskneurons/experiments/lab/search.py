@@ -72,9 +72,9 @@ class RateSearch:
     def _beyond(self) -> Iterator[float]:
         """The rates beyond the grid, each once the loss of the one before it is known."""
         losses = {lr: self._loss(lr) for lr in self.grid}
-        while len(losses) < len(self.grid) + MAX_EXTENSIONS:
+        for _ in range(MAX_EXTENSIONS):
             lr = beyond(losses)
-            if lr is None:
+            if lr is None or lr in losses:  # rates may be too close for another between
                 return
             yield lr
             losses[lr] = self._loss(lr)
