@@ -5,11 +5,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from shutil import copyfile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from tl_taskneurons.cli.options import (
     Dtype,
@@ -19,20 +17,16 @@ from tl_taskneurons.cli.options import (
     check_device,
     check_sources,
     check_writable,
-    duration,
     numbers,
     several,
 )  # fmt: skip
+from tl_taskneurons.cli.reproduced import tell_plan, tell_verdicts, write_csv_files
 from tl_taskneurons.continual.methods import METHODS
 from tl_taskneurons.continual.orders import order
 from tl_taskneurons.experiments.lab.presets import PRESETS, find_preset, overridden, subject_of
-from tl_taskneurons.runtime.console import console, table
+from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.errors import InputError, did_you_mean
 from tl_taskneurons.runtime.options import require_number, require_seed
-
-if TYPE_CHECKING:
-    from tl_taskneurons.experiments import claims
-    from tl_taskneurons.experiments.reproduce import Job
 
 _EXAMPLE = """\
 examples:
@@ -42,7 +36,7 @@ examples:
       --only table1,table8
   tl-taskneurons reproduce --model meta-llama/Llama-2-7b-hf --plan
 
-The first tells in seconds whether everything runs here, the second is the paper in miniature.
+The first tells in a minute whether everything runs here, the second is the paper in miniature.
 
 Call the same command again to go on where it was stopped, and with other sizes to compute only \
 what these change. The folder gets a table and the figures of each experiment, claims.json, and \
@@ -269,83 +263,14 @@ def reproduce(
         subject, found, experiments.find_experiments(run.only), run.folder,
         tuple(loading.items()), 1 if run.processes > 1 else None,
     )  # fmt: skip
-    screen = console()
     if plan:
-        _show_plan(job, run)
+        tell_plan(job, run.processes, run.model, run.csv)
         return
     verdicts = experiments.reproduce(job, workers=run.processes, also=run.also, progress=True)
     if run.csv is not None:
-        _write_csv(run.folder, run.model, run.csv)
-    screen.print(claims_table(verdicts))
-    unasked = [f"{v.claim} {v.part}".strip() for v in verdicts if v.primary and not v.asked]
-    if unasked:
-        screen.print(f"Not asked by --only or --questions: {', '.join(unasked)}.", soft_wrap=True)
-    screen.print(f"All tables and figures: {run.folder / 'report.html'}", soft_wrap=True)
+        write_csv_files(run.folder, run.model, run.csv)
+    tell_verdicts(verdicts)
+    console().print(f"All tables and figures: {run.folder / 'report.html'}", soft_wrap=True)
 
 
 COMMANDS = {reproduce: _EXAMPLE}
-
-
-def claims_table(verdicts: "list[claims.Verdict]") -> Table:
-    """The claims that were asked, as a table for the terminal."""
-    rows = [
-        (
-            verdict.claim, verdict.statement + (f" ({verdict.part})" if verdict.part else ""),
-            verdict.verdict, _effect(verdict),
-            f"{verdict.n_hold} of {verdict.n}" if verdict.n else "",
-        )
-        for verdict in verdicts
-        if verdict.primary and verdict.asked
-    ]  # fmt: skip
-    return table("The paper's claims", ("claim", "says", "verdict", "effect [95%]", "hold"), rows,
-                 left=5)  # fmt: skip
-
-
-def _effect(verdict: "claims.Verdict") -> str:
-    if verdict.verdict == "not testable" or math.isnan(verdict.effect):
-        return verdict.note
-    if math.isnan(verdict.low):
-        return f"{verdict.effect:+.3f} {verdict.unit}"
-    return f"{verdict.effect:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}] {verdict.unit}"
-
-
-def _ending(model: str) -> str:
-    """How files of a model are called."""
-    return model.split("/")[-1].removesuffix(".gguf")
-
-
-def _write_csv(run: Path, model: str, folder: Path) -> None:
-    """Write a run's tables and figures into a folder, named after the model."""
-    from tl_taskneurons.runtime.table_files import read_table, write_csv
-
-    folder.mkdir(parents=True, exist_ok=True)
-    ending = _ending(model)
-    for file in sorted(run.glob("*.parquet")):
-        write_csv(folder / f"{file.stem}_{ending}.csv", read_table(file))
-    for file in sorted(run.glob("*.png")):
-        copyfile(file, folder / f"{file.stem}_{ending}.png")
-
-
-def _show_plan(job: "Job", run: Run) -> None:
-    """Print what a job takes, and write it where a folder for tables is given."""
-    from tl_taskneurons.experiments import planning
-    from tl_taskneurons.runtime.table_files import write_csv
-
-    workers = run.processes
-    found = planning.estimate(job, workers)
-    if run.csv is not None:
-        run.csv.mkdir(parents=True, exist_ok=True)
-        name = f"plan_{job.plan.preset}_{_ending(run.model)}.csv"
-        write_csv(run.csv / name, planning.minutes(found).assign(model=run.model))
-    rows = [
-        (i.title, i.n_units, i.n_done, duration(i.spent), duration(i.seconds))
-        for i in found.lines
-    ]  # fmt: skip
-    columns = ("work", "pieces", "there already", "time taken", "time left")
-    console().print(table(found.title, columns, rows))
-    console().print(
-        f"About {duration(found.seconds)} with {workers} "
-        f"{'process' if workers == 1 else 'processes'} and {found.memory / 2**30:.1f} GiB of "
-        "memory each for weights, optimiser and activations. Nothing was run.",
-        soft_wrap=True,
-    )  # fmt: skip

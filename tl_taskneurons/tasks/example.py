@@ -1,6 +1,6 @@
 """One item of a task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -49,6 +49,39 @@ class Example:
         """Every accepted answer: the references, and the target whether or not they repeat it."""
         repeated = self.target in self.references
         return self.references if repeated else (self.target, *self.references)
+
+
+def beginning(text: str, most: int) -> str:
+    """At most so many characters, ended where a word does unless the first one is longer."""
+    if len(text) <= most:
+        return text
+    head = text[:most]
+    if head[-1].isspace() or text[most].isspace():
+        return head.rstrip()
+    words = head.rsplit(maxsplit=1)
+    return words[0] if len(words) > 1 else head
+
+
+def stripped_example(example: Example, changed: list[str]) -> Example:
+    """An example with bare answers; those that were not are added to ``changed``."""
+    if not example.input:  # plain text
+        return example
+    answers = (example.target, example.label or "", *example.references, *example.wrong)
+    if all(text == text.strip() for text in answers):
+        return example
+    return replace(
+        example,
+        target=strip_texts((example.target,), changed)[0],
+        label=None if example.label is None else example.label.strip(),
+        references=strip_texts(example.references, changed),
+        wrong=strip_texts(example.wrong, changed),
+    )
+
+
+def strip_texts(texts: tuple[str, ...], changed: list[str]) -> tuple[str, ...]:
+    """Bare texts; those that were not are added to ``changed``."""
+    changed += [text for text in texts if text != text.strip()]
+    return tuple(text.strip() for text in texts)
 
 
 def _require_text(field: str, value: Any) -> None:

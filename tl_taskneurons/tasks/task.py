@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
 from tl_taskneurons.runtime.options import require_number
-from tl_taskneurons.tasks.example import Example
+from tl_taskneurons.tasks.example import Example, beginning, strip_texts, stripped_example
 from tl_taskneurons.tasks.verbalizers import checked_words
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Task:
         stripped: dict[str, Any] = {}
         changed: list[str] = []
         for split, examples in (("train", self.train), ("test", self.test)):
-            stripped[split] = tuple(_stripped(example, changed) for example in examples)
-        stripped["labels"] = _strip_texts(self.labels, changed)
+            stripped[split] = tuple(stripped_example(example, changed) for example in examples)
+        stripped["labels"] = strip_texts(self.labels, changed)
         if changed:
             for name, value in stripped.items():
                 object.__setattr__(self, name, value)
@@ -209,7 +209,7 @@ class Task:
             return self
         require_number("max_chars", max_chars, whole=True, least=1)
         train, test = (
-            tuple(replace(e, input=_beginning(e.input, max_chars)) for e in examples)
+            tuple(replace(e, input=beginning(e.input, max_chars)) for e in examples)
             for examples in (self.train, self.test)
         )
         return replace(self, train=train, test=test)
@@ -241,38 +241,6 @@ class Task:
         """
         examples = tuple(Example(input="", target=text) for text in texts)
         return Task(name=name, train=examples, test=examples, metric="loss", family="text")
-
-
-def _beginning(text: str, most: int) -> str:
-    """At most so many characters, ended where a word does unless the first one is longer."""
-    if len(text) <= most:
-        return text
-    head = text[:most]
-    if head[-1].isspace() or text[most].isspace():
-        return head.rstrip()
-    words = head.rsplit(maxsplit=1)
-    return words[0] if len(words) > 1 else head
-
-
-def _stripped(example: Example, changed: list[str]) -> Example:
-    """An example with bare answers; those that were not are added to ``changed``."""
-    if not example.input:  # plain text
-        return example
-    answers = (example.target, example.label or "", *example.references, *example.wrong)
-    if all(text == text.strip() for text in answers):
-        return example
-    return replace(
-        example,
-        target=_strip_texts((example.target,), changed)[0],
-        label=None if example.label is None else example.label.strip(),
-        references=_strip_texts(example.references, changed),
-        wrong=_strip_texts(example.wrong, changed),
-    )
-
-
-def _strip_texts(texts: tuple[str, ...], changed: list[str]) -> tuple[str, ...]:
-    changed += [text for text in texts if text != text.strip()]
-    return tuple(text.strip() for text in texts)
 
 
 class Tasks(tuple[Task, ...]):
