@@ -1,6 +1,7 @@
 """A small sample of what ``benchmarks/robustness.py`` measures."""
 
 import importlib
+import json
 import os
 import random
 import subprocess
@@ -17,6 +18,9 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def robustness(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module("robustness")
+
+
+BAD = {"other bytes", "other results", "refused", "left to delete", "in place", "failures"}
 
 
 # Ctrl-C that strikes while garbage is collected can't be raised.
@@ -44,15 +48,21 @@ def test_training_and_evaluation_that_are_broken_off_leave_nothing_over(robustne
 def test_killed_commands_go_on_to_the_same_results():
     # In a process of its own, since it is forked.
     code = (
-        "import random, robustness, robustness_commands as r, robustness_states as s; "
-        "print(robustness.states(1, random.Random(1))); "
-        "print(s.every_state(2, random.Random(1), ('continual',))); "
-        "print(r.kills(1, random.Random(1), ('detect',)))"
+        "import json, random, robustness, robustness_commands as r, robustness_states as s; "
+        "found = [robustness.states(1, random.Random(1)), "
+        "s.every_state(2, random.Random(1), ('continual',)), "
+        "r.kills(1, random.Random(1), ('detect',))]; "
+        "print('found:', json.dumps(found))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER, text=True, capture_output=True, timeout=600,
-        check=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert done.stdout.count("'other results': 0, 'refused': 0, 'left to delete': 0") == 2
-    assert "'other bytes': 0, 'left to delete': 0" in done.stdout
-    assert "in place" not in done.stdout  # files are written aside, and moved when they are whole
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.partition("found:")[2])
+    bad = [{name: one[name] for name in BAD & one.keys()} for one in found]
+    # Files are written aside, and moved when they are whole, so none is told to be in place.
+    assert bad == [
+        {"other bytes": 0, "left to delete": 0},
+        *[{"other results": 0, "refused": 0, "left to delete": 0}] * 2,
+    ], f"{json.dumps(found, indent=1)}\n{done.stderr}"
