@@ -20,6 +20,8 @@ from tl_taskneurons.evaluation.statistics import (
     slope,
 )
 
+pytestmark = pytest.mark.needs("once")  # tables and numbers alone
+
 # --- Holm ---
 
 

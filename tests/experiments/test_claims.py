@@ -23,6 +23,8 @@ from scipy import stats
 from tl_taskneurons.experiments.claims import claims, headline, summary_of_gates
 from tl_taskneurons.experiments.claims.evidence import UNITS, Evidence
 
+pytestmark = pytest.mark.needs("once")  # tables and numbers alone
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

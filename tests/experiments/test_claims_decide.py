@@ -20,6 +20,8 @@ from tl_taskneurons.experiments.claims.decide import (
 )
 from tl_taskneurons.experiments.claims.verdicts import Question
 
+pytestmark = pytest.mark.needs("once")  # tables and numbers alone
+
 QUESTION = Question("C1", "", "nats", 0.5)
 N = 120
 

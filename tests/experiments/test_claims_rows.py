@@ -31,6 +31,8 @@ from tl_taskneurons.experiments.claims import (
     to_json,
 )
 
+pytestmark = pytest.mark.needs("once")  # tables and numbers alone
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

@@ -72,6 +72,7 @@ reproduce(pickle.loads(bytes.fromhex(sys.argv[1])))
 
 
 @pytest.mark.slow
+@pytest.mark.needs("once")
 def test_a_run_that_was_killed_resumes_to_the_same_tables_byte_for_byte(model, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     verdicts = reproduce(job(model, whole))

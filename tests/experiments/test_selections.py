@@ -18,6 +18,7 @@ def command(tmp_path):
     return [*SIZES.split(), "--model", str(folder), "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.needs("once")
 def test_the_table_has_every_cell_and_a_stopped_run_goes_on(command, tmp_path, monkeypatch):
     done = []
 

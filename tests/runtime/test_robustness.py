@@ -44,6 +44,7 @@ def test_training_and_evaluation_that_are_broken_off_leave_nothing_over(robustne
     assert robustness.injections_at_work(5, random.Random(1)) == {"tries": 5, "left over": 0}
 
 
+@pytest.mark.needs("once")
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
 def test_killed_commands_go_on_to_the_same_results():
     # In a process of its own, since it is forked.
