@@ -77,6 +77,17 @@ def test_without_the_plain_model_there_is_nothing_to_compare(items):
         deactivation_matrix(items[items["kind"] != "none"])
 
 
+@pytest.mark.parametrize("table", [deactivation_table, deactivation_matrix])
+def test_the_plain_model_has_one_row_for_each_item(items, table):
+    plain = items["kind"] == "none"
+    with pytest.raises(ValueError, match=r"no row of the plain model.*'b'"):
+        table(items[~(plain & (items["task"] == "b"))])
+    with pytest.raises(ValueError, match=r"no row of the plain model.*'a'"):
+        table(items[~(plain & (items["item"] == 3))])
+    with pytest.raises(ValueError, match="many-to-one"):
+        table(pd.concat([items, items[plain]]))
+
+
 def test_summary_has_the_mean_and_keeps_the_order():
     frame = pd.concat(
         [rows("", "none", -1, "z", [1, 0], [1, 3]), rows("", "none", -1, "a", [1], [2])]

@@ -43,12 +43,12 @@ def deactivation_matrix(items: pd.DataFrame) -> pd.DataFrame:
         loss_change, loss_low, loss_high, n``. Changes are silenced minus original, so a drop is
         negative and a rise of the loss positive (nats per token).
     """
-    plain = _original(items)
+    items = _beside_original(items)
     rows = []
     chosen = items[items["kind"] == "task"]
     for (silenced, task), group in chosen.groupby(["silenced", "task"], sort=False):
-        change = _difference(group, plain, "score")
-        loss_change = _difference(group, plain, "loss")
+        change = _difference(group, "score")
+        loss_change = _difference(group, "loss")
         low, high = mean_interval(change)
         loss_low, loss_high = mean_interval(loss_change)
         rows.append(
@@ -81,7 +81,8 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: where neurons of a name are silenced that no task has.
     """
-    plain = _original(items)
+    items = _beside_original(items)
+    plain = items[items["kind"] == "none"]
     rows = []
     names = list(dict.fromkeys(items["task"]))
     for task, group in items[items["kind"] == "task"].groupby("silenced", sort=False):
@@ -94,10 +95,10 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         if own.empty:
             continue
         others = group[group["task"] != task]
-        base = plain.loc[[task]].droplevel("task")
+        base = plain[plain["task"] == task].sort_values("item")
         control = items[(items["kind"] == "random") & (items["silenced"] == task)]
         control = control[control["task"] == task]
-        drops, rises = -_difference(own, plain, "score"), _difference(own, plain, "loss")
+        drops, rises = -_difference(own, "score"), _difference(own, "loss")
         low, high = mean_interval(drops)
         spans = [_score_interval(g) for g in (base, own)]
         row = {
@@ -110,8 +111,8 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         }  # fmt: skip
         if "split_half" in own:
             row["split_half"] = own["split_half"].iloc[0]
-        row |= _against_controls(control, plain, drops)
-        row |= _against_others(others, plain, row)
+        row |= _against_controls(control, drops)
+        row |= _against_others(others, row)
         rows.append(row)
     reliability = "split_half " if "split_half" in items else ""
     columns = (
@@ -142,13 +143,22 @@ def diagonal_wins(matrix: pd.DataFrame, column: str = "loss_change") -> dict[str
     }
 
 
-def _original(items: pd.DataFrame) -> pd.DataFrame:
+def _beside_original(items: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what the plain model has for the item: ``score_plain, loss_plain``."""
     columns = ("kind", "silenced", "task", "item", "score", "loss")
     require_columns(items, columns, "The table of deactivation_items")
     plain = items[items["kind"] == "none"]
     if plain.empty:
         raise InputError("The table has no rows of the plain model (kind 'none') to compare with.")
-    return plain.set_index(["task", "item"]).sort_index()
+    values = plain.set_index(["task", "item"])[["score", "loss"]].add_suffix("_plain")
+    found = items.join(values, on=["task", "item"], validate="m:1")
+    alone = found.loc[found["loss_plain"].isna() & found["loss"].notna(), "task"]
+    if len(alone):
+        raise InputError(
+            f"The table has no row of the plain model (kind 'none') for {len(alone)} rows, such as "
+            f"some of {alone.iloc[0]!r}; evaluate it on all that neurons are silenced for."
+        )
+    return found
 
 
 def _score_interval(items: pd.DataFrame) -> tuple[float, float]:
@@ -159,21 +169,19 @@ def _score_interval(items: pd.DataFrame) -> tuple[float, float]:
     return share_interval(values) if shares else mean_interval(values)
 
 
-def _difference(group: pd.DataFrame, plain: pd.DataFrame, column: str) -> np.ndarray:
+def _difference(group: pd.DataFrame, column: str) -> np.ndarray:
     """Silenced minus original, item by item."""
-    after = group.set_index(["task", "item"])[column].sort_index()
-    return (after - plain[column].reindex(after.index)).to_numpy()
+    ordered = group.sort_values(["task", "item"])
+    return (ordered[column] - ordered[f"{column}_plain"]).to_numpy()
 
 
-def _against_controls(
-    control: pd.DataFrame, plain: pd.DataFrame, drops: np.ndarray
-) -> dict[str, float | int]:
+def _against_controls(control: pd.DataFrame, drops: np.ndarray) -> dict[str, float | int]:
     if control.empty:
         return {"n_controls": 0}
     groups = [group for _, group in control.groupby("seed")]
     values = np.stack([g.sort_values("item")["score"].to_numpy() for g in groups])
-    control_drops = np.stack([-_difference(g, plain, "score") for g in groups])
-    rises = [_difference(g, plain, "loss").mean() for g in groups]
+    control_drops = np.stack([-_difference(g, "score") for g in groups])
+    rises = [_difference(g, "loss").mean() for g in groups]
     low, high = mean_interval(values)
     excess_low, excess_high = mean_interval(drops[None] - control_drops)
     return {
@@ -183,14 +191,12 @@ def _against_controls(
     }  # fmt: skip
 
 
-def _against_others(
-    others: pd.DataFrame, plain: pd.DataFrame, row: dict[str, Any]
-) -> dict[str, float | int]:
+def _against_others(others: pd.DataFrame, row: dict[str, Any]) -> dict[str, float | int]:
     if others.empty:
         return {}
     groups = [group for _, group in others.groupby("task")]
-    drop = float(np.mean([-_difference(g, plain, "score").mean() for g in groups]))
-    rise = float(np.mean([_difference(g, plain, "loss").mean() for g in groups]))
+    drop = float(np.mean([-_difference(g, "score").mean() for g in groups]))
+    rise = float(np.mean([_difference(g, "loss").mean() for g in groups]))
     return {
         "others_drop": drop, "specificity": row["drop"] - drop, "loss_rise_others": rise,
         "loss_specificity": row["loss_rise"] - rise,

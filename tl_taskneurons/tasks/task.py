@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
@@ -329,13 +329,21 @@ def one_task(task: OneTask) -> Task:
 
 def tasks_digest(tasks: Sequence[Any]) -> str:
     """Return a short name for these tasks and all their examples."""
-    listed = [asdict(task) for task in tasks]
-    for task in listed:
-        if not task["verbalizers"]:  # no part of what older runs are known by
-            del task["verbalizers"]
-        for example in (*task["train"], *task["test"]):
-            for name in ("wrong", "counterfactual"):  # nor these
-                if not example[name]:
-                    del example[name]
+    listed = []
+    for task in tasks:
+        # Not by `asdict`, which copies every text and takes ten times as long.
+        facts = _facts(task, without_empty=("verbalizers",))
+        for split in ("train", "test"):
+            facts[split] = [
+                _facts(example, without_empty=("wrong", "counterfactual"))
+                for example in facts[split]
+            ]
+        listed.append(facts)
     text = json.dumps(listed, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _facts(of: Any, without_empty: Sequence[str]) -> dict[str, Any]:
+    """A dataclass as a dict, without what is empty and no part of what older runs are known by."""
+    values = {each.name: getattr(of, each.name) for each in fields(of)}
+    return {name: v for name, v in values.items() if v or name not in without_empty}

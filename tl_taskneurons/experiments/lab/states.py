@@ -156,6 +156,20 @@ def table_result(state: State, name: str, make: MakeTable | None = None) -> Resu
 
 def items(lab: Lab, condition: Condition) -> pd.DataFrame:
     """The answers under a condition: the rows of ``evaluate_items`` with its columns."""
+    return all_items(lab, [condition])
+
+
+def all_items(lab: Lab, conditions: Sequence[Condition]) -> pd.DataFrame:
+    """The answers under several conditions."""
+    frames = [_all_answers(lab, condition) for condition in conditions]
+    about = pd.DataFrame([dict(condition.columns) for condition in conditions])
+    # At once: thousands of conditions have a few rows each.
+    about = about.loc[about.index.repeat([len(frame) for frame in frames])].reset_index(drop=True)
+    return pd.concat(frames, ignore_index=True).assign(**{name: about[name] for name in about})
+
+
+def _all_answers(lab: Lab, condition: Condition) -> pd.DataFrame:
+    """The answers to all tasks of a condition, without its columns."""
     unit = answers_unit(lab, condition)
     if unit.missing():
         unit.run()
@@ -165,13 +179,7 @@ def items(lab: Lab, condition: Condition) -> pd.DataFrame:
         return pd.concat(map(lab.store.get, results), ignore_index=True)
 
     # A figure and the test of a claim ask for the same ones.
-    found = lab.once(("items", *(result.digest for result in results)), read)
-    return found.assign(**condition.columns)
-
-
-def all_items(lab: Lab, conditions: Sequence[Condition]) -> pd.DataFrame:
-    """The answers under several conditions."""
-    return pd.concat([items(lab, condition) for condition in conditions], ignore_index=True)
+    return lab.once(("items", *(result.digest for result in results)), read)
 
 
 def _answers(lab: Lab, condition: Condition, name: str) -> Result[pd.DataFrame]:
