@@ -331,7 +331,7 @@ def tasks_digest(tasks: Sequence[Any]) -> str:
     """Return a short name for these tasks and all their examples."""
     listed = []
     for task in tasks:
-        # Not by `asdict`, which copies every text and takes ten times as long.
+        # Not by `asdict`, which copies everything and takes twice as long.
         facts = _facts(task, without_empty=("verbalizers",))
         for split in ("train", "test"):
             facts[split] = [
