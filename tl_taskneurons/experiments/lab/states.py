@@ -165,7 +165,7 @@ def all_items(lab: Lab, conditions: Sequence[Condition]) -> pd.DataFrame:
     about = pd.DataFrame([dict(condition.columns) for condition in conditions])
     # At once: thousands of conditions have a few rows each.
     about = about.loc[about.index.repeat([len(frame) for frame in frames])].reset_index(drop=True)
-    return pd.concat(frames, ignore_index=True).assign(**{name: about[name] for name in about})
+    return pd.concat(frames, ignore_index=True).assign(**{str(name): about[name] for name in about})
 
 
 def _all_answers(lab: Lab, condition: Condition) -> pd.DataFrame:
