@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
-# The folder of what was asked of more families of tasks than the rest.
-FAMILIES = "families"
+# Folders of what was asked by commands of their own, and how these differ from the rest.
+FAMILIES, LONGER = "families", "longer"
+ASIDE = {FAMILIES: "more families", LONGER: "more updates"}
 
 
 def command(experiment: str) -> str:
@@ -23,6 +24,16 @@ def each(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
 def of_families(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
     """A table of every model that was asked of more families."""
     return each(models, f"{FAMILIES}/{name}")
+
+
+def with_aside(models: list[str], name: str) -> list[tuple[str, pd.DataFrame]]:
+    """A table of every model that has it, then those of commands of their own, with their names."""
+    aside = [
+        (f"{model}, {said}", table)
+        for folder, said in ASIDE.items()
+        for model, table in each(models, f"{folder}/{name}")
+    ]
+    return [*each(models, name), *aside]
 
 
 def if_filled(lines: list[str], n_rows: int = 0) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_cells import FAMILIES, read
+from results_cells import FAMILIES, LONGER, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
@@ -44,6 +44,11 @@ OF_MORE = (
     f"    --out runs/reproduce/{FAMILIES}-{{}} --preset hour --only figure3,table4 \\\n"
     "    --cut-tasks cnn_dailymail,xsum \\\n"
     f"    --tasks {MORE_TASKS[0]},\\\n{MORE_TASKS[1]}"
+)
+LONGER_MAP = (
+    f"tl-taskneurons reproduce --csv figures/{LONGER} --data my_data/ --model {{}} \\\n"
+    f"    --out runs/reproduce/{LONGER}-{{}} --preset hour --only rate_map --map-shares 0.01 \\\n"
+    "    --map-updates 8,16"
 )
 # Begins the unit of a question that is asked by score beside nats.
 BY_SCORE = "score, share of 1"
@@ -117,7 +122,13 @@ def page() -> str:
         "VERDICTS": _screen(verdicts),
         "UNLABELLED": unlabelled(list(MODELS)),
         "PICTURES": _pictures(verdicts),
-        "COMMANDS": "\n".join(filter(None, [*MODELS.values(), *map(_of_more, MODELS)])),
+        "COMMANDS": "\n".join(
+            [
+                *MODELS.values(),
+                *_aside(OF_MORE, f"{FAMILIES}/claims"),
+                *_aside(LONGER_MAP, f"{LONGER}/rate_map"),
+            ]
+        ),
         "FURTHER": _further(verdicts),
         "OTHERS": _others(verdicts),
         "TABLES": results_tables.tables([name for name in MODELS if _tables_of(name)]),
@@ -144,9 +155,9 @@ def _claims(name: str, model: str) -> pd.DataFrame | None:
     return found.assign(part=found["part"].astype(object).fillna(""))
 
 
-def _of_more(model: str) -> str:
-    """The command that asks a model's C7 and C8 of more families; nothing where none did."""
-    return OF_MORE.format(model, model) if read(f"{FAMILIES}/claims", model) is not None else ""
+def _aside(command: str, name: str) -> list[str]:
+    """The commands of their own that were given to the models that have a table."""
+    return [command.format(model, model) for model in MODELS if read(name, model) is not None]
 
 
 def _tables_of(model: str) -> bool:

@@ -1,7 +1,7 @@
 """The tables of RESULTS.md on tasks in a row, and on what everything took."""
 
 import pandas as pd
-from results_cells import command, each, if_filled, of_families, percent, span
+from results_cells import command, each, if_filled, percent, span, with_aside
 
 # Presets whose plan may be there, beside a run or alone.
 PLANNED = ("hour", "mini", "real")
@@ -128,8 +128,7 @@ def minutes(models: list[str]) -> str:
     columns, cells = [], {}
     for preset in PLANNED:
         name = f"plan_{preset}"
-        more = [(f"{model}, more families", plan) for model, plan in of_families(models, name)]
-        for model, plan in [*each(models, name), *more]:
+        for model, plan in with_aside(models, name):
             columns.append(f"{model}, `{preset}`")
             for _, row in plan[plan["pieces"] > 0].iterrows():
                 cells.setdefault(row["work"], {})[columns[-1]] = _planned(row)

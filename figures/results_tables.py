@@ -1,7 +1,16 @@
 """The tables of RESULTS.md: what the CSV files beside this script hold, the paper's beside them."""
 
 import pandas as pd
-from results_cells import command, each, if_filled, number, of_families, read, score_cells
+from results_cells import (
+    command,
+    each,
+    if_filled,
+    number,
+    of_families,
+    read,
+    score_cells,
+    with_aside,
+)
 from results_rows import before_rows, minutes, rates_of_rows, rates_tried, tasks_in_a_row
 
 # Averages over six tasks each, classification (accuracy) and generation (ROUGE-L), in percent:
@@ -49,8 +58,7 @@ def _gates(models: list[str]) -> str:
         "| pass in nats | by score |",
         "|---" * 9 + "|",
     ]
-    more = [(f"{model}, more families", table) for model, table in of_families(models, "gates")]
-    for model, table in [*each(models, "gates"), *more]:
+    for model, table in with_aside(models, "gates"):
         for name, part in table.groupby("table", sort=False):
             passed = [int(part[c].astype(bool).sum()) for c in ("by_loss", "by_score")]
             scores = [100 * part[c].mean() for c in ("zero_shot_score", "score", "floor")]
@@ -173,7 +181,7 @@ def _rate_map(models: list[str]) -> str:
         "many tasks they are.\n",
     ]
     n_lines = len(lines)
-    for model, table in each(models, "rate_map"):
+    for model, table in with_aside(models, "rate_map"):
         updates = sorted(table["updates"].unique())
         lines += [
             f"| {model}: share | controls | rate | "

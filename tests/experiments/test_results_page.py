@@ -190,3 +190,17 @@ def test_where_more_families_were_asked_their_verdicts_come_first(script, copy):
     assert len(others) == 1 and first.split(" | ")[-1].split("<br>")[1] in others[0]
     assert sum("--only figure3,table4" in line for line in after) == 1
     assert any(line.startswith("| mini-bloom, more families | trained |") for line in after)
+
+
+def test_a_map_with_more_updates_has_its_own_table_and_command(script, copy):
+    folder = copy / "longer"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    before = script.page()
+    assert "more updates" not in before and "--map-updates" not in before
+    shutil.copy(copy / "rate_map_mini-bloom.csv", folder)
+    after = script.page()
+    whole = before[before.index("| mini-bloom: share") :].splitlines()
+    own = after[after.index("| mini-bloom, more updates: share") :].splitlines()
+    assert own[2] == whole[2]
+    assert "--model mini-bloom \\\n    --out runs/reproduce/longer-mini-bloom" in after
