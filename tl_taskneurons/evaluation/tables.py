@@ -79,7 +79,8 @@ def deactivation_table(items: pd.DataFrame) -> pd.DataFrame:
         neurons are silenced. Losses in nats per token.
 
     Raises:
-        ValueError: where neurons of a name are silenced that no task has.
+        ValueError: where neurons of a name are silenced that no task has, and where an item has no
+            row of the plain model, or several.
     """
     items = _beside_original(items)
     plain = items[items["kind"] == "none"]
@@ -151,14 +152,17 @@ def _beside_original(items: pd.DataFrame) -> pd.DataFrame:
     if plain.empty:
         raise InputError("The table has no rows of the plain model (kind 'none') to compare with.")
     values = plain.set_index(["task", "item"])[["score", "loss"]].add_suffix("_plain")
-    found = items.join(values, on=["task", "item"], validate="m:1")
-    alone = found.loc[found["loss_plain"].isna() & found["loss"].notna(), "task"]
-    if len(alone):
-        raise InputError(
-            f"The table has no row of the plain model (kind 'none') for {len(alone)} rows, such as "
-            f"some of {alone.iloc[0]!r}; evaluate it on all that neurons are silenced for."
-        )
-    return found
+    several = values.index[values.index.duplicated()]
+    asked = pd.MultiIndex.from_frame(items[["task", "item"]])
+    lacking = asked[~asked.isin(values.index)]
+    for wrong, found in ((several, "several rows"), (lacking, "no row")):
+        if len(wrong):
+            task, item = wrong[0]
+            raise InputError(
+                f"The table has {found} of the plain model (kind 'none') for item {item} of "
+                f"{task!r}; it needs one for each item that neurons are silenced for."
+            )
+    return items.join(values, on=["task", "item"])
 
 
 def _score_interval(items: pd.DataFrame) -> tuple[float, float]:
