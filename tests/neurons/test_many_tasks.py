@@ -13,6 +13,7 @@ import torch
 import tl_taskneurons as tn
 from tl_taskneurons.evaluation import answers
 from tl_taskneurons.models.checkpointing import recomputes
+from tl_taskneurons.models.positions import Places
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons import capture
 from tl_taskneurons.neurons.attribution import item_methods
@@ -74,6 +75,22 @@ def test_what_tasks_share_runs_once(tokenizer: Any, monkeypatch: pytest.MonkeyPa
     tn.score_tasks(model, tasks(), token_budget=10_000)
     # 7 of the first, 1 new one of the second, 3 of the third; all in one batch.
     assert seen == [11]
+
+
+def test_functions_of_the_users_see_the_numbers_that_examples_have_in_their_split(model: Any):
+    def weighted(logits: torch.Tensor, item: Item) -> torch.Tensor:
+        return logits.log_softmax(-1).max() * (1 + item.index)
+
+    def by_number(places: Places) -> torch.Tensor:
+        odd = torch.tensor([number % 2 == 1 for number in places.examples], device="cpu")
+        return torch.where(odd[:, None], places.last_prompt, places.real)
+
+    questions: list[dict[str, Any]] = [{"metric": weighted}, {"positions": by_number}]
+    for asked in questions:
+        together = tn.score_tasks(model, tasks(), **asked)
+        for task in tasks():
+            alone = tn.score_neurons(model, task, **asked).values
+            assert torch.allclose(together[task.name].values, alone, rtol=1e-4, atol=1e-7)
 
 
 def test_no_task_and_methods_without_data_are_refused(tokenizer: Any):

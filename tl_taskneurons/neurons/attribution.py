@@ -284,16 +284,21 @@ def score_tasks(
         read_inputs(model_view, task, settings, contrast=_contrasted(settings)) for task in listed
     ]
     prepared = [_prepared(inputs.items, settings) for inputs in found]
+    # A function of the user's may ask for an example's number, which tasks give differently.
+    numbered = settings.measure.by_item or callable(settings.positions)
+    examples = [[item if numbered else _content(item) for item in items] for items in prepared]
     places: dict[Item, int] = {}
-    for items in prepared:
-        for item in items:
-            places.setdefault(_content(item), len(places))
+    merged: list[Item] = []
+    for items, contents in zip(prepared, examples, strict=True):
+        for item, content in zip(items, contents, strict=True):
+            if content not in places:
+                places[content] = len(merged)
+                merged.append(item)
     # How often each task has each example.
     owners = torch.zeros(len(listed), len(places), dtype=torch.float32, device="cpu")
-    for row, items in enumerate(prepared):
-        for item in items:
-            owners[row, places[_content(item)]] += 1
-    merged = [replace(item, index=place) for item, place in places.items()]
+    for row, contents in enumerate(examples):
+        for content in contents:
+            owners[row, places[content]] += 1
     values = score_batches(
         model_view, list(found[0].batches(merged)), method, settings=settings, owners=owners,
         progress=Progress(f"{method} of {len(listed)} tasks", shown=progress),
