@@ -171,6 +171,32 @@ def test_what_the_config_decides_counts():
 
 
 @pytest.mark.needs("hooked")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"act_fn": "relu"}, {"parallel_attn_mlp": True}, {"output_logits_soft_cap": 5.0},
+        {"attn_scores_soft_cap": 5.0}, {"attention_dir": "bidirectional"},
+        {"positional_embedding_type": "shortformer"}, {"use_attn_scale": False},
+    ],
+)  # fmt: skip
+def test_what_the_config_of_a_hooked_transformer_decides_counts(change: dict[str, Any]):
+    from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: PLC0415
+
+    def own(**changed: Any) -> Any:
+        config = {
+            "n_layers": 2, "d_model": 16, "n_ctx": 32, "d_head": 8, "d_vocab": 32, "seed": 0,
+            "act_fn": "gelu", "device": "cpu",
+        }  # fmt: skip
+        return HookedTransformer(HookedTransformerConfig(**config | changed))
+
+    with torch.no_grad():
+        gap = (own()(IDS) - own(**change)(IDS)).abs().max()
+    assert gap > 1e-4
+    assert print_of(own()) == print_of(own())
+    assert print_of(own(**change)) != print_of(own())
+
+
+@pytest.mark.needs("hooked")
 def test_positions_that_are_not_used_do_not_count():
     # Under ALiBi, TransformerLens leaves W_pos as it found the memory.
     model = helpers.tiny_lens("bloom", "hooked")

@@ -40,6 +40,20 @@ _CONFIG = (
     "rotary_base", "rotary_dim", "rotary_pct", "scale_attn_by_inverse_layer_idx", "sliding_window",
     "use_parallel_residual", "window_size",
 )  # fmt: skip
+# The same, told only where it is not as usual.
+_USUAL = {
+    "apply_residual_connection_post_layernorm": False, "clip_qkv": None,
+    "do_layer_norm_before": True, "no_rope_layers": None, "parallel_attn": None,
+    "scale_attn_weights": True,
+    # Of a HookedTransformer.
+    "act_fn": None, "attention_dir": "causal", "attn_scores_soft_cap": -1.0, "attn_types": None,
+    "final_rms": False, "normalization_type": None, "output_logits_soft_cap": -1.0,
+    "parallel_attn_mlp": False, "positional_embedding_type": None, "post_embedding_ln": False,
+    "rotary_adjacent_pairs": False, "rotary_base_local": None, "rotary_scaling_factor": 1.0,
+    "use_attention_sinks": False, "use_attn_scale": True, "use_dynamic_ntk_rope": False,
+    "use_local_attn": False, "use_logn_attn": False, "use_NTK_by_parts_rope": False,
+    "use_normalization_before_and_after": False, "use_yarn_rope": False,
+}  # fmt: skip
 # Rotary frequencies that such a model computes again for every input.
 _MOVING_ROPE = ("dynamic", "longrope")
 _OLD_FORM = re.compile(r"\d+x\d+-[0-9a-f]{16}")
@@ -233,7 +247,11 @@ def _state(model: LanguageModel) -> _State:
         # An adapter that is switched off decides nothing.
         and (".lora_" not in name or any(name.startswith(where) for where, *_ in adapters))
     }
-    settings = {name: value for name, value in entries.items() if value is not None}
+    settings = {name: value for name, value in entries.items() if value is not None} | {
+        name: value
+        for name, usual in _USUAL.items()
+        if (value := getattr(config, name, usual)) != usual and value is not None
+    }
     told = json.dumps([settings, adapters], sort_keys=True, default=str)
     return _State(tensors, digests(tensors), told)
 
