@@ -7,6 +7,7 @@ import helpers
 import micro
 import pytest
 import torch
+import transformers
 from sequence_tasks import learnt, mlp_weights, three_tasks
 
 from tl_taskneurons.continual.features import (
@@ -25,6 +26,7 @@ from tl_taskneurons.continual.lora_learners import (
     rank_of,
 )
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
+from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.training.deltas import LoraDelta
 
 
@@ -54,6 +56,15 @@ def test_features_are_the_mean_last_hidden_states_of_the_prompt(model: Any):
         model(torch.tensor([[model.tokenizer.bos_token_id, *ids]]))
     handle.remove()
     assert torch.allclose(found[3], entering[0][0].mean(0), atol=1e-5)
+
+
+def test_features_of_a_bridge_that_mixes_dtypes_without_a_cache(tokenizer: Any):
+    config = transformers.Olmo2Config(
+        hidden_size=32, num_hidden_layers=2, intermediate_size=48, num_attention_heads=4,
+        vocab_size=helpers.VOCAB, pad_token_id=258, eos_token_id=257,
+    )  # fmt: skip
+    model = load_model(transformers.Olmo2ForCausalLM(config), tokenizer=tokenizer, dtype="bfloat16")
+    assert input_features(model, three_tasks()[0]).isfinite().all()
 
 
 @pytest.mark.parametrize(("reading", "total"), [("literal", 1.0), ("delta", 3.0), ("stages", 3.0)])

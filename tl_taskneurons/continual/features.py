@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_taskneurons.models.forward import frozen
+from tl_taskneurons.models.forward import as_loaded, frozen, run_without_cache
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.protocol import LanguageModel
@@ -63,7 +63,6 @@ def input_features(
     data = settled("input_features", Data, {"limit": SAMPLES, **options})
     inputs = read_inputs(model_view, task, data)
     rows: list[Tensor] = [torch.empty(0, dtype=torch.float32, device="cpu")] * len(inputs.items)
-    kwargs = {"use_cache": False} if model_view.is_bridge else {}
     found: list[Tensor] = []
 
     def keep(_module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -71,14 +70,14 @@ def input_features(
         return (args[0][:, :1], *args[1:])  # no logits are needed
 
     unembed = model_view.model.unembed
-    with Undo() as undo, frozen(model_view.model):
+    with Undo() as undo, as_loaded(), frozen(model_view.model):
         add_hook(undo, unembed, partial(unembed.register_forward_pre_hook, keep))
         for batch in inputs.batches():
             batch = batch.to(model_view.device)
             mask = batch.attention_mask & ~batch.answer_mask
             found.clear()
-            model_view.model(batch.tokens, attention_mask=batch.attention_mask.long(), **kwargs)
-            hidden = found[0].float() * mask.unsqueeze(-1).to(found[0].device)
+            run_without_cache(model_view, batch.tokens, batch.attention_mask)
+            hidden = found[-1].float() * mask.unsqueeze(-1).to(found[-1].device)
             means = hidden.sum(1) / mask.sum(1, keepdim=True).to(hidden.device)
             for row, i in enumerate(batch.index):
                 rows[i] = means[row].cpu()
