@@ -273,6 +273,23 @@ def test_a_resumed_row_equals_an_unbroken_one(
     assert calls == []
 
 
+def test_another_precision_finds_nothing_of_the_first(tokenizer: Any, tmp_path: Path):
+    store = tmp_path / "store"
+    losses = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = helpers.tiny_lens("llama", tokenizer=tokenizer).to(dtype)
+        result = run_sequence(model, three_tasks()[:2], "w-ncft", TRAINING, store=store)
+        fresh = run_sequence(model, three_tasks()[:2], "w-ncft", TRAINING)
+        assert result.deltas["one"].dtype == dtype
+        losses[dtype] = result.scores["loss"].tolist()
+        assert losses[dtype] == fresh.scores["loss"].tolist()
+    assert losses[torch.float32] != losses[torch.bfloat16]
+    with pytest.raises(ValueError, match="dtype"):
+        for dtype in (torch.float32, torch.bfloat16):
+            model = helpers.tiny_lens("llama", tokenizer=tokenizer).to(dtype)
+            run_sequence(model, three_tasks()[:1], "ncft", TRAINING, folder=tmp_path / "folder")
+
+
 def test_a_folder_of_another_configuration_is_refused(model: Any, tmp_path: Path):
     run_sequence(model, three_tasks()[:1], "seq-ft", TRAINING, folder=tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seq-ft.*ncft"):

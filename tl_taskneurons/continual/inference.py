@@ -49,7 +49,7 @@ class InputGroup:
             return cls(learner.state(setting, history), inputs)
         by = repr(learner if len(history) > 1 else learner.first) if history else ""
         keys = [result.key for result in history]
-        name = json.dumps([setting.view.fingerprint, by, keys])
+        name = json.dumps([setting.view.result_key, by, keys])
         return cls(learner.state(setting, history), inputs, name)
 
 

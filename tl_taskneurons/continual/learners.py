@@ -68,6 +68,7 @@ class Setting:
     prompt: Prompt = field(default_factory=Prompt)
     progress: bool | None = None
     _features: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
+    _statistics: dict[str, TaskStatistics] = field(default_factory=dict, repr=False)
 
     def budget(self, task: Task) -> Training:
         """Return the training of one stage with its number of steps, alike for every learner."""
@@ -87,8 +88,10 @@ class Setting:
         return self._features[key]
 
     def statistics(self, name: str) -> TaskStatistics:
-        """Return what is known of a task's training inputs."""
-        return TaskStatistics.of(self.features(name, "train"))
+        """Return what is known of a task's training inputs; computed once."""
+        if name not in self._statistics:
+            self._statistics[name] = TaskStatistics.of(self.features(name, "train"))
+        return self._statistics[name]
 
 
 @runtime_checkable

@@ -111,7 +111,7 @@ def _key(setting: Setting, learner: Learner, history: History, name: str) -> str
     earlier = [result.task for result in history]
     tasks = [*earlier, name] if learner.ordered else sorted([*earlier, name])
     content: list[Any] = [
-        setting.view.fingerprint, repr(learner if earlier else learner.first),
+        setting.view.result_key, repr(learner if earlier else learner.first),
         asdict(setting.training), asdict(setting.prompt),
         tasks_digest([replace(setting.tasks[each], test=()) for each in tasks]),
     ]  # fmt: skip

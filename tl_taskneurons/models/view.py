@@ -108,6 +108,15 @@ class ModelView:
             return _pinned[model]
         return identity.fingerprint(model, self.parameters, self.shape)
 
+    @property
+    def result_key(self) -> str:
+        """What results are kept under: the fingerprint, the class and the dtype.
+
+        A fingerprint is the same in float32 and bfloat16, what a model computes is not.
+        """
+        kind = "bridge" if self.is_bridge else "hooked"
+        return f"{self.fingerprint}/{kind}/{str(self.dtype).removeprefix('torch.')}"
+
     def share_identity(self, bridge: "ModelView") -> None:
         """Take the fingerprint of a bridge of the same weights, until weights change."""
         identity.share_identity(self.model, self.parameters, bridge.model, bridge.parameters)
