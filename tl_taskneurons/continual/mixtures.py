@@ -227,19 +227,17 @@ class _LayerMixture:
     ) -> Tensor:
         source = self._by_row(self._input, output)
         n_rows, shares = self._rows.shares(output)
-        found, at = [], []
+        result = None
         for change in self._changes:
             if change.task in shares:
                 share = shares[change.task]
                 part = share.of(source) @ change.parts[weight]
                 if bias is not None:
                     part = part + change.parts[bias]
-                found.append(share.spread(part, n_rows))
-                at.append(change.index)
-        if not found:
-            return output
-        added = torch.cat(found, -1).reshape(*output.shape[:-1], -1)
-        return output.index_add(-1, torch.cat(at), added)
+                added = share.spread(part, n_rows).reshape(*output.shape[:-1], -1)
+                add = output.index_add if result is None else result.index_add_
+                result = add(-1, change.index, added)
+        return output if result is None else result
 
     def _add_output(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         activation = self._by_row(self._activation, output)
