@@ -6,8 +6,8 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 # Folders of what was asked by commands of their own, and how these differ from the rest.
-FAMILIES, LONGER = "families", "longer"
-ASIDE = {FAMILIES: "more families", LONGER: "more updates"}
+FAMILIES, LONGER, ROWS = "families", "longer", "rows"
+ASIDE = {FAMILIES: "more families", LONGER: "more updates", ROWS: "chosen rates"}
 
 
 def command(experiment: str) -> str:

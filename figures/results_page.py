@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_cells import FAMILIES, LONGER, read
+from results_cells import FAMILIES, LONGER, ROWS, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
@@ -33,8 +33,9 @@ MODELS = {
     "mini-llama": f"{REPRODUCE} --model mini-llama --also runs/reproduce/mini-bloom",
     "mini-bloom": f"{REPRODUCE} --model mini-bloom --also runs/reproduce/mini-llama",
 }
-# Where a model was asked of more families, these verdicts are those of them.
-OF_FAMILIES = ("C7", "C8")
+# Where a model was asked by a command of its own, these verdicts are those of it, and what was
+# asked of less is said to be so.
+OWN = {FAMILIES: (("C7", "C8"), "fewer families"), ROWS: (("C9", "C10"), "one rate")}
 MORE_TASKS = (
     "amazon_food,sst2,qqp,paws,mnli,gptnli,sciq,tweetqa,e2e,commongen",
     "cnn_dailymail,xsum,dbpedia,yahoo,present_past,singular_plural",
@@ -49,6 +50,11 @@ LONGER_MAP = (
     f"tl-taskneurons reproduce --csv figures/{LONGER} --data my_data/ --model {{}} \\\n"
     f"    --out runs/reproduce/{LONGER}-{{}} --preset hour --only rate_map --map-shares 0.01 \\\n"
     "    --map-updates 8,16"
+)
+ROWS_AT_CHOSEN_RATES = (
+    f"tl-taskneurons reproduce --csv figures/{ROWS} --data my_data/ --model {{}} \\\n"
+    f"    --out runs/reproduce/{ROWS}-{{}} --preset hour --only table5 \\\n"
+    "    --row-rates 2e-4,6e-4 --max-chars 220 --row-test 34"
 )
 # Begins the unit of a question that is asked by score beside nats.
 BY_SCORE = "score, share of 1"
@@ -127,6 +133,7 @@ def page() -> str:
                 *MODELS.values(),
                 *_aside(OF_MORE, f"{FAMILIES}/claims"),
                 *_aside(LONGER_MAP, f"{LONGER}/rate_map"),
+                *_aside(ROWS_AT_CHOSEN_RATES, f"{ROWS}/table5"),
             ]
         ),
         "FURTHER": _further(verdicts),
@@ -140,12 +147,15 @@ def page() -> str:
 
 def _verdicts(model: str) -> pd.DataFrame | None:
     """The verdicts on a model; None where it was not run, or by the rule of the first version."""
-    found, more = _claims("claims", model), _claims(f"{FAMILIES}/claims", model)
-    if found is None or more is None:
-        return found
-    fewer = found["claim"].isin(OF_FAMILIES)
-    found.loc[fewer, "part"], found.loc[fewer, "primary"] = "fewer families", False
-    return pd.concat([found, more[more["claim"].isin(OF_FAMILIES)]], ignore_index=True)
+    found = _claims("claims", model)
+    for folder, (asked, before) in OWN.items():
+        more = _claims(f"{folder}/claims", model)
+        if found is None or more is None:
+            continue
+        less = found["claim"].isin(asked)
+        found.loc[less, "part"], found.loc[less, "primary"] = before, False
+        found = pd.concat([found, more[more["claim"].isin(asked)]], ignore_index=True)
+    return found
 
 
 def _claims(name: str, model: str) -> pd.DataFrame | None:
@@ -262,8 +272,8 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
 def _minutes_of(claim: str, model: str, work: str) -> float:
     """What a claim's experiment took for a model."""
     names = [f"plan_{preset}" for preset in PLANNED]
-    if claim in OF_FAMILIES:
-        names = [*(f"{FAMILIES}/{name}" for name in names), *names]
+    own = [folder for folder, (asked, _) in OWN.items() if claim in asked]
+    names = [*(f"{folder}/{name}" for folder in own for name in names), *names]
     for name in names:
         plan = read(name, model)
         if plan is not None and (plan["done"] > 0).any():

@@ -1,7 +1,7 @@
 """The tables of RESULTS.md on tasks in a row, and on what everything took."""
 
 import pandas as pd
-from results_cells import command, each, if_filled, percent, span, with_aside
+from results_cells import ROWS, command, each, if_filled, percent, span, with_aside
 
 # Presets whose plan may be there, beside a run or alone.
 PLANNED = ("hour", "mini", "real")
@@ -25,7 +25,7 @@ def before_rows(models: list[str]) -> str:
         "| loss: base | primed |",
         "|---" * 10 + "|",
     ]
-    for model, table in each(models, "table5_start"):
+    for model, table in with_aside(models, "table5_start"):
         for (instructions, task), part in table.groupby(["instructions", "task"], sort=False):
             rows = part.set_index("start")
             known = [name for name in ("base", "primed") if name in rows.index]
@@ -56,7 +56,7 @@ def tasks_in_a_row(models: list[str]) -> str:
         "| model | method | rate | updates | alone | CL | kept (FG) | with guessing | paper's CL |",
         "|---" * 9 + "|",
     ]
-    for model, table in each(models, "table5"):
+    for model, table in with_aside(models, "table5"):
         means = table[table["order"] == "all"]
         for _, row in means.iterrows():
             value = PAPER_TABLE5.get(row["method"], "")
@@ -81,7 +81,7 @@ def rates_of_rows(models: list[str]) -> str:
         "| model | methods | rate: loss | updates |",
         "|---" * 4 + "|",
     ]
-    for model, table in each(models, "table5_rates"):
+    for model, table in with_aside(models, "table5_rates"):
         alike: dict[str, list[str]] = {}
         for (method, instructions), part in table.groupby(["method", "instructions"], sort=False):
             line = f"{rates_tried(part)} | {part['updates'].iloc[0]} |"
@@ -109,7 +109,8 @@ def unlabelled(models: list[str]) -> str:
         "| model | seeds | ours | alone | CL | kept (FG) | theirs | alone | CL | kept (FG) |",
         "|---" * 10 + "|",
     ]
-    for model, table in each(models, "table5"):
+    chosen = dict(each(models, f"{ROWS}/table5"))
+    for model, table in (dict(each(models, "table5")) | chosen).items():
         means = table[(table["order"] == "all") & (table["instructions"] == "neutral")]
         sides = [means[means["method"].isin(names)] for names in (OURS, THEIRS)]
         if any(some.empty for some in sides):
