@@ -13,6 +13,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 import tl_taskneurons as tn
 from tl_taskneurons.loading import checks
 from tl_taskneurons.loading.small_copies import small_copy
+from tl_taskneurons.models import agreement
 from tl_taskneurons.models.agreement import Gaps, probe_rows, reference
 from tl_taskneurons.models.generation import generate
 from tl_taskneurons.models.kvcache import KVCache, distrust_cache
@@ -303,3 +304,15 @@ def test_a_cache_that_is_distrusted_keeps_every_row():
             whole = model(torch.tensor([[1, 2, 3, token]]))[0]
             assert (first - whole[:3]).abs().max() < 1e-5
             assert (logits[row] - whole[-1]).abs().max() < 1e-5
+
+
+def test_a_model_in_half_precision_is_judged_by_its_mean_gap(monkeypatch: pytest.MonkeyPatch):
+    hf: Any = helpers.tiny_hf("llama").bfloat16()
+    model = own_bridge(copy.deepcopy(hf))
+    largest = agreement.gap
+    monkeypatch.setattr(agreement, "gap", lambda found, expected: largest(found, expected) + 1.0)
+    assert tn.check_model(model, hf).plain < 0.25  # though single tokens differ by more
+    # Small models are in float32, whatever the user's is.
+    monkeypatch.setattr(checks, "_structure", lambda hf, kind: Gaps(0.1, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"0\.1 nats .* against a small model"):
+        tn.check_model(model)

@@ -20,7 +20,9 @@ from tl_taskneurons.loading.remembered import recall, remember, structure_key
 from tl_taskneurons.loading.small_copies import NoSmallCopyError, small_copy
 from tl_taskneurons.models.agreement import (
     Gaps,
+    Measure,
     all_gaps,
+    gap,
     mean_gap,
     own_gaps,
     plain_gap,
@@ -37,6 +39,8 @@ from tl_taskneurons.runtime.errors import InputError
 # rounding in float32 moves them by less than 1e-4. In half precision the mean is compared.
 AGREEMENT_NATS = {torch.float32: 1e-2, torch.float64: 1e-2}
 _HALF_NATS = 0.25
+# Small models are in float32, whatever the dtype of the user's.
+_SMALL, _SMALL_NATS = "a small model of its configuration", 1e-2
 
 _remembered: dict[str, Gaps] = {}
 
@@ -62,22 +66,30 @@ def check_model(model: LanguageModel, hf: Any = None) -> Gaps:
             the cache's; the message says how large, and where.
     """
     found = view(model)
+    measure, limit = _tolerance(found.dtype)
     if hf is not None:
         rows = probe_rows(hf.config.vocab_size)
-        gaps, told = all_gaps(found, rows, reference(hf, rows)), "its Hugging Face model"
+        gaps, told = all_gaps(found, rows, reference(hf, rows), measure), "its Hugging Face model"
     else:
-        gaps, told = _without_original(found)
-    _judge(found.model, found.name, gaps, told, AGREEMENT_NATS.get(found.dtype, _HALF_NATS))
+        small = _small_gaps(found)
+        limit = limit if small is None else _SMALL_NATS
+        gaps = own_gaps(found, measure) if small is None else small
+        told = "its own plain runs" if small is None else _SMALL
+    _judge(found.model, found.name, gaps, told, limit)
     mark_checked(found.model)
     return gaps
 
 
-def _without_original(found: ModelView) -> tuple[Gaps, str]:
+def _small_gaps(found: ModelView) -> Gaps | None:
     if found.is_bridge:
         with suppress(NoSmallCopyError):
-            small = _structure(found.model.original_model, "bridge")
-            return small, "a small model of its configuration"
-    return own_gaps(found), "its own plain runs"
+            return _structure(found.model.original_model, "bridge")
+    return None
+
+
+def _tolerance(dtype: torch.dtype) -> tuple[Measure, float]:
+    """How the gaps of a model's own weights are measured, and how large they may be, in nats."""
+    return (gap, AGREEMENT_NATS[dtype]) if dtype in AGREEMENT_NATS else (mean_gap, _HALF_NATS)
 
 
 @dataclass(frozen=True)
@@ -149,21 +161,19 @@ def check_loaded(model: LanguageModel, hf: Any, original: Original, kind: str) -
         )
         mark_checked(model, but="windows, padding and cache")
         return
-    _judge(model, name, gaps, "a small model of its configuration", 1e-2, kind)
+    _judge(model, name, gaps, _SMALL, _SMALL_NATS, kind)
     mark_checked(model)
 
 
 def _compare(model: LanguageModel, name: str, hf: Any, original: Original, kind: str) -> None:
     """Refuse a model that computes something else from its own weights."""
-    dtype = next(model.parameters()).dtype
-    measure = plain_gap if dtype in AGREEMENT_NATS else mean_gap
+    measure, limit = _tolerance(next(model.parameters()).dtype)
     try:
-        found = measure(model, original.rows, original.expected or [])
+        found = plain_gap(model, original.rows, original.expected or [], measure)
     except Exception as error:
         raise InputError(
             f"{name!r} ({type(hf).__name__}) can't be run by TransformerLens: {brief(error)}"
         ) from error
-    limit = AGREEMENT_NATS.get(dtype, _HALF_NATS)
     if not found <= limit:
         raise InputError(_refusal(name, type(hf).__name__, kind, found, "on an input of 16 tokens"))
 

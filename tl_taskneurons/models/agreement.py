@@ -1,6 +1,6 @@
 """How far a TransformerLens model is from what Hugging Face computes, in nats."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView
 
 Rows = Sequence[Sequence[int]]
+Measure = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """The largest differences in log-probability over all positions and tokens, in nats.
+    """Differences in log-probability over all positions and tokens, in nats.
+
+    The largest ones; of a model in half precision, which rounds, their means.
 
     Attributes:
         plain: each input alone.
@@ -49,38 +52,37 @@ def reference(hf: Any, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
 
 def gap(found: Float[Tensor, "pos vocab"], expected: Float[Tensor, "pos vocab"]) -> float:
     """The largest difference; infinite where one of the two is no number."""
-    n_vocab = min(found.shape[-1], expected.shape[-1])  # some pad the vocabulary
-    value = (found[..., :n_vocab].cpu() - expected[..., :n_vocab]).abs().max().item()
+    value = _differences(found, expected).max().item()
     return value if value == value else float("inf")
 
 
+def mean_gap(found: Float[Tensor, "pos vocab"], expected: Float[Tensor, "pos vocab"]) -> float:
+    """The mean difference, which rounding in half precision leaves small; infinite as ``gap``."""
+    value = _differences(found, expected).mean().item()
+    return value if value == value else float("inf")
+
+
+def _differences(found: Tensor, expected: Tensor) -> Tensor:
+    n_vocab = min(found.shape[-1], expected.shape[-1])  # some pad the vocabulary
+    return (found[..., :n_vocab].cpu() - expected[..., :n_vocab]).abs()
+
+
 @torch.no_grad()
-def plain_gap(model: LanguageModel, rows: Rows, expected: Sequence[Tensor]) -> float:
+def plain_gap(
+    model: LanguageModel, rows: Rows, expected: Sequence[Tensor], measure: Measure = gap
+) -> float:
     """The gap for each input alone, of any model of TransformerLens."""
     device = next(model.parameters()).device
     gaps = []
     for row, want in zip(rows, expected, strict=True):
         ids = torch.tensor([list(row)], device=device)
         logits = model(ids, attention_mask=torch.ones_like(ids))
-        gaps.append(gap(logits[0].float().log_softmax(-1), want))
+        gaps.append(measure(logits[0].float().log_softmax(-1), want))
     return max(gaps)
 
 
 @torch.no_grad()
-def mean_gap(model: LanguageModel, rows: Rows, expected: Sequence[Tensor]) -> float:
-    """The mean difference for each input alone: what rounding in half precision leaves small."""
-    device = next(model.parameters()).device
-    gaps = []
-    for row, want in zip(rows, expected, strict=True):
-        ids = torch.tensor([list(row)], device=device)
-        found = model(ids, attention_mask=torch.ones_like(ids))[0].float().log_softmax(-1).cpu()
-        n_vocab = min(found.shape[-1], want.shape[-1])
-        gaps.append((found[:, :n_vocab] - want[:, :n_vocab]).abs().mean().item())
-    return max(gaps)
-
-
-@torch.no_grad()
-def own_gaps(model_view: ModelView) -> Gaps:
+def own_gaps(model_view: ModelView, measure: Measure = gap) -> Gaps:
     """The gaps of batches and cache to the model's own plain runs."""
     model, n_vocab = model_view.model, int(model_view.model.cfg.d_vocab)
     rows = probe_rows(n_vocab)
@@ -88,11 +90,13 @@ def own_gaps(model_view: ModelView) -> Gaps:
     for row in rows:
         ids = torch.tensor([row], device=model_view.device)
         expected.append(model(ids)[0].float().log_softmax(-1).cpu())
-    return all_gaps(model_view, rows, expected)
+    return all_gaps(model_view, rows, expected, measure)
 
 
 @torch.no_grad()
-def all_gaps(model_view: ModelView, rows: Rows, expected: Sequence[Tensor]) -> Gaps:
+def all_gaps(
+    model_view: ModelView, rows: Rows, expected: Sequence[Tensor], measure: Measure = gap
+) -> Gaps:
     """The gaps in every way that this library runs a model."""
     model = model_view.model
     padded = {}
@@ -104,12 +108,15 @@ def all_gaps(model_view: ModelView, rows: Rows, expected: Sequence[Tensor]) -> G
             where = slice(width - len(row), width) if side == "left" else slice(len(row))
             ids[i, where], mask[i, where] = torch.tensor(row, device=ids.device), 1
         logits = model(ids, attention_mask=mask).float().log_softmax(-1)
-        padded[side] = max(gap(logits[i][mask[i].bool()], want) for i, want in enumerate(expected))
+        padded[side] = max(
+            measure(logits[i][mask[i].bool()], want) for i, want in enumerate(expected)
+        )
     cached = max(
-        gap(cached_log_probs(model_view, row), want)
+        measure(cached_log_probs(model_view, row), want)
         for row, want in zip(rows, expected, strict=True)
     )
-    return Gaps(plain_gap(model, rows, expected), padded["right"], padded["left"], cached)
+    plain = plain_gap(model, rows, expected, measure)
+    return Gaps(plain, padded["right"], padded["left"], cached)
 
 
 @torch.no_grad()
