@@ -1,5 +1,6 @@
 """From a task to what a model runs: the one road to encoded examples and their batches."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,7 @@ def read_inputs(
     items = encoded.items
     for change in changes:
         items = change(items)
+    require_counterfactuals_fit(model_view, items)
     return Inputs(items, encoded.n_truncated, encoded.n_fewer_shots, budget)
 
 
@@ -145,6 +147,20 @@ def _tell_cut(encoded: Encoded, task: Task, data: Data, model_view: ModelView, r
     if lost and text not in told:
         warnings.warn(text, CutInputWarning, stacklevel=3)
         told.add(text)
+
+
+def require_counterfactuals_fit(model_view: ModelView, items: Sequence[Item]) -> None:
+    """Raise ValueError naming an example whose counterfactual prompt and answer are too long."""
+    n_ctx = model_view.n_ctx or math.inf
+    for item in items:
+        n_tokens = len(item.counterfactual) + len(item.answer)
+        if item.counterfactual and n_tokens > n_ctx:
+            raise InputError(
+                f"The counterfactual prompt of example {item.index} and the example's answer have "
+                f"{n_tokens} tokens, more than the context of {n_ctx} tokens of "
+                f"{model_view.name}; shorten the inputs (Task.shorter leaves long ones out) or "
+                "use another ablation."
+            )
 
 
 def require_fitting(model_view: ModelView, items: Sequence[Item]) -> None:

@@ -13,7 +13,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from tl_taskneurons.models.inputs import Data, DataOptions, Inputs, read_inputs, require_fitting
+from tl_taskneurons.models.inputs import (
+    Data,
+    DataOptions,
+    Inputs,
+    read_inputs,
+    require_counterfactuals_fit,
+    require_fitting,
+)
 from tl_taskneurons.models.positions import named
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
@@ -81,7 +88,7 @@ def score_neurons(
     if not record.data:
         return _score_weights(model_view, task, record, settings)
     inputs = read_inputs(model_view, task, settings, contrast=_contrasted(settings))
-    items = _prepared(inputs.items, settings)
+    items = _prepared(model_view, inputs.items, settings)
     examples = (
         torch.zeros(len(items), *model_view.shape, dtype=torch.float32, device="cpu")
         if settings.per_example
@@ -127,7 +134,7 @@ def require_fit(method: Method, settings: ScoreSettings) -> None:
 def prepared_batches(model_view: ModelView, task: Task, settings: ScoreSettings) -> list[Batch]:
     """Return a task's batches, whose examples carry what metric and ablation need."""
     inputs = read_inputs(model_view, task, settings, contrast=_contrasted(settings))
-    return list(inputs.batches(_prepared(inputs.items, settings)))
+    return list(inputs.batches(_prepared(model_view, inputs.items, settings)))
 
 
 def _contrasted(settings: ScoreSettings) -> bool:
@@ -136,11 +143,15 @@ def _contrasted(settings: ScoreSettings) -> bool:
     return metric.wrong or metric.by_item or settings.ablation == "counterfactual"
 
 
-def _prepared(items: Sequence[Item], settings: ScoreSettings) -> Sequence[Item]:
+def _prepared(
+    model_view: ModelView, items: Sequence[Item], settings: ScoreSettings
+) -> Sequence[Item]:
     """Give the items what the ablation needs of each."""
     if isinstance(settings.ablation, Tensor):
         return items
-    return ABLATIONS.find(settings.ablation).prepared(items, settings.seed)
+    prepared = ABLATIONS.find(settings.ablation).prepared(items, settings.seed)
+    require_counterfactuals_fit(model_view, prepared)
+    return prepared
 
 
 def item_methods() -> tuple[str, ...]:
@@ -230,7 +241,7 @@ def score_items(
     model_view = view(model)
     require_fitting(model_view, items)
     budget = token_budget_for(model_view.device, settings.token_budget)
-    batches = list(make_batches(_prepared(items, settings), token_budget=budget))
+    batches = list(make_batches(_prepared(model_view, items, settings), token_budget=budget))
     return score_batches(model_view, batches, method, settings=settings)
 
 
@@ -283,7 +294,7 @@ def score_tasks(
     found = [
         read_inputs(model_view, task, settings, contrast=_contrasted(settings)) for task in listed
     ]
-    prepared = [_prepared(inputs.items, settings) for inputs in found]
+    prepared = [_prepared(model_view, inputs.items, settings) for inputs in found]
     # A function of the user's may ask for an example's number, which tasks give differently.
     numbered = settings.measure.by_item or callable(settings.positions)
     examples = [[item if numbered else _content(item) for item in items] for items in prepared]

@@ -61,6 +61,8 @@ def score_batches(
     if not sum(len(batch.index) for batch in batches):
         raise InputError("There are no examples to score neurons on.")
     scored = layers_of(model_view, settings.layers)
+    if record.neurons and neurons is not None:
+        scored = sorted(neurons.layers())
     team = current_role()
     team.require_same(
         "score_batches",
