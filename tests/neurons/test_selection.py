@@ -75,3 +75,23 @@ def test_lape_takes_neurons_that_fire_in_few_tasks():
         select(found, "lape", 0.1)
     with pytest.raises(ValueError, match="those of 'a' are of method 'grad_act'"):
         select(BOTH, "lape", 0.1)
+
+
+def test_lape_leaves_neurons_that_never_fire():
+    quiet = torch.zeros(40, 100)
+    found = {}
+    for name in "ab":
+        values = quiet.clone()
+        values[20] = torch.rand(100, generator=torch.Generator().manual_seed(ord(name))) + 0.1
+        found[name] = NeuronScores(values, "m", name, "frequency")
+    for members in select(found, "lape", 0.02).values():
+        assert {layer for layer, _ in members} == {20}
+
+
+def test_chosen_neurons_that_were_not_scored_are_told():
+    values = torch.zeros(4, 10)
+    values[1] = torch.arange(1.0, 11.0)
+    own = NeuronScores(values, "m", "a", "grad_act", {"layers": [1]})
+    with pytest.warns(UserWarning, match=r"10 of the 20 chosen .* 'a' .*only \[1\] were"):
+        own.top(fraction=0.5)
+    assert {layer for layer, _ in own.top(n=10)} == {1}

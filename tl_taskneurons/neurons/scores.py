@@ -3,6 +3,7 @@
 import math
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,6 +130,7 @@ class NeuronScores:
             chosen = side.top(fraction=fraction, n=n, threshold=threshold, per_layer=per_layer)
             return replace(chosen, mask=chosen.mask & (side.values > 0 if sign else chosen.mask))
         mask = self._top_mask(self.values, fraction, n, threshold, per_layer)
+        self._tell_unscored(mask)
         info = {
             "method": self.method, "fraction": fraction, "n": n, "threshold": threshold,
             "per_layer": per_layer, **self.info,
@@ -136,6 +138,18 @@ class NeuronScores:
         if self.examples is not None and len(self.examples) > 1 and threshold is None:
             info["split_half"] = self.split_half(fraction=fraction, n=n, per_layer=per_layer)
         return NeuronSet(mask, self.fingerprint, self.name, info)
+
+    def _tell_unscored(self, mask: Bool[Tensor, "layer d_mlp"]) -> None:
+        """Warn of chosen neurons in layers that were not scored, which have 0."""
+        layers = self.info.get("layers")
+        outside = 0 if layers is None else int(mask.sum() - mask[list(layers)].sum())
+        if outside:
+            warnings.warn(
+                f"{outside} of the {int(mask.sum())} chosen neurons of {self.name!r} are in layers "
+                f"that were not scored (only {list(layers or ())} were); choose fewer, or score "
+                "all layers.",
+                stacklevel=3,
+            )
 
     @staticmethod
     def _top_mask(

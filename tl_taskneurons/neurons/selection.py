@@ -93,7 +93,8 @@ def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str,
     line = often.flatten().sort().values[int(_FIRING * (often.numel() - 1))]
     shares = often / often.sum(0).clamp_min(1e-300)
     entropy = -torch.special.xlogy(shares, shares).sum(0)
-    entropy = entropy.masked_fill(often.amax(0) < line, float("inf"))
+    most = often.amax(0)
+    entropy = entropy.masked_fill((most < line) | (most == 0), float("inf"))
     n_kept = min(max(1, round(fraction * entropy.numel())), int(entropy.isfinite().sum()))
     kept = torch.zeros_like(entropy, dtype=torch.bool)
     kept.view(-1)[entropy.flatten().argsort(stable=True)[:n_kept]] = True
@@ -102,7 +103,7 @@ def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str,
         top = own.top(fraction=fraction)
         # The plain top's reliability isn't this set's.
         info = {key: value for key, value in top.info.items() if key != "split_half"}
-        sets[name] = replace(top, mask=kept & (own.values >= line), info=info)
+        sets[name] = replace(top, mask=kept & (own.values >= line) & (own.values > 0), info=info)
     return sets
 
 
