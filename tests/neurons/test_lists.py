@@ -12,6 +12,7 @@ import torch
 from small_sets import neuron_set
 
 from tl_taskneurons import NeuronSet, read_neurons, view, write_neurons
+from tl_taskneurons.neurons.lists import read_sets
 
 # The tiny llama has 2 layers of 48 neurons.
 PAIRS = [(0, 3), (0, 47), (1, 10)]
@@ -205,3 +206,15 @@ def test_a_folder_and_sets_that_can_not_be_written_are_told(model, tmp_path: Pat
         write_neurons([neurons, neuron_set(3)], tmp_path / "a.json")
     with pytest.raises(ValueError, match="0 sets"):
         write_neurons({}, tmp_path / "a.json")
+
+
+def test_names_that_pandas_takes_for_missing_come_back(model, tmp_path: Path):
+    sets = {
+        name: NeuronSet.from_pairs(model, [(0, k)], name)
+        for k, name in enumerate(("None", "NA", "nan", "null", "sst2"))
+    }
+    write_neurons(sets, tmp_path / "sets.csv")
+    assert read_sets(model, tmp_path / "sets.csv") == sets
+    nameless = pd.DataFrame({"task": ["a", None, "b"], "layer": [0, 0, 1], "neuron": [1, 2, 3]})
+    with pytest.raises(ValueError, match="no 'task' in row 1"):
+        read_sets(model, nameless)

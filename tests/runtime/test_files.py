@@ -5,6 +5,7 @@ import os
 import random
 import resource
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,23 @@ def test_any_name_is_a_file_of_its_folder(tmp_path: Path, task: str):
     assert load_tensors(file, "Thing")[1]["kind"] == "Thing"
     assert not file_name(task).startswith(".")
     assert file_name(task) != file_name(task + "x")
+
+
+def test_writers_of_one_folder_keep_each_others_digests(tmp_path: Path):
+    def write(name: str) -> None:
+        for k in range(25):
+            write_csv(tmp_path / name, FRAME.assign(n=k))
+
+    names = ["a.csv", "b.csv", "c.csv"]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(write, names))
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == len(names)
+    for name in names:
+        assert read_csv(tmp_path / name)["n"].eq(24).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", *names]
+
+
+def test_words_for_nothing_are_words(tmp_path: Path):
+    frame = pd.DataFrame({"task": ["None", "NA", "x"], "value": [1.0, float("nan"), 2.0]})
+    write_csv(tmp_path / "t.csv", frame)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "t.csv"), frame, check_dtype=False)

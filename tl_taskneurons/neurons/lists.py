@@ -202,7 +202,15 @@ def _by_name(content: Any, where: str) -> dict[str, Any]:
     """Sets by name; a single one has no name."""
     content = as_table(content, where)
     if isinstance(content, pd.DataFrame):
-        varying = [c for c in _GROUPS if c in content and content[c].nunique() > 1]
+        told = [c for c in _GROUPS if c in content and content[c].notna().any()]
+        for column in told:
+            if content[column].isna().any():
+                row = int(content[column].isna().to_numpy().argmax())
+                raise InputError(
+                    f"{where} has no {column!r} in row {row}, and others have one; name the set of "
+                    "every row, or take the column out."
+                )
+        varying = [column for column in told if content[column].nunique() > 1]
         if not varying:
             return {"": content}
         return {"/".join(map(str, key)): part for key, part in content.groupby(varying, sort=False)}

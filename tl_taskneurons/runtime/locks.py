@@ -1,8 +1,9 @@
 """Locks that processes hold on files; the system lets go of them when a process ends."""
 
+import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,3 +54,19 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
         if lock is not None:
             undo.add(lock.release)
         yield lock is not None
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Hold a folder itself for a moment, so that no file is left in it; waits for others.
+
+    Where folders can't be locked (Windows, some network disks), this does nothing.
+    """
+    with Undo() as undo:
+        with suppress(ImportError, OSError):
+            import fcntl  # POSIX alone has it
+
+            handle = os.open(folder, os.O_RDONLY)
+            undo.add(os.close, handle)  # lets go of the lock too
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

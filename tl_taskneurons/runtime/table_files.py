@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.digests import KEY, UNSEALED, require_intact, seal
 from tl_taskneurons.runtime.errors import FileError, InputError, MissingFileError
+from tl_taskneurons.runtime.locks import folder_locked
 from tl_taskneurons.runtime.parsing import parse_json
 
 _SUMS = "SHA256SUMS"
@@ -80,9 +81,10 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     shown = shown.map(_plain).rename(columns=_plain)
     target = Path(path)
     content = shown.to_csv(index=False, lineterminator="\n").encode()
-    _list_sum(target, None)  # so that a stop in between leaves no sum of another content
-    write_atomically(target, lambda temporary: _write_bytes(temporary, content))
-    _list_sum(target, hashlib.sha256(content).hexdigest())
+    with folder_locked(target.parent):  # the list is every file's
+        _list_sum(target, None)  # so that a stop in between leaves no sum of another content
+        write_atomically(target, lambda temporary: _write_bytes(temporary, content))
+        _list_sum(target, hashlib.sha256(content).hexdigest())
 
 
 def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -102,7 +104,8 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{_AGAIN}, or take its line out of {source.parent / _SUMS} if the change was meant."
         )
     try:
-        frame = pd.read_csv(BytesIO(content))
+        # A task may be called "None" or "NA"; what is missing is empty.
+        frame = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""])
     except ValueError as error:
         raise InputError(f"{source} is no CSV file ({_first_line(error)}).") from error
     return frame.map(_meant).rename(columns=_meant)
