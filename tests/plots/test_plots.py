@@ -4,12 +4,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from plotting import clipped, images, texts
 
 from tl_taskneurons import plots
 from tl_taskneurons.evaluation.tables import deactivation_matrix, deactivation_table
+from tl_taskneurons.neurons.scores import NeuronScores
 
 TASKS = ["present_past", "city_country", "word_category"]
 
@@ -208,3 +210,10 @@ def test_tables_that_cannot_be_drawn_are_refused(
         plots.deactivation_heatmap(one.assign(change=np.nan), "change")
     with pytest.raises(ValueError, match="no rows of the selection 'exclusive'"):
         plots.demo_figure(only(layers, "plain"), one)
+
+
+def test_layers_of_signed_scores_are_drawn_by_size():
+    values = torch.tensor([[1.0, -2.0], [-3.0, 2.0]])
+    signed = NeuronScores(values, "m", "a", "grad_act", {"signed": True})
+    (image,) = images(plots.score_heatmap(signed))
+    np.testing.assert_allclose(image.get_array(), [[100 * 3 / 8, 100 * 5 / 8]])

@@ -37,7 +37,10 @@ _BAR = "#7a6bb0"
 class Scores(Protocol):
     """What ``NeuronScores`` are to a figure."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        ...
 
     def to_frame(self) -> pd.DataFrame:
         """Return ``layer, neuron, score``."""
@@ -75,7 +78,7 @@ def score_heatmap(
 
 
 def _score_shares(scores: Mapping[str, Scores] | Scores) -> pd.DataFrame:
-    """Return each layer's share of the tasks' total scores."""
+    """Return each layer's share of the sum of the sizes of each task's scores."""
     named = scores if isinstance(scores, Mapping) else {getattr(scores, "name", ""): scores}
     tables = []
     for name, own in named.items():
@@ -85,7 +88,7 @@ def _score_shares(scores: Mapping[str, Scores] | Scores) -> pd.DataFrame:
                 f"Expected scores, or the table that layer_table makes, got {str(own)[:60]!r} "
                 f"({type(own).__name__}); give NeuronScores or layer_table(scores, sets)."
             )
-        sums = frame.groupby("layer")["score"].sum()
+        sums = frame["score"].abs().groupby(frame["layer"]).sum()
         shares = (sums / max(sums.sum(), 1e-300)).to_numpy()
         tables.append(pd.DataFrame({"task": name, "layer": sums.index, "score_share": shares}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
