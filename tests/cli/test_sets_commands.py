@@ -9,6 +9,7 @@ import pytest
 from tl_taskneurons.cli import main
 from tl_taskneurons.cli.options import Source
 from tl_taskneurons.cli.question import Asked
+from tl_taskneurons.cli.results import results_folder
 from tl_taskneurons.cli.settings import Detection
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
@@ -133,6 +134,33 @@ def test_results_are_not_mixed_with_those_of_another_model_or_command(
     assert main(["generate", *common, "--out", str(tmp_path / "row")]) == 2
     assert "holds the results of 'continual', and this is 'generate'" in capsys.readouterr().err
     assert sorted(found.rglob("*")) == before
+
+
+def test_results_of_other_arguments_are_not_written_over(
+    found: Path, common: list[str], tmp_path: Path, capsys: Any
+):
+    model = common[common.index("--model") + 1]
+    facts = {"command": "find", "model": model, "tasks": ["parity", "tone"], "limit": 24}
+    with results_folder(tmp_path / "row", "find", facts) as file:
+        assert file is not None
+    capsys.readouterr()
+    with (
+        pytest.raises(ValueError, match="limit: 24 there, 4 now"),
+        results_folder(tmp_path / "row", "find", {**facts, "limit": 4}),
+    ):
+        pass
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("find", facts), ("find", {**facts, "tasks": ["tone", "parity"], "limit": 4}),
+        ("curves", {**facts, "limit": 4}),
+    ]  # fmt: skip
+    for command, given in others:
+        with results_folder(tmp_path / "row", command, given) as file:
+            assert file is not None
+            with (
+                pytest.raises(BlockingIOError, match="Another process is writing"),
+                results_folder(tmp_path / "row", command, given),
+            ):
+                pass
 
 
 def test_nothing_is_written_through_a_link_out_of_the_folder(

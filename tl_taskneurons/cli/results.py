@@ -1,5 +1,6 @@
 """Folders for the results of commands that are done in one go."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 from tl_taskneurons.runtime.console import console
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.run_folder import RunFolder
-from tl_taskneurons.runtime.run_record import read_record, require_kind
+from tl_taskneurons.runtime.run_folder import RunFolder, held
+from tl_taskneurons.runtime.run_record import read_record, require_equal, require_kind
 
 _KIND = "results"
 _OTHERS = ("detect/deactivate",)  # kinds of folders that results may be added to
@@ -21,7 +22,8 @@ def results_folder(
     """Hold a folder for results, and say at the end where they are.
 
     A new folder gets a ``run.json``, which the report reads. Results may be added to the folder of
-    a run of detect that is there, and to finished results, whose record stays as it is.
+    a run of detect that is there, and to finished results, whose record stays as it is: what the
+    same command made for the same task is made anew by the same arguments only.
 
     Args:
         out: the folder; None for a command that only prints.
@@ -32,15 +34,18 @@ def results_folder(
         A function that gives the path of a file; None without a folder.
 
     Raises:
-        ValueError: for the folder of another command or another model. Nothing was touched then.
+        ValueError: for the folder of another command or another model, or of the same command with
+            other arguments. Nothing was touched then.
+        OSError: where another process writes to the folder.
     """
     if out is None:
         yield None
         return
     record = read_record(out) if out.is_dir() else {}
     if record and (record["status"] == "finished" or record["kind"] != _KIND):
-        _require_fitting(out, record, command, arguments)
-        yield RunFolder(out, resumed=True).file
+        with held(out):
+            _require_fitting(out, record, command, arguments)
+            yield RunFolder(out, resumed=True).file
     else:
         with RunFolder.open(out, {"command": command, **arguments}, kind=_KIND) as run:
             yield run.file
@@ -60,3 +65,11 @@ def _require_fitting(
             f"{out} holds results of the model {known!r}, and this is {model!r}; give another "
             "folder. Nothing in it was touched."
         )
+    before = record["arguments"]
+    if before.get("command") == command and _task(before) == _task(arguments):
+        require_equal(out, before, json.loads(json.dumps(dict(arguments))))
+
+
+def _task(arguments: Mapping[str, Any]) -> Any:
+    """The task whose name files have, where a command has tasks."""
+    return next(iter(arguments.get("tasks") or ()), None)

@@ -117,7 +117,8 @@ def find(
     )  # fmt: skip
     task, *others = tasks
     name = file_name(task.name)
-    with results_folder(out, "find", searched.facts()) as file:
+    facts = searched.facts() | {"goal": goal, "budget": budget, "harm": harm}
+    with results_folder(out, "find", facts) as file:
         assert file is not None
         model = searched.load()
         kept = file(f"scores/{name}.safetensors")  # there already in a folder of detect

@@ -7,7 +7,8 @@ parquet file per finished unit of work under ``units/``, and the tables made of 
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,6 +208,18 @@ class RunFolder:
 
     def _update(self, *, copy: bool = False, **changes: Any) -> None:
         write_record(self.path, {**self.read(), **changes}, copy=copy)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process while the context is open.
+
+    Raises:
+        BlockingIOError: where another process has it.
+    """
+    with Undo() as undo:
+        undo.add(_locked(folder).release)
+        yield
 
 
 def _locked(folder: Path) -> FileLock:
