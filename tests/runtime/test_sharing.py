@@ -20,6 +20,7 @@ import sharing_jobs as jobs
 import torch
 
 import tl_taskneurons as tn
+from tl_taskneurons.runtime import errors, sharing
 from tl_taskneurons.runtime.atomic import write_atomically
 from tl_taskneurons.runtime.roles import acting, current_role
 from tl_taskneurons.runtime.sharing import Team, share_work
@@ -280,3 +281,9 @@ def test_gpus_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=words), share_work(device):
         pass
     assert not torch.distributed.is_initialized()
+
+
+def test_every_error_of_the_library_is_raised_as_itself_everywhere():
+    own = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    own = {kind for kind in own if issubclass(kind, errors.TaskNeuronsError)}
+    assert own - {errors.TaskNeuronsError} <= set(sharing._ERRORS.values())

@@ -123,6 +123,8 @@ def test_longer_inputs_can_be_cut_where_a_word_ends(text: str, most: int, kept: 
     cut = task.cut(most)
     assert [e.input for e in (*cut.train, *cut.test)] == [kept, kept, "no"[:most]]
     assert cut.train[0] == replace(example, input=kept)
+    paired = Task("t", (replace(example, counterfactual=text),), (), metric="exact_match")
+    assert paired.cut(most).train[0].counterfactual == kept
     assert task.cut(None) is task
     with pytest.raises(ValueError, match="max_chars is 0"):
         task.cut(0)

@@ -221,3 +221,16 @@ def test_a_copy_of_a_delta_is_a_delta(model: Any):
             reached = weights(model)
         with again.applied(model):
             assert same(reached, weights(model))
+
+
+def test_adapters_round_once_in_half_precision(tokenizer: Any):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer).to(torch.bfloat16)
+    part = view(model).layers[0].parameters["W_in"].oriented
+    down, up = torch.randn(part.shape[0], 2), 1e-2 * torch.randn(2, part.shape[1])
+    before = part.clone()
+    delta = LoraDelta(view(model).fingerprint, {"0/W_in": (down, up)}, 1.0)
+    with delta.applied(model):
+        after = view(model).layers[0].parameters["W_in"].oriented.clone()
+    exact = before.float() + down @ up
+    assert torch.equal(after, exact.bfloat16())
+    assert not torch.equal(after, before + (down @ up).bfloat16())

@@ -20,10 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.runtime.errors import (
+    ExistsError,
+    FileError,
     InputError,
     InputTypeError,
     MissingFileError,
     MissingPackageError,
+    OutOfReachError,
     StateError,
     UnknownNameError,
 )
@@ -39,7 +42,8 @@ _ERRORS: dict[str, type[Exception]] = {
     for kind in (
         FileExistsError, FileNotFoundError, FloatingPointError, ImportError, NotADirectoryError,
         OSError, PermissionError, TypeError, ValueError, InputError, InputTypeError,
-        MissingFileError, MissingPackageError, StateError, UnknownNameError,
+        ExistsError, FileError, MissingFileError, MissingPackageError, OutOfReachError, StateError,
+        UnknownNameError,
     )
 }  # fmt: skip
 

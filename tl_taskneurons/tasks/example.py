@@ -97,3 +97,13 @@ def _require_text(field: str, value: Any) -> None:
             f"{error.start} of {value[:80]!r}), a lone surrogate that no tokenizer can read; read "
             "its source as UTF-8, or delete it."
         ) from error
+
+
+def cut_inputs(example: Example, most: int) -> Example:
+    """Cut the input, and the counterfactual input, to their beginnings."""
+    other = example.counterfactual
+    return replace(
+        example,
+        input=beginning(example.input, most),
+        counterfactual=None if other is None else beginning(other, most),
+    )

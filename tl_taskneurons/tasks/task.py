@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, UnknownNameError, did_you_mean
 from tl_taskneurons.runtime.options import require_number
-from tl_taskneurons.tasks.example import Example, beginning, strip_texts, stripped_example
+from tl_taskneurons.tasks.example import Example, cut_inputs, strip_texts, stripped_example
 from tl_taskneurons.tasks.verbalizers import checked_words
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Task:
             return self
         require_number("max_chars", max_chars, whole=True, least=1)
         train, test = (
-            tuple(replace(e, input=beginning(e.input, max_chars)) for e in examples)
+            tuple(cut_inputs(example, max_chars) for example in examples)
             for examples in (self.train, self.test)
         )
         return replace(self, train=train, test=test)

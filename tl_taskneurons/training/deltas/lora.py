@@ -80,7 +80,7 @@ class LoraDelta(Delta):
         for name, (down, up) in self.factors.items():
             weight = before[name]
             change = self.scaling * (down.to(weight.device) @ up.to(weight.device))
-            yield name, weight + change.to(weight.dtype)
+            yield name, (weight + change).to(weight.dtype)  # summed in the wider of the two
 
     def _require_shape(self, model_view: ModelView) -> None:
         parts = matrices(model_view)
