@@ -117,9 +117,11 @@ def _teacher_forced(
         run.require_finite(row_losses, batch, items)
         starts = torch.tensor([0, *counts[:-1]], device="cpu").cumsum(0).to(log_probs.device)
         first = log_probs[starts][:, list(first_ids)].tolist()
-        for row, i in enumerate(batch.index):
-            losses[i], sums[i] = float(row_losses[row]), float(per_row[row].sum())
-            firsts[i] = first[row]
+        # Read once a batch: on a GPU the processor waits for what it reads.
+        row_sums = torch.stack([values.sum() for values in per_row]).tolist()
+        own = zip(row_losses.tolist(), row_sums, first, strict=True)
+        for i, (loss, total, of_first) in zip(batch.index, own, strict=True):
+            losses[i], sums[i], firsts[i] = loss, total, of_first
 
     in_memory(run.batches(items), score)
     return losses, sums, firsts
@@ -195,17 +197,18 @@ def _match(run: Answering, split: str) -> Answers:
         tokens = batch.tokens[batch.answer_at].to(greedy.device)
         nll = logits.logsumexp(-1) - logits.gather(1, tokens[:, None])[:, 0]
         counts = batch.answer_mask.sum(1).tolist()
-        rows = zip(greedy.split(counts), tokens.split(counts), nll.split(counts), strict=True)
-        row_losses = torch.zeros(len(counts), dtype=torch.float32, device="cpu")
-        for row, (chosen, wanted, cost) in enumerate(rows):
-            i = batch.index[row]
-            n = len(items[i].answer)
-            row_losses[row] = cost[:n].mean()
-            losses[i] = float(row_losses[row])
+        sizes = [len(items[i].answer) for i in batch.index]
+        costs = zip(nll.split(counts), sizes, strict=True)
+        # Read once a batch: on a GPU the processor waits for what it reads.
+        row_losses = torch.stack([cost[:n].mean() for cost, n in costs]).float().cpu()
+        run.require_finite(row_losses, batch, items)
+        known = zip(greedy.cpu().split(counts), tokens.cpu().split(counts), strict=True)
+        for row, (chosen, wanted) in enumerate(known):
+            i, n = batch.index[row], sizes[row]
+            losses[i] = row_losses[row].item()
             same = int((chosen == wanted).int().cumprod(0).sum())
             verdicts[i] = ending.judge(chosen[: same + 1].tolist(), accepted[i])
             said[i] = targets[i] if verdicts[i] else run.tokenizer.decode(chosen[:n]).strip()
-        run.require_finite(row_losses, batch, items)
 
     in_memory(run.batches(items, with_end=True), score)
     unclear = [i for i, verdict in enumerate(verdicts) if verdict is None]

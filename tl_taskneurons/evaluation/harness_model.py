@@ -124,9 +124,10 @@ class HarnessModel(TemplateLM):
             chosen = log_probs.gather(1, targets[:, None])[:, 0]
             greedy = log_probs.argmax(-1) == targets
             counts = batch.answer_mask.sum(1).tolist()
-            rows = zip(chosen.split(counts), greedy.split(counts), strict=True)
-            for row, (values, same) in enumerate(rows):
-                results[places[batch.index[row]]] = (float(values.sum()), bool(same.all()))
+            sums = torch.stack([values.sum() for values in chosen.split(counts)]).tolist()
+            alike = torch.stack([same.all() for same in greedy.split(counts)]).tolist()
+            for row, i in enumerate(batch.index):
+                results[places[i]] = (sums[row], alike[row])
 
         with frozen(self._view.model), torch.no_grad():
             in_memory(make_batches(items, token_budget=self._budget), score)

@@ -32,8 +32,8 @@ def measure(run: Answering, metric: Metric) -> Answers:
         # A metric sees the whole prompt, also where its beginning ran before.
         whole = replace(batch, items=tuple(items[i] for i in batch.index))
         found = from_logits(metric, run.model_view, logits, whole, reference)
-        for row, i in enumerate(batch.index):
-            losses[i], values[i] = float(own[row]), float(found[row])
+        for i, cost, value in zip(batch.index, own.tolist(), found.tolist(), strict=True):
+            losses[i], values[i] = cost, value
 
     with torch.no_grad():
         in_memory(run.batches(items), score)

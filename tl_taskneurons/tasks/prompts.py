@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -83,18 +84,20 @@ def encode(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, or None for all examples.")
     examples = task.split(split)[:limit]
+    words: dict[str, tuple[Ids, ...]] = {}
     with_end, longest = False, 0
     if task.is_classification:
-        _, with_end, longest = _labels(task, tokenizer, prompt)
+        words, with_end, longest = _labels(task, tokenizer, prompt)
+    order = _shuffled(task, prompt)
     items: list[Item] = []
     n_truncated = n_fewer = 0
     for i, example in enumerate(examples):
-        shots = _demonstrations(task, example, i, split, prompt)
+        shots = _demonstrations(task, example, i if split == "train" else None, order, prompt)
         item, cut, fewer = _fit(task, example, i, shots, tokenizer, prompt, max_length, longest)
         if with_end:
             item = replace(item, answer=item.answer + item.end, end=())
         if contrast:
-            wrong = _wrong_ids(task, example, tokenizer, prompt)
+            wrong = _wrong_ids(task, example, tokenizer, prompt, words)
             other: tuple[int, ...] = ()
             if example.counterfactual is not None:
                 changed = replace(example, input=example.counterfactual)
@@ -183,12 +186,13 @@ def shared_prefix(items: Sequence[Item]) -> tuple[int, ...]:
     return first[:n] if n >= 8 else ()
 
 
-def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> tuple[Ids, ...]:
+def _wrong_ids(
+    task: Task, example: Example, tokenizer: Any, prompt: Prompt, words: Mapping[str, Sequence[Ids]]
+) -> tuple[Ids, ...]:
     """Tokenise an example's wrong answers: its own, or for classification all other labels."""
+    known = {label: ids[0] for label, ids in words.items()}
     if task.is_classification and not example.wrong:
-        ids = _labels(task, tokenizer, prompt)[0]
-        return tuple(ids[label][0] for label in task.labels if label != example.target)
-    known = label_ids(task, tokenizer, prompt) if task.is_classification else {}
+        return tuple(known[label] for label in task.labels if label != example.target)
     ending = ending_of(tokenizer, prompt)
     text = prompt_text(task, example, (), tokenizer, prompt)
     return tuple(
@@ -197,24 +201,28 @@ def _wrong_ids(task: Task, example: Example, tokenizer: Any, prompt: Prompt) -> 
     )
 
 
+def _shuffled(task: Task, prompt: Prompt) -> list[int]:
+    """Return the order in which training examples are taken as demonstrations."""
+    order = list(range(len(task.split("train")) if prompt.shots else 0))
+    Random(f"{prompt.seed}:{task.name}").shuffle(order)
+    return order
+
+
 def _demonstrations(
-    task: Task, example: Example, index: int, split: str, prompt: Prompt
+    task: Task, example: Example, own: int | None, order: Sequence[int], prompt: Prompt
 ) -> tuple[Example, ...]:
-    """Draw the same demonstrations for every example, skipping the example itself."""
+    """Take the same demonstrations for every example, skipping the example itself."""
     if not prompt.shots:
         return ()
     pool = task.split("train")
-    order = list(range(len(pool)))
-    Random(f"{prompt.seed}:{task.name}").shuffle(order)
-    if split == "train":
-        order.remove(index)
-    chosen = [pool[j] for j in order if pool[j].input != example.input][: prompt.shots]
+    others = (pool[j] for j in order if j != own and pool[j].input != example.input)
+    chosen = tuple(islice(others, prompt.shots))
     if len(chosen) < prompt.shots:
         raise InputError(
             f"Task {task.name!r} has {len(pool)} train examples; {prompt.shots} shots need "
             "that many besides the example itself."
         )
-    return tuple(chosen)
+    return chosen
 
 
 def _fit(
