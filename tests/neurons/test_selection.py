@@ -95,3 +95,15 @@ def test_chosen_neurons_that_were_not_scored_are_told():
     with pytest.warns(UserWarning, match=r"10 of the 20 chosen .* 'a' .*only \[1\] were"):
         own.top(fraction=0.5)
     assert {layer for layer, _ in own.top(n=10)} == {1}
+
+
+def test_selections_that_leave_unscored_neurons_out_say_nothing_of_them():
+    values = torch.zeros(4, 10)
+    values[1] = torch.arange(1.0, 11.0)
+    for selection, method in (("exclude", "grad_act"), ("lape", "frequency")):
+        found = {
+            name: NeuronScores(own, "m", name, method, {"layers": [1]})
+            for name, own in (("a", values), ("b", values.flip(1)))
+        }
+        for members in select(found, selection, 0.5 if selection == "lape" else 0.1).values():
+            assert {layer for layer, _ in members} == {1}

@@ -141,7 +141,8 @@ class NeuronScores:
 
     def _tell_unscored(self, mask: Bool[Tensor, "layer d_mlp"]) -> None:
         """Warn of chosen neurons in layers that were not scored, which have 0."""
-        layers = self.info.get("layers")
+        # Selections by a contrast leave all neurons out that it gives 0.
+        layers = None if "contrast" in self.info else self.info.get("layers")
         outside = 0 if layers is None else int(mask.sum() - mask[list(layers)].sum())
         if outside:
             warnings.warn(

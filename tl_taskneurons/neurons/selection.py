@@ -100,10 +100,12 @@ def by_entropy(scores: Mapping[str, NeuronScores], fraction: float) -> dict[str,
     kept.view(-1)[entropy.flatten().argsort(stable=True)[:n_kept]] = True
     sets = {}
     for name, own in scores.items():
-        top = own.top(fraction=fraction)
-        # The plain top's reliability isn't this set's.
-        info = {key: value for key, value in top.info.items() if key != "split_half"}
-        sets[name] = replace(top, mask=kept & (own.values >= line) & (own.values > 0), info=info)
+        info = {
+            "method": own.method, "fraction": fraction, "n": None, "threshold": None,
+            "per_layer": False, **own.info,
+        }  # fmt: skip
+        mask = kept & (own.values >= line) & (own.values > 0)
+        sets[name] = NeuronSet(mask, own.fingerprint, own.name, info)
     return sets
 
 
