@@ -133,7 +133,7 @@ def page() -> str:
                 *MODELS.values(),
                 *_aside(OF_MORE, f"{FAMILIES}/claims"),
                 *_aside(LONGER_MAP, f"{LONGER}/rate_map"),
-                *_aside(ROWS_AT_CHOSEN_RATES, f"{ROWS}/table5"),
+                *_aside(ROWS_AT_CHOSEN_RATES, f"{ROWS}/table5_rates"),
             ]
         ),
         "FURTHER": _further(verdicts),
