@@ -161,6 +161,12 @@ def test_results_of_other_arguments_are_not_written_over(
                 results_folder(tmp_path / "row", command, given),
             ):
                 pass
+    for command, given in others[1:]:  # what was added is known as well
+        with (
+            pytest.raises(ValueError, match="limit: 4 there, 9 now"),
+            results_folder(tmp_path / "row", command, {**given, "limit": 9}),
+        ):
+            pass
 
 
 def test_nothing_is_written_through_a_link_out_of_the_folder(

@@ -204,3 +204,24 @@ def test_a_map_with_more_updates_has_its_own_table_and_command(script, copy):
     own = after[after.index("| mini-bloom, more updates: share") :].splitlines()
     assert own[2] == whole[2]
     assert "--model mini-bloom \\\n    --out runs/reproduce/longer-mini-bloom" in after
+
+
+def test_rows_of_a_command_of_their_own_come_first_beside_those_of_before(script, copy):
+    model, folder = "mini-bloom", copy / "rows"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    before = script.page()
+    assert "--row-test 34" not in before
+    for name in ("table5", "table5_rates"):
+        shutil.copy(copy / f"{name}_{model}.csv", folder)
+    found = pd.read_csv(copy / f"claims_{model}.csv")
+    found[found["claim"] == "C9"].assign(effect=0.875, low=0.5, high=0.9).to_csv(
+        folder / f"claims_{model}.csv", index=False
+    )
+    after = script.page()
+    assert "--row-test 34" in after
+    lines = after.splitlines()
+    assert "+0.88 [+0.50, +0.90]" in next(line for line in lines if line.startswith("| C9 |"))
+    assert any(line.startswith("| C9 | one rate | mini-bloom |") for line in lines)
+    for start in ("| mini-bloom | `ncft`,", "| mini-bloom, chosen rates | `ncft`,"):
+        assert any(line.startswith(start) for line in lines), start

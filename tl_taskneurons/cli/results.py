@@ -22,8 +22,8 @@ def results_folder(
     """Hold a folder for results, and say at the end where they are.
 
     A new folder gets a ``run.json``, which the report reads. Results may be added to the folder of
-    a run of detect that is there, and to finished results, whose record stays as it is: what the
-    same command made for the same task is made anew by the same arguments only.
+    a run of detect that is there, and to finished results, whose record notes their arguments: what
+    the same command made for the same task is made anew by the same arguments only.
 
     Args:
         out: the folder; None for a command that only prints.
@@ -44,8 +44,10 @@ def results_folder(
     record = read_record(out) if out.is_dir() else {}
     if record and (record["status"] == "finished" or record["kind"] != _KIND):
         with held(out):
-            _require_fitting(out, record, command, arguments)
-            yield RunFolder(out, resumed=True).file
+            run = RunFolder(out, resumed=True)
+            _require_fitting(out, run.read(), command, arguments)
+            yield run.file
+            run.confirm(**_added(command, arguments))
     else:
         with RunFolder.open(out, {"command": command, **arguments}, kind=_KIND) as run:
             yield run.file
@@ -68,6 +70,13 @@ def _require_fitting(
     before = record["arguments"]
     if before.get("command") == command and _task(before) == _task(arguments):
         require_equal(out, before, json.loads(json.dumps(dict(arguments))))
+    require_equal(out, record["facts"], _added(command, arguments))
+
+
+def _added(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder notes of results that were added to it."""
+    name = " ".join(filter(None, (command, _task(arguments))))
+    return {name: json.loads(json.dumps(dict(arguments)))}
 
 
 def _task(arguments: Mapping[str, Any]) -> Any:
