@@ -6,6 +6,7 @@ import helpers
 import pytest
 import tokenizer_kinds
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tl_taskneurons as tn
 from tl_taskneurons.models.generation import eos_ids
@@ -164,3 +165,26 @@ def test_items_that_a_model_cannot_read_are_named(tokenizer):
         ValueError, match="Item 2 has the token id 900, but .* has the ids 0 to 263"
     ):
         tn.score_items(model, [Item(2, (5,), (900,), ())])
+
+
+class Reads(TorchDispatchMode):
+    """Counts single numbers read from tensors; on a GPU the processor waits for each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("metric", [None, "log_prob"], ids=["answers", "metric"])
+def test_numbers_are_read_once_a_batch(metric: str | None, tokenizer):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    examples = tuple(Example(f"a{i}", "yn"[i % 2]) for i in range(8))
+    task = Task("t", examples, examples, labels=("y", "n"))
+    counts = []
+    for limit in (2, 8):
+        with Reads() as reads:
+            tn.evaluate_items(model, task, metric=metric, limit=limit)
+        counts.append(reads.count)
+    assert counts[0] == counts[1]

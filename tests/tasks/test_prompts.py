@@ -3,6 +3,7 @@ import random
 import pytest
 import torch
 
+from tl_taskneurons.tasks import prompts
 from tl_taskneurons.tasks.batches import make_batches
 from tl_taskneurons.tasks.endings import ending_of
 from tl_taskneurons.tasks.prompts import Item, Prompt, encode, label_ids
@@ -178,3 +179,25 @@ def test_wrong_answers_and_counterfactuals_are_tokenised_on_demand(tokenizer):
     # Of a classification example, the other labels are wrong.
     (item,) = encode(FEELINGS, tokenizer, split="train", contrast=True).items
     assert [text(tokenizer, ids) for ids in item.wrong] == [" Bad"]
+
+
+def test_labels_and_the_order_of_demonstrations_are_made_once(tokenizer, monkeypatch):
+    made = []
+    labels, shuffle = prompts._labels, random.Random.shuffle
+    monkeypatch.setattr(prompts, "_labels", lambda *a: made.append("labels") or labels(*a))
+    monkeypatch.setattr(random.Random, "shuffle", lambda *a: made.append("order") or shuffle(*a))
+    examples = tuple(Example(f"x{i}", ("Good", "Bad")[i % 2]) for i in range(6))
+    task = Task("feel", examples, examples, "", ("Good", "Bad"))
+    encode(task, tokenizer, split="train", prompt=Prompt(shots=2), contrast=True)
+    assert sorted(made) == ["labels", "order"]
+
+
+def test_demonstrations_are_the_first_others_in_the_order_of_the_seed(tokenizer):
+    for seed in range(4):
+        order = [0, 1, 2, 3]
+        random.Random(f"{seed}:capital").shuffle(order)
+        encoded = encode(CAPITALS, tokenizer, split="train", prompt=Prompt(shots=2, seed=seed))
+        for item in encoded.items:
+            shown = [f"Input: {PAIRS[j][0]}\n" for j in order if j != item.index][:2]
+            places = [text(tokenizer, item.prompt).index(line) for line in shown]
+            assert places == sorted(places)
