@@ -13,6 +13,8 @@ from tl_taskneurons.cli.results import results_folder
 from tl_taskneurons.cli.settings import Detection
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.report.folder import read_folder
+from tl_taskneurons.report.page import _facts
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.run_folder import RunFolder
 
@@ -136,37 +138,33 @@ def test_results_are_not_mixed_with_those_of_another_model_or_command(
     assert sorted(found.rglob("*")) == before
 
 
-def test_results_of_other_arguments_are_not_written_over(
-    found: Path, common: list[str], tmp_path: Path, capsys: Any
-):
-    model = common[common.index("--model") + 1]
-    facts = {"command": "find", "model": model, "tasks": ["parity", "tone"], "limit": 24}
-    with results_folder(tmp_path / "row", "find", facts) as file:
-        assert file is not None
-    capsys.readouterr()
-    with (
-        pytest.raises(ValueError, match="limit: 24 there, 4 now"),
-        results_folder(tmp_path / "row", "find", {**facts, "limit": 4}),
-    ):
-        pass
-    others: list[tuple[str, dict[str, Any]]] = [
-        ("find", facts), ("find", {**facts, "tasks": ["tone", "parity"], "limit": 4}),
-        ("curves", {**facts, "limit": 4}),
+def test_results_of_other_arguments_are_not_written_over(tmp_path: Path):
+    facts = {"model": "m", "tasks": ["parity", "tone"], "limit": 24}
+    first = ("find", facts, ["parity"])
+    others: list[tuple[str, dict[str, Any], list[str]]] = [
+        first, ("find", {**facts, "limit": 4}, ["tone"]), ("curves", {**facts, "limit": 4}, []),
+        ("generate", facts, ["parity", "tone"]),
     ]  # fmt: skip
-    for command, given in others:
-        with results_folder(tmp_path / "row", command, given) as file:
+    with results_folder(tmp_path / "row", *first) as file:
+        assert file is not None
+    for command, given, tasks in others:
+        with results_folder(tmp_path / "row", command, given, tasks) as file:
             assert file is not None
             with (
                 pytest.raises(BlockingIOError, match="Another process is writing"),
-                results_folder(tmp_path / "row", command, given),
+                results_folder(tmp_path / "row", command, given, tasks),
             ):
                 pass
-    for command, given in others[1:]:  # what was added is known as well
+    for command, given, tasks in others:
         with (
-            pytest.raises(ValueError, match="limit: 4 there, 9 now"),
-            results_folder(tmp_path / "row", command, {**given, "limit": 9}),
+            pytest.raises(ValueError, match=r"limit: (24|4) there, 9 now"),
+            results_folder(tmp_path / "row", command, {**given, "limit": 9}, tasks[-1:]),
         ):
             pass
+    # The report lists the arguments of what was added, and those of the folder once.
+    groups = _facts(read_folder(tmp_path / "row"), {})
+    assert groups["curves"] == {**facts, "limit": 4} and "find parity" not in groups
+    assert not any(isinstance(fact, dict) for fact in groups["Run"].values())
 
 
 def test_nothing_is_written_through_a_link_out_of_the_folder(

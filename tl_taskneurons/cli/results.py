@@ -1,7 +1,7 @@
 """Folders for the results of commands that are done in one go."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,19 @@ _OTHERS = ("detect/deactivate",)  # kinds of folders that results may be added t
 
 @contextmanager
 def results_folder(
-    out: Path | None, command: str, arguments: Mapping[str, Any]
+    out: Path | None, command: str, arguments: Mapping[str, Any], tasks: Sequence[str] = ()
 ) -> Iterator[Callable[[str], Path] | None]:
     """Hold a folder for results, and say at the end where they are.
 
     A new folder gets a ``run.json``, which the report reads. Results may be added to the folder of
-    a run of detect that is there, and to finished results, whose record notes their arguments: what
-    the same command made for the same task is made anew by the same arguments only.
+    a run of detect that is there, and to finished results. The record notes what every command got
+    for each task: the same is made anew by the same arguments only.
 
     Args:
         out: the folder; None for a command that only prints.
         command: the command's name.
         arguments: what defines the results, plain JSON values.
+        tasks: those that files are written of; none for files of all tasks together.
 
     Yields:
         A function that gives the path of a file; None without a folder.
@@ -41,16 +42,20 @@ def results_folder(
     if out is None:
         yield None
         return
+    given = json.loads(json.dumps(dict(arguments)))
+    noted = {" ".join(filter(None, (command, task))): given for task in tasks or ("",)}
     record = read_record(out) if out.is_dir() else {}
     if record and (record["status"] == "finished" or record["kind"] != _KIND):
         with held(out):
             run = RunFolder(out, resumed=True)
             _require_fitting(out, run.read(), command, arguments)
+            require_equal(out, run.read()["facts"], noted)
             yield run.file
-            run.confirm(**_added(command, arguments))
+            run.confirm(**noted)
     else:
         with RunFolder.open(out, {"command": command, **arguments}, kind=_KIND) as run:
             yield run.file
+            run.confirm(**noted)
             run.finish()
     console().print(f"Results are in {out}", soft_wrap=True)
 
@@ -67,18 +72,3 @@ def _require_fitting(
             f"{out} holds results of the model {known!r}, and this is {model!r}; give another "
             "folder. Nothing in it was touched."
         )
-    before = record["arguments"]
-    if before.get("command") == command and _task(before) == _task(arguments):
-        require_equal(out, before, json.loads(json.dumps(dict(arguments))))
-    require_equal(out, record["facts"], _added(command, arguments))
-
-
-def _added(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a folder notes of results that were added to it."""
-    name = " ".join(filter(None, (command, _task(arguments))))
-    return {name: json.loads(json.dumps(dict(arguments)))}
-
-
-def _task(arguments: Mapping[str, Any]) -> Any:
-    """The task whose name files have, where a command has tasks."""
-    return next(iter(arguments.get("tasks") or ()), None)

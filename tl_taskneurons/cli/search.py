@@ -118,7 +118,7 @@ def find(
     task, *others = tasks
     name = file_name(task.name)
     facts = searched.facts() | {"goal": goal, "budget": budget, "harm": harm}
-    with results_folder(out, "find", facts) as file:
+    with results_folder(out, "find", facts, [task.name]) as file:
         assert file is not None
         model = searched.load()
         kept = file(f"scores/{name}.safetensors")  # there already in a folder of detect
@@ -174,7 +174,7 @@ def curves(drawn: Annotated[Drawn, Flat] = Drawn(), *, out: Out) -> None:
     is_ranked = metric.gradient and not metric.reference
     task, *others = tasks
     name = file_name(task.name)
-    with results_folder(out, "curves", drawn.facts()) as file:
+    with results_folder(out, "curves", drawn.facts(), [task.name]) as file:
         assert file is not None
         model, means = drawn.load(), None
         asked = {**drawn.scoring(), "metric": drawn.metric if is_ranked else "loss"}

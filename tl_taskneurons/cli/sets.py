@@ -122,7 +122,7 @@ def generate(said: Annotated[Said, Flat] = Said(), *, out: Path | None = None) -
     from tl_taskneurons.neurons.selection import select
 
     facts = {**said.facts(), "neurons": [path.name for path in said.neurons]}
-    with results_folder(out, "generate", facts) as file:
+    with results_folder(out, "generate", facts, tasks.names) as file:
         model = said.load()
         given = read_sets(files, model)
         if given:

@@ -161,18 +161,22 @@ def _facts(contents: Contents, more: dict[str, Any]) -> dict[str, dict[str, Any]
     sessions = contents.run.get("sessions")
     if not sessions:
         return {"Run": about}
+    # What was added to the folder by commands with arguments of their own.
+    added = {name: facts for name, facts in contents.facts.items() if isinstance(facts, dict)}
     run = {
         **about,
         "date": _date(contents),
         "seconds": round(sum(session.get("seconds", 0) for session in sessions), 1),
         "calls": len(sessions),
         "units of work": len(contents.run.get("units", {})),
-        **contents.facts,
+        **{name: fact for name, fact in contents.facts.items() if name not in added},
         **more,
     }
     machine = {name: sessions[-1].get(name) for name in ("python", "platform")}
     versions = machine | sessions[-1].get("versions", {})
-    return {"Run": run, "Arguments": contents.arguments, "Versions": versions}
+    own = {name: value for name, value in contents.arguments.items() if name != "command"}
+    others = {name: facts for name, facts in added.items() if facts != own}
+    return {"Run": run, "Arguments": contents.arguments, **others, "Versions": versions}
 
 
 def _why_no_texts(contents: Contents, wanted: bool) -> str:
