@@ -211,7 +211,7 @@ def test_a_folder_and_sets_that_can_not_be_written_are_told(model, tmp_path: Pat
 def test_names_that_pandas_takes_for_missing_come_back(model, tmp_path: Path):
     sets = {
         name: NeuronSet.from_pairs(model, [(0, k)], name)
-        for k, name in enumerate(("None", "NA", "nan", "null", "sst2"))
+        for k, name in enumerate(("None", "NA", "nan", "01", "1", "sst2"))
     }
     write_neurons(sets, tmp_path / "sets.csv")
     assert read_sets(model, tmp_path / "sets.csv") == sets

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import helpers
 import pytest
 import torch
 from micro import lens
@@ -14,7 +13,6 @@ from torch import Tensor
 
 import tl_taskneurons as tn
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons import ablation as ablations
 from tl_taskneurons.neurons.ablation import CounterfactualLengthWarning
 from tl_taskneurons.neurons.scoring import score_batches
 from tl_taskneurons.neurons.settings import ScoreSettings
@@ -328,45 +326,3 @@ def test_tasks_scored_together_ask_the_same(tokenizer: Any):
         alone = tn.score_neurons(model, each, **question)
         torch.testing.assert_close(together[each.name].values, alone.values)
         assert together[each.name].info == alone.info
-
-
-@pytest.mark.parametrize("method", ["grad_act", "exact"])
-def test_a_counterfactual_that_does_not_fit_the_context_is_named(method: str, tokenizer: Any):
-    model = helpers.tiny_lens("gpt2", tokenizer=tokenizer, n_positions=32)
-    items = [Item(0, (5,) * 26, (8,), ()), Item(7, (5,) * 4, (8,) * 8, ())]
-    long = [replace(items[1], counterfactual=(5,) * 26)]
-    with (
-        told(),
-        pytest.raises(ValueError, match="counterfactual prompt of example 7 .* 34 tokens, more"),
-    ):
-        tn.score_items(model, long, ablation="counterfactual")
-    with pytest.raises(ValueError, match="counterfactual prompt of example 7 .* 34 tokens, more"):
-        tn.score_items(model, items, ablation="resample")
-    rows = (Example("a" * 12, "x"), Example("b", "y" * 9))
-    pairs = Task("pairs", rows, rows, metric="exact_match")
-    neurons = tn.NeuronSet.from_pairs(model, [(0, 3)])
-    asked: dict[str, Any] = {"neurons": neurons} if method == "exact" else {}
-    with pytest.raises(ValueError, match="counterfactual prompt of example 1 .* of 32 tokens"):
-        tn.score_neurons(model, pairs, method, ablation="resample", **asked)
-    with (
-        pytest.raises(ValueError, match="counterfactual prompt of example 1"),
-        tn.deactivate(model, neurons, ablation="resample"),
-    ):
-        tn.evaluate(model, pairs)
-
-
-def test_exact_keeps_the_activations_of_its_layers_alone(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-):
-    model = lens("llama", "bridge", tokenizer)
-    asked: list[list[int]] = []
-    real = ablations.counterfactuals
-
-    def watched(model_view: Any, batch: Any, layers: Any) -> Any:
-        asked.append(list(layers))
-        return real(model_view, batch, layers)
-
-    monkeypatch.setattr(ablations, "counterfactuals", watched)
-    neurons = tn.NeuronSet.from_pairs(model, [(1, 3)])
-    tn.score_neurons(model, task(), "exact", neurons=neurons, ablation="resample")
-    assert asked and all(layers == [1] for layers in asked)

@@ -8,6 +8,7 @@ examples. That is the default, ``"grad_act"``; the other methods are there to co
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Unpack
 
 import torch
@@ -298,20 +299,18 @@ def score_tasks(
     # A function of the user's may ask for an example's number, which tasks give differently.
     numbered = settings.measure.by_item or callable(settings.positions)
     examples = [[item if numbered else _content(item) for item in items] for items in prepared]
-    places: dict[Item, int] = {}
-    merged: list[Item] = []
-    for items, contents in zip(prepared, examples, strict=True):
-        for item, content in zip(items, contents, strict=True):
-            if content not in places:
-                places[content] = len(merged)
-                merged.append(item)
+    merged: dict[Item, Item] = {}
+    for content, item in zip(chain(*examples), chain(*prepared), strict=True):
+        merged.setdefault(content, item)
+    batches = list(found[0].batches(tuple(merged.values())))
+    places = {content: place for place, content in enumerate(merged)}
     # How often each task has each example.
     owners = torch.zeros(len(listed), len(places), dtype=torch.float32, device="cpu")
     for row, contents in enumerate(examples):
         for content in contents:
             owners[row, places[content]] += 1
     values = score_batches(
-        model_view, list(found[0].batches(merged)), method, settings=settings, owners=owners,
+        model_view, batches, method, settings=settings, owners=owners,
         progress=Progress(f"{method} of {len(listed)} tasks", shown=progress),
     )  # fmt: skip
     return {

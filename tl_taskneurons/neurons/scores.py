@@ -1,20 +1,19 @@
 """Scores of a model's MLP neurons for a task, and how sets are selected from them."""
 
-import math
 import operator
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.highest import highest, tell_unscored
 from tl_taskneurons.neurons.methods import CONTRASTS, METHODS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -129,8 +128,10 @@ class NeuronScores:
             side = self.side(sign or "both")
             chosen = side.top(fraction=fraction, n=n, threshold=threshold, per_layer=per_layer)
             return replace(chosen, mask=chosen.mask & (side.values > 0 if sign else chosen.mask))
-        mask = self._top_mask(self.values, fraction, n, threshold, per_layer)
-        self._tell_unscored(mask)
+        mask = highest(self.values, fraction, n, threshold, per_layer)
+        # Selections by a contrast leave all neurons out that it gives 0.
+        if "layers" in self.info and "contrast" not in self.info:
+            tell_unscored(mask, self.info["layers"], self.name)
         info = {
             "method": self.method, "fraction": fraction, "n": n, "threshold": threshold,
             "per_layer": per_layer, **self.info,
@@ -138,35 +139,6 @@ class NeuronScores:
         if self.examples is not None and len(self.examples) > 1 and threshold is None:
             info["split_half"] = self.split_half(fraction=fraction, n=n, per_layer=per_layer)
         return NeuronSet(mask, self.fingerprint, self.name, info)
-
-    def _tell_unscored(self, mask: Bool[Tensor, "layer d_mlp"]) -> None:
-        """Warn of chosen neurons in layers that were not scored, which have 0."""
-        # Selections by a contrast leave all neurons out that it gives 0.
-        layers = None if "contrast" in self.info else self.info.get("layers")
-        outside = 0 if layers is None else int(mask.sum() - mask[list(layers)].sum())
-        if outside:
-            warnings.warn(
-                f"{outside} of the {int(mask.sum())} chosen neurons of {self.name!r} are in layers "
-                f"that were not scored (only {list(layers or ())} were); choose fewer, or score "
-                "all layers.",
-                stacklevel=3,
-            )
-
-    @staticmethod
-    def _top_mask(
-        values: Tensor, fraction: float | None, n: int | None, threshold: float | None,
-        per_layer: bool,
-    ) -> Bool[Tensor, "layer d_mlp"]:  # fmt: skip
-        if threshold is not None:
-            if math.isnan(threshold):
-                raise InputError("threshold is nan; it must be a number.")
-            return values >= threshold
-        pool = values.shape[1] if per_layer else values.numel()
-        count = _count(fraction, n, pool)
-        rows = values if per_layer else values.reshape(1, -1)
-        order = rows.argsort(dim=1, descending=True, stable=True)[:, :count]
-        mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order, True)
-        return mask.reshape(values.shape)
 
     def side(self, sign: Side) -> "NeuronScores":
         """Return signed scores as sizes, of the neurons on one side; the others score 0.
@@ -241,7 +213,7 @@ class NeuronScores:
             halves = [examples[rows].mean(0) for rows in order.tensor_split(2)]
             if self.sized:
                 halves = [half.abs() for half in halves]
-            one, two = (self._top_mask(half, fraction, n, None, per_layer) for half in halves)
+            one, two = (highest(half, fraction, n, None, per_layer) for half in halves)
             shares.append(float((one & two).sum() / one.sum().clamp_min(1)))
         return sum(shares) / len(shares)
 
@@ -357,14 +329,3 @@ class NeuronScores:
         return NeuronScores(
             values, header["fingerprint"], header["name"], header["method"], header["info"]
         )
-
-
-def _count(fraction: float | None, n: int | None, pool: int) -> int:
-    if fraction is not None:
-        if not 0 < fraction <= 1:
-            raise InputError(f"fraction is {fraction}; it must be in (0, 1], e.g. 0.10 for 10%.")
-        return max(1, round(fraction * pool))
-    assert n is not None
-    if not 0 <= n <= pool:
-        raise InputError(f"n is {n}; there are {pool} neurons to choose from.")
-    return n
