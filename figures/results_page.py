@@ -153,7 +153,8 @@ def _verdicts(model: str) -> pd.DataFrame | None:
         if found is None or more is None:
             continue
         less = found["claim"].isin(asked)
-        found.loc[less, "part"], found.loc[less, "primary"] = before, False
+        parts = (before + ": " + found.loc[less, "part"]).str.removesuffix(": ")
+        found.loc[less, "part"], found.loc[less, "primary"] = parts, False
         found = pd.concat([found, more[more["claim"].isin(asked)]], ignore_index=True)
     return found
 

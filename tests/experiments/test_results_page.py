@@ -222,6 +222,6 @@ def test_rows_of_a_command_of_their_own_come_first_beside_those_of_before(script
     assert "--row-test 34" in after
     lines = after.splitlines()
     assert "+0.88 [+0.50, +0.90]" in next(line for line in lines if line.startswith("| C9 |"))
-    assert any(line.startswith("| C9 | one rate | mini-bloom |") for line in lines)
+    assert any(line.startswith("| C9 | one rate: chain | mini-bloom |") for line in lines)
     for start in ("| mini-bloom | `ncft`,", "| mini-bloom, chosen rates | `ncft`,"):
         assert any(line.startswith(start) for line in lines), start
