@@ -307,11 +307,14 @@ def test_a_cache_that_is_distrusted_keeps_every_row():
 
 
 def test_a_model_in_half_precision_is_judged_by_its_mean_gap(monkeypatch: pytest.MonkeyPatch):
-    hf: Any = helpers.tiny_hf("llama").bfloat16()
+    hf: Any = louder(helpers.tiny_hf("llama")).bfloat16()
     model = own_bridge(copy.deepcopy(hf))
-    largest = agreement.gap
-    monkeypatch.setattr(agreement, "gap", lambda found, expected: largest(found, expected) + 1.0)
-    assert tn.check_model(model, hf).plain < 0.25  # though single tokens differ by more
+    with torch.no_grad():
+        model.original_model.lm_head.weight[7] *= 2  # one token's logits of many
+    rows = agreement.probe_rows(hf.config.vocab_size)
+    assert agreement.plain_gap(model, rows, agreement.reference(hf, rows)) > 0.25
+    gaps = tn.check_model(model, hf)
+    assert 1e-3 < gaps.plain < 0.25
     # Small models are in float32, whatever the user's is.
     monkeypatch.setattr(checks, "_structure", lambda hf, kind: Gaps(0.1, 0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match=r"0\.1 nats .* against a small model"):

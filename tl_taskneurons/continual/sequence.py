@@ -256,7 +256,7 @@ def _arguments(setting: Setting, method: Method) -> dict[str, Any]:
     """What decides a sequence's results."""
     return {
         "model": setting.view.name, "fingerprint": setting.view.fingerprint,
-        "kind": "bridge" if setting.view.is_bridge else "hooked", "dtype": str(setting.view.dtype),
+        "kind": setting.view.kind, "dtype": str(setting.view.dtype),
         "order": list(setting.tasks.names), "tasks_digest": tasks_digest(setting.tasks),
         "method": repr(method), "training": asdict(setting.training),
         "prompt": asdict(setting.prompt), "seed": setting.training.seed,

@@ -109,13 +109,17 @@ class ModelView:
         return identity.fingerprint(model, self.parameters, self.shape)
 
     @property
+    def kind(self) -> str:
+        """``"bridge"`` or ``"hooked"``, as ``load_model`` calls the classes."""
+        return "bridge" if self.is_bridge else "hooked"
+
+    @property
     def result_key(self) -> str:
         """What results are kept under: the fingerprint, the class and the dtype.
 
         A fingerprint is the same in float32 and bfloat16, what a model computes is not.
         """
-        kind = "bridge" if self.is_bridge else "hooked"
-        return f"{self.fingerprint}/{kind}/{str(self.dtype).removeprefix('torch.')}"
+        return f"{self.fingerprint}/{self.kind}/{self.dtype}"
 
     def share_identity(self, bridge: "ModelView") -> None:
         """Take the fingerprint of a bridge of the same weights, until weights change."""

@@ -19,6 +19,8 @@ from tl_taskneurons.runtime.locks import folder_locked
 from tl_taskneurons.runtime.parsing import parse_json
 
 _SUMS = "SHA256SUMS"
+# Columns of text, whatever it looks like.
+_NAMES = ("set", "selection", "task")
 _AGAIN = "delete it and call the same command again to make it anew"
 # What spreadsheets take for the beginning of a formula, with apostrophes in front or without.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -104,8 +106,9 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{_AGAIN}, or take its line out of {source.parent / _SUMS} if the change was meant."
         )
     try:
-        # A task may be called "None" or "NA"; what is missing is empty.
-        frame = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""])
+        # A task may be called "None", "NA" or "01"; what is missing is empty.
+        names = dict.fromkeys(_NAMES, "str")
+        frame = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""], dtype=names)
     except ValueError as error:
         raise InputError(f"{source} is no CSV file ({_first_line(error)}).") from error
     return frame.map(_meant).rename(columns=_meant)

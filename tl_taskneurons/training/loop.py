@@ -241,7 +241,7 @@ def _about(
     settings = {name: v for name, v in asdict(training).items() if name != "checkpoint_every"}
     return {
         **settings, "steps": steps, "trained": key, "dtype": str(model_view.dtype),
-        "kind": "bridge" if model_view.is_bridge else "hooked", "n_examples": len(items),
+        "kind": model_view.kind, "n_examples": len(items),
         "examples": hashlib.sha256(examples.encode()).hexdigest()[:16],
     }  # fmt: skip
 
