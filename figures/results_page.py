@@ -85,13 +85,13 @@ QUESTIONS = (
      "task's?", "nats per overlap; types", "+2.0 points from 10 to 100%"),
     ("C7", "", "Are sibling tasks' parameters more alike than other tasks', the more so the deeper "
      "the layer?", "cosine; models", "rises with depth"),
-    ("C8", "", "Is transfer better where parameters are more alike?", "correlation; tasks",
+    ("C8", "", "Is transfer better where parameters are more alike?", "correlation; their mean",
      ".79 to .97"),
     ("C9", "chain", "Tasks in a row: does each of seq-ft, seq-lora, ncft, w-ncft end above the one "
      "before?", "score; steps of the chain", "47.1, 53.8, 71.3, 73.3"),
     ("C10", "", "Does ncft forget less than seq-ft and seq-lora at every stage?",
      "share kept; stages, each rival", "yes (Figure 4)"),
-    ("C11", "", "Is what is supported so in every architecture?", "share; architectures",
+    ("C11", "", "Is what is supported so in both architectures?", "questions supported in one",
      "Llama and Bloom"),
 )  # fmt: skip
 # One picture for each claim, of the model that is named or else the first that has it.
@@ -99,8 +99,9 @@ PICTURES = {
     "C1": ("table1", "scores with each task's neurons silenced, and with random ones"),
     "C2": ("rate_map", "when task neurons train better than random ones", "smollm2-135m"),
     "C3": ("figure5_trained", "what training the neurons of each task (rows) does to every task"),
-    "C4": ("figure2", "tasks of a type (CLS: classification, GEN: generation) trained "
-           "together in a growing share of the neurons; out-of-domain are their siblings"),
+    "C4": ("figure2", "scores when tasks of a type (CLS: classification, GEN: generation) are "
+           "trained together in a growing share of the neurons; out-of-domain are tasks that were "
+           "not trained, of the trained type their siblings (verdicts are in nats)"),
     "C5": ("table8", "neurons that classification (CLS) and generation tasks (GEN) share"),
     "C6": ("tables9_11", "transfer against overlap at a fixed share"),
     "C7": (f"{FAMILIES}/siblings", "how alike the parameters of sibling tasks' neurons are, and "
@@ -219,7 +220,7 @@ def _told(row: pd.Series) -> str:
     """A verdict in words: category and count; effect and interval; the power, where it matters."""
     if row["verdict"] == UNTESTED:
         return NOT_RUN if str(row["note"]).startswith(UNASKED) else f"{UNTESTED}: {row['note']}"
-    told = f"**{row['verdict']}**, {row['n_hold']} of {row['n']}"
+    told = f"**{row['verdict']}**" + (f", {row['n_hold']} of {row['n']}" if row["n"] else "")
     if pd.notna(row["low"]):
         ends = row["low"], row["high"]
         digits = 3 if max(map(abs, ends)) < 0.1 else 2

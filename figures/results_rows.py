@@ -52,12 +52,17 @@ def tasks_in_a_row(models: list[str]) -> str:
         "kept (FG) what is left of "
         "earlier tasks, guessing taken away (empty where with some seed a task alone is not above "
         "it); with "
-        "guessing is the paper's FG.\n",
+        "guessing is the paper's FG. Intervals are Student's t over seeds, whose ends may lie "
+        "beyond 100. The first two rows of a model train nothing: each task's commonest answer, "
+        "and the model that rows start from.\n",
         "| model | method | rate | updates | alone | CL | kept (FG) | with guessing | paper's CL |",
         "|---" * 9 + "|",
     ]
+    starts = dict(with_aside(models, "table5_start"))
     for model, table in with_aside(models, "table5"):
         means = table[table["order"] == "all"]
+        for what, score in _untrained(starts.get(model)).items():
+            lines.append(f"| {model} | {what} | | | | {score} | | | |")
         for _, row in means.iterrows():
             value = PAPER_TABLE5.get(row["method"], "")
             lines.append(
@@ -67,6 +72,18 @@ def tasks_in_a_row(models: list[str]) -> str:
                 f"{percent(row, 'fg')} | {100 * row['fg_paper']:.1f} | {value} |"
             )
     return if_filled(lines)
+
+
+def _untrained(start: pd.DataFrame | None) -> dict[str, str]:
+    """Mean scores over tasks without any training, in percent."""
+    if start is None:
+        return {}
+    # The model that rows start from is the primed one where there is one.
+    last = start[start["start"] == start["start"].iloc[-1]]
+    return {
+        "commonest answer": f"{100 * last['guessing'].mean():.1f}",
+        "untrained": f"{100 * last['score'].mean():.1f}",
+    }
 
 
 def rates_of_rows(models: list[str]) -> str:
@@ -106,16 +123,21 @@ OURS, THEIRS = ("routed", "ncft"), ("epi", "o-lora", "seq-lora", "seq-ft")
 def unlabelled(models: list[str]) -> str:
     """The best method of ours beside the best of the others, by CL."""
     lines = [
-        "| model | seeds | ours | alone | CL | paper's FG | theirs | alone | CL | paper's FG |",
-        "|---" * 10 + "|",
+        "| model | seeds | commonest answer | untrained | ours | alone | CL | paper's FG | theirs "
+        "| alone | CL | paper's FG |",
+        "|---" * 12 + "|",
     ]
-    chosen = dict(each(models, f"{ROWS}/table5"))
-    for model, table in (dict(each(models, "table5")) | chosen).items():
+    found, starts = (
+        dict(each(models, name)) | dict(each(models, f"{ROWS}/{name}"))
+        for name in ("table5", "table5_start")
+    )
+    for model, table in found.items():
         means = table[(table["order"] == "all") & (table["instructions"] == "neutral")]
         sides = [means[means["method"].isin(names)] for names in (OURS, THEIRS)]
         if any(some.empty for some in sides):
             continue
-        cells = [model, f"{means['seeds'].max():.0f}"]
+        nothing = _untrained(starts.get(model)) or dict.fromkeys("ab", "")
+        cells = [model, f"{means['seeds'].max():.0f}", *nothing.values()]
         for some in sides:
             best = some.loc[some["cl"].idxmax()]
             cells += [f"`{best['method']}`", f"{100 * best['alone']:.1f}", percent(best, "cl"),

@@ -36,12 +36,15 @@ TRAINED = {
     "all weights": "all weights",
 }  # fmt: skip
 
+# Whose losses Table 2 has: before training, and after training random and the task's neurons.
+SETS = ("zero_shot", "random", "task")
+
 
 def tables(models: list[str]) -> str:
     """Every table that is there."""
     makers = (
-        _gates, _table1, _table1_tasks, _table2, _rates, _rate_map, _table8, _table4, before_rows,
-        rates_of_rows, tasks_in_a_row, minutes,
+        _gates, _table1, _table1_tasks, _table2, _table2_kinds, _rates, _rate_map, _table8,
+        _rises, _table4, before_rows, rates_of_rows, tasks_in_a_row, minutes,
     )  # fmt: skip
     return "\n".join(part for part in (make(models) for make in makers) if part)
 
@@ -144,14 +147,39 @@ def _table2(models: list[str]) -> str:
             cells = score_cells(part, ("zero_shot", "train_random", "train_task"))
             if question == "speed":  # nothing is generated, and losses are what is asked
                 cells = [""] * len(cells)
-            losses = ("loss_zero_shot", "loss_random", "loss_task")
-            cells += [f"{part[column].mean():.3f}" for column in losses]
+            cells += [f"{part[f'loss_{name}'].mean():.3f}" for name in SETS]
             kind = "plain" if match == "total" else match
             about = f"{question}, {part['updates'].iloc[0]} updates"
             lines.append(
                 f"| {model} | {about} | {fraction:.0%} | {kind} | {' | '.join([*rates, *cells])} |"
             )
     return if_filled(lines, len(PAPER_TABLE2))
+
+
+def _table2_kinds(models: list[str]) -> str:
+    """C2 apart for classification and generation, against plain controls."""
+    lines = [
+        "#### The same by kind of task, plain controls\n",
+        "Losses in nats per token, means over tasks, then how far a task's neurons are ahead: the "
+        "mean, the least and the most of any task, and with how many tasks they are.\n",
+        "| model | asked | share | kind | loss: zero-shot | random | task | ahead | of any task "
+        "| tasks |",
+        "|---" * 10 + "|",
+    ]
+    for model, table in each(models, "table2"):
+        plain = table[table["match"] == "total"]
+        kinds = plain["metric"].eq("accuracy").map({True: "classification", False: "generation"})
+        keys = [plain["question"], plain["fraction"], kinds]
+        for (question, fraction, kind), part in plain.groupby(keys, sort=False):
+            losses = [f"{part[f'loss_{name}'].mean():.3f}" for name in SETS]
+            ahead = part["loss_gain"]
+            cells = [*losses, f"{ahead.mean():+.3f}", f"{ahead.min():+.3f} to {ahead.max():+.3f}"]
+            about = f"{question}, {part['updates'].iloc[0]} updates"
+            lines.append(
+                f"| {model} | {about} | {fraction:.0%} | {kind} | {' | '.join(cells)} | "
+                f"{(ahead > 0).sum()} of {len(part)} |"
+            )
+    return if_filled(lines)
 
 
 def _rates(models: list[str]) -> str:
@@ -228,7 +256,30 @@ def _table8(models: list[str]) -> str:
                 if s in by_share.index else "" for s in shares
             ]  # fmt: skip
             lines.append(f"| {model} | {key[0]} - {key[1]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\nIn brackets: what chance gives for sets of these sizes.\n"
+    return (
+        "\n".join(lines)
+        + "\n\nIn brackets: what chance gives for sets with as many neurons in each layer.\n"
+    )
+
+
+def _rises(models: list[str]) -> str:
+    """C7 model by model, from most to least."""
+    lines = [
+        "### Figure 3: how much more alike siblings are in the highest layers than in the lowest\n",
+        command("figure3"),
+        "For each model that was trained on one task: the rise with depth of the cosine of "
+        "siblings less that of other pairs, beyond chance (C7's effect; the last layer is left "
+        "out).\n",
+        "| model | trained task: rise |",
+        "|---" * 2 + "|",
+    ]
+    found = dict(each(models, "comparisons")) | dict(of_families(models, "comparisons"))
+    for model, table in found.items():
+        rows = table[table["claim"] == "C7"].sort_values("effect", ascending=False)
+        told = [f"{row['what']} {row['effect']:+.2f}" for _, row in rows.iterrows()]
+        if told:
+            lines.append(f"| {model} | {', '.join(told)} |")
+    return if_filled(lines)
 
 
 def _table4(models: list[str]) -> str:

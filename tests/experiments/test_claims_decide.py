@@ -82,7 +82,7 @@ def test_single_comparisons_and_those_without_replicates():
     bare = one._replace(p=NAN)
     found = judge(QUESTION, dict.fromkeys("abcde", bare), Pooled(one, 1.0), "")
     assert found.verdict == "supported on average"
-    assert (found.n_hold, found.n) == (0, 5)
+    assert (found.n_hold, found.n, len(found.comparisons)) == (0, 0, 5)
 
 
 def test_pools():

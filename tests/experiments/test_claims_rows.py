@@ -83,7 +83,7 @@ def test_c7_goes_through_the_layers_in_which_siblings_have_neurons():
     own = (rows["model"] == "a") & rows["siblings"]
     empty = rows.assign(similarity=rows["similarity"].mask(own & (rows["layer"] == 3)))
     found = one("C7", similarity=empty)
-    assert found.n == 5 and found.effect == pytest.approx(0.7)  # layers 0 to 7
+    assert len(found.comparisons) == 5 and found.effect == pytest.approx(0.7)  # layers 0 to 7
     # A model whose siblings lack more than a quarter of the layers says nothing.
     empty = rows.assign(similarity=rows["similarity"].mask(own & rows["layer"].between(2, 4)))
     assert (
@@ -102,6 +102,12 @@ def test_c7_says_what_it_needs(rng):
     assert "lacks the columns siblings" in one("C7", similarity=unknown).note
     with pytest.raises(ValueError, match="several rows for"):
         one("C7", similarity=pd.concat([rows, rows]))
+
+
+def test_c7_counts_no_model_that_was_trained_with_one_seed(rng):
+    found = one("C7", similarity=similarity(rng, seeds=1))
+    assert (found.verdict, found.n_hold, found.n) == ("supported on average", 0, 0)
+    assert found.note == "6 models" and len(found.comparisons) == 6
 
 
 # --- C8 ---
@@ -236,6 +242,10 @@ def test_c10_says_what_it_needs(rng):
     assert "not above chance in any row" in undefined.note
     some = rows.assign(fg=rows["fg"].where((rows["seed"] > 0) | (rows["order"] > 0)))
     assert "5 seeds, 14 rows" in one("C10", stages=some).note
+    two_of_five = rows.assign(fg=rows["fg"].where(rows["seed"] > 2))
+    told = "each task alone is above chance with 2 of 5 seeds; needs 3"
+    assert one("C10", stages=two_of_five).note == told
+    assert one("C10", stages=stages(rng, seeds=2)).note == "needs 3 seeds; there are 2"
 
 
 # --- C11, all together, and their forms on disk ---

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from claim_tables import ask, deactivation, last_stage, trained
+from claim_tables import ask, deactivation, last_stage, similarity, trained
 
 from tl_taskneurons.experiments.claims import claims, frame
 from tl_taskneurons.experiments.claims.evidence import UNITS
@@ -57,8 +57,21 @@ def test_the_page_follows_its_tables(script, copy):
     )
     assert f"| mini-bloom | {start}" in lines
     ours = "`ncft` | 97.0 | 91.2 [91.2, 91.2] | 93.4"
-    assert f"| mini-bloom | 3 | {ours} | `epi` | 97.0 | 99.0 [91.2, 91.2] | 93.4 |" in lines
+    theirs = "`epi` | 97.0 | 99.0 [91.2, 91.2] | 93.4"
+    assert f"| mini-bloom | 3 | 25.0 | 60.0 | {ours} | {theirs} |" in lines
+    assert "| mini-bloom | commonest answer | | | | 25.0 | | | |" in lines
+    assert "| mini-bloom | untrained | | | | 60.0 | | | |" in lines
     assert "| 1.0% | plain | 0.001 | +0.125 [+0.100, +0.150] (5 of 6) |" in page
+    speed = "| mini-bloom | speed, 8 updates | 1% |"
+    assert (
+        f"{speed} classification | 3.000 | 2.000 | 1.750 | +0.250 | +0.250 to +0.250 | 1 of 1 |"
+        in lines
+    )
+    assert (
+        f"{speed} generation | 3.000 | 2.000 | 2.125 | -0.125 | -0.250 to +0.000 | 0 of 2 |"
+        in lines
+    )
+    assert "| mini-bloom | b +0.30, a -0.10 |" in lines
 
 
 def gates_table() -> pd.DataFrame:
@@ -75,6 +88,20 @@ def table1() -> pd.DataFrame:
          "metric": ["accuracy", "rougeL"], "original": 0.98765, "random": 0.9, "silenced": 0.5,
          "loss": 1.0, "loss_rise": 2.0, "loss_rise_random": 0.1, "loss_rise_others": 0.5}
     )  # fmt: skip
+
+
+def table2() -> pd.DataFrame:
+    gains = np.array([0.25, -0.25, 0.0])
+    return pd.DataFrame(
+        {"task": ["a", "b", "c"], "question": "speed", "fraction": 0.01, "match": "total",
+         "metric": ["accuracy", "rougeL", "rougeL"], "updates": 8, "lr_task": 2e-5,
+         "lr_random": 2e-5, "zero_shot": 0.5, "train_random": 0.5, "train_task": 0.5,
+         "loss_zero_shot": 3.0, "loss_random": 2.0, "loss_task": 2.0 - gains, "loss_gain": gains}
+    )  # fmt: skip
+
+
+def comparisons() -> pd.DataFrame:
+    return pd.DataFrame({"claim": "C7", "what": ["a", "b"], "effect": [-0.1, 0.3]})
 
 
 def rate_map() -> pd.DataFrame:
@@ -109,6 +136,8 @@ TABLES = {
     "table5_start": start_table,
     "gates": gates_table,
     "table1": table1,
+    "table2": table2,
+    "comparisons": comparisons,
     "rate_map": rate_map,
     "table5": rows_table,
 }
@@ -125,6 +154,7 @@ def test_verdicts_fill_the_first_screen(script, copy):
         *ask("C1", deactivation=rows),
         *ask("C1", 0.0, deactivation=rows)[1:2],
         *ask("C2", trained=trained(rng, own=0.1, questions=("end point",))),
+        *ask("C7", similarity=similarity(rng, seeds=1)),
         *claims({"rows": last_stage(rng).assign(alone=[0.1 * k for k in range(90)])}, ["C9"]),
     ]
     frame(found).to_csv(copy / "claims_mini-llama.csv", index=False)
@@ -135,6 +165,8 @@ def test_verdicts_fill_the_first_screen(script, copy):
     silencing = next(line for line in lines if line.startswith("| C1 | Does silencing the 1%"))
     assert "**supported for all**, 12 of 12<br>+0.4" in silencing
     assert "power" not in silencing  # it is for what is inconclusive
+    depth = next(line for line in lines if line.startswith("| C7 | "))
+    assert "| **supported on average**<br>+0.3" in depth  # none is counted: one seed
     assert "Not run yet: " in page
     ended, scored = (
         next(line for line in lines if line.startswith(f"| C2 | {asked}"))

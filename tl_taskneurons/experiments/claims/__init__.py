@@ -69,7 +69,7 @@ def c11(*verdicts: Sequence[Verdict]) -> Verdict:
 
     No test of its own but a count of the verdicts on the first page: of the claims that are
     testable in all architectures and supported in one or more, how many are so in all. Effects are
-    shares of the architectures, without interval and p (NaN).
+    shares of the architectures, without interval (NaN); p is 0 where all agree, else 1.
 
     Args:
         *verdicts: those of each architecture.
@@ -99,7 +99,7 @@ def c11(*verdicts: Sequence[Verdict]) -> Verdict:
         f"they differ in {', '.join(differ)}" if differ else "they agree"
     )
     estimates = {
-        claim: Estimate(share, NAN, NAN, 0.0 if share == 1 else NAN)
+        claim: Estimate(share, NAN, NAN, 0.0 if share == 1 else 1.0)
         for claim, share in shares.items()
     }
     mean = Estimate(float(np.mean(list(shares.values()))), NAN, NAN, 1.0)

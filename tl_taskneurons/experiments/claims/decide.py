@@ -165,7 +165,8 @@ def _verdict(
         claim=question.claim, part=question.part, primary=question.primary,
         statement=STATEMENTS[question.claim], verdict=verdict, effect=found.effect, low=found.low,
         high=found.high, p=found.p, p_most=p_most, p_all=p_all,
-        n_hold=sum(each.p < LEVEL for each in comparisons), n=len(comparisons), unit=question.unit,
+        n_hold=sum(each.p < LEVEL for each in comparisons),
+        n=sum(not math.isnan(each.p) for each in comparisons), unit=question.unit,
         interest=question.interest, sought=question.sought, power=pooled.power, note=note,
         comparisons=tuple(comparisons),
     )  # fmt: skip

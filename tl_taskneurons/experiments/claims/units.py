@@ -85,7 +85,12 @@ def c10(evidence: Evidence) -> list[Verdict]:
         raise NotTestable(
             "a task alone is not above chance in any row, so nothing can be forgotten"
         )
-    later = later[~undefined]
+    n_seeds, later = later["seed"].nunique(), later[~undefined]
+    if later["seed"].nunique() < min(n_seeds, MIN_SEEDS):
+        raise NotTestable(
+            f"each task alone is above chance with {later['seed'].nunique()} of {n_seeds} seeds; "
+            f"needs {MIN_SEEDS}"
+        )
     wide = wide_table(later, ["order", "seed"], ["stage", "method"], "fg")
     values = {
         f"stage {stage}: {b} - {a}": wide[stage, b] - wide[stage, a]

@@ -93,7 +93,7 @@ class Verdict:
         p_most: of the partial conjunction, NaN without one.
         p_all: of all comparisons together, their largest p.
         n_hold: how many comparisons have p < 5%.
-        n: how many there are.
+        n: how many have a p of their own; none has without replicates, as with one seed in C7.
         unit: what effects are measured in.
         interest: the smallest effect of interest.
         sought: the paper's effect, or where it gives none the smallest of interest.
