@@ -66,14 +66,15 @@ QUESTIONS = (
      "random?", "nats; tasks", "not asked at 1%"),
     ("C1", "silenced: 10.0%, plain, plain controls", "The same at 10%, the paper's share",
      "nats; tasks", "9.6 points, 12 of 12"),
-    ("C2", "speed", "Trained for a few updates at a low rate, do a task's neurons learn it faster "
-     "than random ones?", "nats; tasks", "not asked"),
-    ("C2", "end point", "Trained to the end, each at its best rate, do they learn it better?",
-     "nats; tasks", "not asked in nats"),
+    ("C2", "speed", "Trained for a few updates at a low rate, do a task's 1% learn it "
+     "faster than random neurons?", "nats; tasks", "not asked"),
+    ("C2", "end point", "After 16 updates (miniature: 32), each at its best rate, have they (1%; "
+     "miniature: 10%) learnt it better?", "nats; tasks", "not asked in nats"),
     ("C2", "end point", "The same by score", f"{BY_SCORE}; tasks", "21.5 points, 12 of 12"),
     ("C3", "silenced", "Does silencing a task's neurons hurt that task more than others, in the "
      "table of all tasks?", "nats; tasks", "yes (Figure 5 a, b)"),
-    ("C3", "trained", "Does training them help that task more than others?", "nats; tasks",
+    ("C3", "trained", "Does training them lower that task's loss more than others', or raise it "
+     "less?", "nats; tasks",
      "yes (Figure 5 c, d)"),
     ("C4", "peak", "Tasks trained together: do they do better with half of the neurons than with "
      "all?", "nats; tasks", "best at 70% and 50%"),
@@ -260,12 +261,14 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
             if row["power"] >= POWER:
                 continue
             what, work = MORE[row["claim"]]
-            effect = max(row["sought"], abs(row["effect"]))
+            seen = abs(row["effect"]) > row["sought"]
+            effect = abs(row["effect"]) if seen else row["sought"]
             times = max(1.0, ((row["high"] - row["low"]) / 2 / (TOLD * effect)) ** 2)
             spent = times * _minutes_of(row["claim"], model, work)
             asked = f"{row['claim']} {row['part']}".split(":")[0]
             lines.append(
-                f"| {asked} | {model} | {effect:.2g} {row['unit']} | "
+                f"| {asked} | {model} | {math.copysign(effect, row['effect'] if seen else 1):.2g} "
+                f"{row['unit']} | "
                 f"{times:.1f} times the {what} | {'' if math.isnan(spent) else f'{spent:.0f}'} |"
             )
     return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."

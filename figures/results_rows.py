@@ -1,7 +1,7 @@
 """The tables of RESULTS.md on tasks in a row, and on what everything took."""
 
 import pandas as pd
-from results_cells import ROWS, command, each, if_filled, percent, span, with_aside
+from results_cells import ASIDE, ROWS, command, if_filled, percent, span, with_aside
 
 # Presets whose plan may be there, beside a run or alone.
 PLANNED = ("hour", "mini", "real")
@@ -53,8 +53,9 @@ def tasks_in_a_row(models: list[str]) -> str:
         "earlier tasks, guessing taken away (empty where with some seed a task alone is not above "
         "it); with "
         "guessing is the paper's FG. Intervals are Student's t over seeds, whose ends may lie "
-        "beyond 100. The first two rows of a model train nothing: each task's commonest answer, "
-        "and the model that rows start from.\n",
+        "beyond 100. The first two rows of a model train nothing: the commonest answer among each "
+        "seed's test examples of a task, which can't be known beforehand, and the model that rows "
+        "start from.\n",
         "| model | method | rate | updates | alone | CL | kept (FG) | with guessing | paper's CL |",
         "|---" * 9 + "|",
     ]
@@ -127,11 +128,12 @@ def unlabelled(models: list[str]) -> str:
         "| alone | CL | paper's FG |",
         "|---" * 12 + "|",
     ]
-    found, starts = (
-        dict(each(models, name)) | dict(each(models, f"{ROWS}/{name}"))
-        for name in ("table5", "table5_start")
-    )
-    for model, table in found.items():
+    found, starts = (dict(with_aside(models, name)) for name in ("table5", "table5_start"))
+    chosen = {name: f"{name}, {ASIDE[ROWS]}" for name in models}
+    for model in (chosen[name] if chosen[name] in found else name for name in models):
+        if model not in found:
+            continue
+        table = found[model]
         means = table[(table["order"] == "all") & (table["instructions"] == "neutral")]
         sides = [means[means["method"].isin(names)] for names in (OURS, THEIRS)]
         if any(some.empty for some in sides):

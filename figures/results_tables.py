@@ -160,14 +160,15 @@ def _table2_kinds(models: list[str]) -> str:
     """C2 apart for classification and generation, against plain controls."""
     lines = [
         "#### The same by kind of task, plain controls\n",
-        "Losses in nats per token, means over tasks, then how far a task's neurons are ahead: the "
-        "mean, the least and the most of any task, and with how many tasks they are.\n",
+        "Of the tasks that pass the gate: losses in nats per token, means over tasks, then how far "
+        "a task's neurons are ahead: the mean, the least and the most of any task, and with how "
+        "many tasks they are.\n",
         "| model | asked | share | kind | loss: zero-shot | random | task | ahead | of any task "
         "| tasks |",
         "|---" * 10 + "|",
     ]
     for model, table in each(models, "table2"):
-        plain = table[table["match"] == "total"]
+        plain = table[(table["match"] == "total") & table["task"].isin(_learnt(model))]
         kinds = plain["metric"].eq("accuracy").map({True: "classification", False: "generation"})
         keys = [plain["question"], plain["fraction"], kinds]
         for (question, fraction, kind), part in plain.groupby(keys, sort=False):
@@ -180,6 +181,15 @@ def _table2_kinds(models: list[str]) -> str:
                 f"{(ahead > 0).sum()} of {len(part)} |"
             )
     return if_filled(lines)
+
+
+def _learnt(model: str) -> list[str]:
+    """The trained tasks that pass the gate in nats."""
+    gates = read("gates", model)
+    if gates is None:
+        return []
+    passed = (gates["table"] == "trained") & gates["by_loss"].astype(bool)
+    return gates.loc[passed, "task"].tolist()
 
 
 def _rates(models: list[str]) -> str:
@@ -265,11 +275,11 @@ def _table8(models: list[str]) -> str:
 def _rises(models: list[str]) -> str:
     """C7 model by model, from most to least."""
     lines = [
-        "### Figure 3: how much more alike siblings are in the highest layers than in the lowest\n",
+        "### Figure 3: how siblings' lead in similarity over other pairs rises with depth\n",
         command("figure3"),
-        "For each model that was trained on one task: the rise with depth of the cosine of "
-        "siblings less that of other pairs, beyond chance (C7's effect; the last layer is left "
-        "out).\n",
+        "For each model that was trained on one task, C7's effect: how much the cosine of siblings "
+        "less that of other pairs, beyond chance, rises from the lowest layer to the last but one, "
+        "by a straight line.\n",
         "| model | trained task: rise |",
         "|---" * 2 + "|",
     ]

@@ -68,7 +68,7 @@ def test_the_page_follows_its_tables(script, copy):
         in lines
     )
     assert (
-        f"{speed} generation | 3.000 | 2.000 | 2.125 | -0.125 | -0.250 to +0.000 | 0 of 2 |"
+        f"{speed} generation | 3.000 | 2.000 | 2.250 | -0.250 | -0.250 to -0.250 | 0 of 1 |"
         in lines
     )
     assert "| mini-bloom | b +0.30, a -0.10 |" in lines
@@ -170,7 +170,7 @@ def test_verdicts_fill_the_first_screen(script, copy):
     assert "Not run yet: " in page
     ended, scored = (
         next(line for line in lines if line.startswith(f"| C2 | {asked}"))
-        for asked in ("Trained to the end", "The same by score")
+        for asked in ("After 16 updates", "The same by score")
     )
     by_loss, by_score = (
         next(v for v in found if v.claim == "C2" and v.unit == unit and v.n)

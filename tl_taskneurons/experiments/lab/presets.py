@@ -2,9 +2,9 @@
 
 ``smoke`` shows in a minute that everything runs, ``mini`` is the whole paper in miniature, ``full``
 the same with the power to tell, ``real`` fits models of some hundred million weights and real data
-on a few cores, ``hour`` is as much of that as an hour of one core bears for each table (Table 1 on
-six tasks, Table 2 for speed alone, one seed there; Table 5 takes one for each of its three seeds),
-``paper`` has the paper's own sizes.
+on a GPU or in days on a few cores, ``hour`` is as much of that as one to four hours of one core
+bear for most tables (Table 1 on six tasks, Table 2 for speed alone, one seed there), ``paper`` has
+the paper's own sizes.
 """
 
 from dataclasses import dataclass, replace
@@ -124,9 +124,9 @@ _REAL = replace(
     max_chars=160,
     map=MapSizes(
         tasks=("amazon_food", "qqp", "mnli", "sciq", "e2e", "commongen"),
-        fractions=(0.01, 0.10),
+        fractions=(0.001, 0.01, 0.10),
         rates=(1e-5, 1e-4, 1e-3),
-        updates=(8,),
+        updates=(8, 16, 32, 64, 128),
     ),
     sequences=SequenceSizes(
         orders=("order1", "order2", "order3"),
@@ -154,7 +154,11 @@ _HOUR = replace(
     n_test=16,
     max_new_tokens=24,
     map=replace(
-        _REAL.map, tasks=("sst2", "qqp", "tweetqa", "commongen"), fractions=(0.01,), examples=96
+        _REAL.map,
+        tasks=("sst2", "qqp", "tweetqa", "commongen"),
+        fractions=(0.01,),
+        updates=(8,),
+        examples=96,
     ),
     sequences=replace(
         _REAL.sequences,
