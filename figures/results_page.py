@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_cells import FAMILIES, LONGER, ROWS, read
+from results_cells import FAMILIES, LONGER, ROWS, each, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
@@ -49,7 +49,7 @@ OF_MORE = (
 LONGER_MAP = (
     f"tl-taskneurons reproduce --csv figures/{LONGER} --data my_data/ --model {{}} \\\n"
     f"    --out runs/reproduce/{LONGER}-{{}} --preset hour --only rate_map --map-shares 0.01 \\\n"
-    "    --map-updates 8,16"
+    "    --map-updates {}"
 )
 ROWS_AT_CHOSEN_RATES = (
     f"tl-taskneurons reproduce --csv figures/{ROWS} --data my_data/ --model {{}} \\\n"
@@ -134,7 +134,7 @@ def page() -> str:
             [
                 *MODELS.values(),
                 *_aside(OF_MORE, f"{FAMILIES}/claims"),
-                *_aside(LONGER_MAP, f"{LONGER}/rate_map"),
+                *_longer_maps(),
                 *_aside(ROWS_AT_CHOSEN_RATES, f"{ROWS}/table5_rates"),
             ]
         ),
@@ -171,6 +171,14 @@ def _claims(name: str, model: str) -> pd.DataFrame | None:
 def _aside(command: str, name: str) -> list[str]:
     """The commands of their own that were given to the models that have a table."""
     return [command.format(model, model) for model in MODELS if read(name, model) is not None]
+
+
+def _longer_maps() -> list[str]:
+    """The commands of maps with more updates, which are those that the map has."""
+    return [
+        LONGER_MAP.format(model, model, ",".join(map(str, sorted(table["updates"].unique()))))
+        for model, table in each(list(MODELS), f"{LONGER}/rate_map")
+    ]
 
 
 def _tables_of(model: str) -> bool:
@@ -236,7 +244,7 @@ def _pictures(verdicts: dict[str, pd.DataFrame | None]) -> str:
     """Of each claim that is tested, one picture."""
     lines = []
     for claim, (name, says, *named) in PICTURES.items():
-        for model, table in {each: verdicts.get(each) for each in [*named, *verdicts]}.items():
+        for model, table in {one: verdicts.get(one) for one in [*named, *verdicts]}.items():
             if table is None or not (HERE / f"{name}_{model}.png").exists():
                 continue
             if (table.loc[table["claim"] == claim, "verdict"] == UNTESTED).all():

@@ -236,6 +236,8 @@ def test_a_map_with_more_updates_has_its_own_table_and_command(script, copy):
     own = after[after.index("| mini-bloom, more updates: share") :].splitlines()
     assert own[2] == whole[2]
     assert "--model mini-bloom \\\n    --out runs/reproduce/longer-mini-bloom" in after
+    updates = sorted(pd.read_csv(folder / "rate_map_mini-bloom.csv")["updates"].unique())
+    assert f"--map-updates {','.join(map(str, updates))}" in after
 
 
 def test_rows_of_a_command_of_their_own_come_first_beside_those_of_before(script, copy):
