@@ -114,7 +114,12 @@ def test_generate_shows_answers_side_by_side(
     assert main([*arguments, "--ablation", "mean", "--fraction", "0.1"]) == 0
     assert "without tone" in capsys.readouterr().out.replace("\n", " ")
     (tmp_path / "own.json").write_text('{"0": [1, 2]}')
-    assert main([*arguments, "--neurons", str(tmp_path / "own.json")]) == 0
+    own = [*arguments, "--neurons", str(tmp_path / "own.json")]
+    assert main([*own, "--out", str(tmp_path / "own")]) == 0
+    (tmp_path / "own.json").write_text('{"0": [3]}')  # other neurons by the same name
+    capsys.readouterr()
+    assert main([*own, "--out", str(tmp_path / "own")]) == 2
+    assert "neurons: ['own.json (" in capsys.readouterr().err
     assert main(["overlap", str(tmp_path / "own.json"), str(found)]) == 2
     assert "says nothing of their model" in capsys.readouterr().err
     assert main([*arguments, "--neurons", str(found), "--layers", "0"]) == 2

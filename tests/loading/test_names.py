@@ -15,6 +15,8 @@ def test_names_that_may_be_there_pass(name: str):
 def test_folders_and_files_pass_and_empty_folders_do_not(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         check_model_name(str(tmp_path))
+    (tmp_path / "adapter_config.json").touch()  # a peft adapter
+    check_model_name(str(tmp_path))
     (tmp_path / "config.json").touch()
     check_model_name(str(tmp_path))
     (tmp_path / "model.gguf").touch()

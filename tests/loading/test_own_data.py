@@ -79,7 +79,9 @@ def test_numbers_without_names_are_labels_of_their_own():
 
 def test_splits_and_streams():
     both = datasets.DatasetDict({"train": data_set(), "validation": data_set().select([0, 1])})
-    with pytest.warns(UserWarning, match="2 of 9 train examples in .* are in the test split as"):
+    with pytest.warns(
+        UserWarning, match="2 of 9 train examples in .* have an input of the test split"
+    ):
         (task,) = load_tasks(both, "film", columns=COLUMNS)
     assert (len(task.train), len(task.test)) == (7, 2)
     stream = data_set().to_iterable_dataset()
@@ -188,3 +190,78 @@ def test_a_name_has_no_control_characters():
         Task("a\x1b[31m", examples, examples, labels=("bad", "good"))
     for name in ("../x", "a/b", "长" * 40, "two words"):
         assert load_tasks(ROWS, name, columns=COLUMNS)[name].name == name
+
+
+def test_numbers_are_names_of_labels_or_places_in_all_rows_alike(tmp_path: Path):
+    stars = ["1", "2", "3", "4", "5"]
+
+    def targets(numbers: list[Any], labels: list[str]) -> list[str]:
+        rows = [
+            {"input": f"x{k}", "label": n, "split": "test" if k else "train"}
+            for k, n in enumerate(numbers)
+        ]
+        (task,) = load_tasks(rows, "t", labels=labels)
+        return [example.target for example in (*task.train, *task.test)]
+
+    assert targets([0, 1, 2, 3, 4], stars) == stars  # as of data sets that count stars from 0
+    assert targets([5, 1, 2, 3, 4], stars) == ["5", "1", "2", "3", "4"]
+    assert targets([1, "0", 1.0], ["0", "1"]) == ["1", "0", "1"]
+    with pytest.raises(ValueError, match=r"the numbers \[1, 4\], which are names in .* places"):
+        targets([1, 4], stars)
+    with pytest.raises(ValueError, match="the label is 5, but the labels are numbered from 0 to 4"):
+        targets([0, 5], stars)
+    rows = [{"input": f"x{k}", "label": k % 2} for k in range(6)]
+    (task,) = load_tasks(write_csv(tmp_path / "t.csv", rows), labels=["bad", "good"])
+    assert {e.input: e.target for e in (*task.train, *task.test)}["x1"] == "good"
+
+
+def test_nothing_is_dropped_without_a_word(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"columns makes 'input' of \['text', 'mood'\]"):
+        load_tasks(ROWS, columns={"text": "input", "mood": "input"})
+    write_jsonl(tmp_path / "one.jsonl", ROWS)
+    write_csv(tmp_path / "one.csv", ROWS)
+    with pytest.raises(ValueError, match=r"holds one\.csv and one\.jsonl, two files of one name"):
+        load_tasks(tmp_path, columns=COLUMNS)
+
+
+def test_no_input_is_in_both_splits():
+    answers = [{"input": f"fruit {k // 3}", "target": f"{k}"} for k in range(12)]
+    (task,) = load_tasks(answers, "fruit")
+    assert not {e.input for e in task.train} & {e.input for e in task.test}
+    assert len(task.train) + len(task.test) == 12
+    rows = [
+        {"input": "a ", "target": "x", "split": "train"},
+        {"input": "b", "target": "x", "split": "train"},
+        {"input": "a", "target": "y", "split": "test"},
+    ]
+    with pytest.warns(UserWarning, match="1 of 2 train examples in .* left out of train"):
+        (task,) = load_tasks(rows, "t")
+    assert [e.input for e in task.train] == ["b"]
+
+
+def test_examples_that_are_sorted_by_label_are_told():
+    rows = [{"input": f"x{k}", "label": "ab"[k > 7], "split": "test"} for k in range(16)]
+    rows += [{"input": f"y{k}", "label": "ab"[k % 2], "split": "train"} for k in range(16)]
+    with pytest.warns(
+        UserWarning, match="The test examples in .* are sorted by label, and a limit"
+    ):
+        load_tasks(rows, "t")
+    load_tasks([*rows[8:16], *rows[:8], *rows[16:]][4:], "t")  # b, a: of twelve it may be chance
+    load_tasks([row for pair in zip(rows[:8], rows[8:16], strict=True) for row in pair] + rows[16:])
+
+
+def test_columns_may_have_names_of_options():
+    rows = [{"instruction": f"q{k}", "context": "c", "response": "r"} for k in range(6)]
+    columns = {"instruction": "input", "response": "target"}
+    (task,) = load_tasks(pd.DataFrame(rows), "dolly", columns=columns)
+    assert {e.input for e in (*task.train, *task.test)} == {row["instruction"] for row in rows}
+
+
+def test_splits_whose_labels_are_hidden_are_passed_over():
+    hidden = data_set().map(lambda row: {"mood": -1})
+    both = {"train": data_set().select(range(6)), "test": hidden.select([6, 7])}
+    seen = datasets.DatasetDict({**both, "validation": data_set().select([6, 7, 8])})
+    (task,) = load_tasks(seen, "film", columns=COLUMNS)
+    assert (len(task.train), len(task.test)) == (6, 3)
+    with pytest.raises(ValueError, match=r"labels of task 'film' are hidden \(-1\) in \['test'\]"):
+        load_tasks(datasets.DatasetDict(both), "film", columns=COLUMNS)

@@ -133,6 +133,18 @@ def test_one_of_several_is_named(model, tmp_path: Path, kind: str):
         read_neurons(model, source, "new")
 
 
+@pytest.mark.parametrize("kind", ["json", "csv", "memory"])
+def test_the_only_set_of_a_list_by_name_keeps_its_name(model, tmp_path: Path, kind: str):
+    film = NeuronSet.from_pairs(model, PAIRS, "film")
+    source: Any = {"film": [*film]}
+    if kind != "memory":
+        source = tmp_path / f"one.{kind}"
+        write_neurons({"film": film}, source)
+    assert read_neurons(model, source).name == read_neurons(model, source, "film").name == "film"
+    with pytest.raises(ValueError, match="no set 'news'"):
+        read_neurons(model, source, "news")
+
+
 def test_tables_of_a_run_are_told_apart_by_selection_and_task(model):
     rows = [("past", "plain", 0, 1), ("past", "exclusive", 0, 1), ("news", "plain", 1, 2)]
     table = pd.DataFrame(rows, columns=["task", "selection", "layer", "neuron"])

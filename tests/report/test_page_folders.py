@@ -9,7 +9,7 @@ import pytest
 from report_pages import HOSTILE, PNG, Page
 
 from tl_taskneurons.report.folder import read_folder
-from tl_taskneurons.report.fragments import rounded, table_html
+from tl_taskneurons.report.fragments import answers_of, rounded, table_html
 from tl_taskneurons.report.page import write_report
 from tl_taskneurons.runtime.run_folder import RunFolder
 from tl_taskneurons.runtime.table_files import write_csv, write_table
@@ -41,6 +41,15 @@ def test_only_regular_files_of_the_folder_are_taken(tmp_path: Path):
     for name in ("linked.png", "linked.csv", "pipe.png"):
         assert f"{name} is no regular file of this folder" in read.text
     assert "text.png: it is no PNG picture." in read.text
+
+
+def test_answers_that_are_numbers_stay_as_they_were_given(tmp_path: Path):
+    answers = {"input": ["2+2", "1+1"], "target": ["004", "2"], "undisturbed": ["004", "2"]}
+    frame = pd.DataFrame({**answers, "without x": ["004", ""]})
+    write_csv(tmp_path / "sum_generations.csv", frame)
+    (read,) = read_folder(tmp_path).tables.values()
+    assert read.fillna("").to_dict("list") == frame.to_dict("list")
+    assert answers_of("sum_generations", read).n_changed == {"without x": 1}
 
 
 def test_a_csv_file_that_is_not_as_it_was_written_is_named(tmp_path: Path):

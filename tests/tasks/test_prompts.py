@@ -201,3 +201,20 @@ def test_demonstrations_are_the_first_others_in_the_order_of_the_seed(tokenizer)
             shown = [f"Input: {PAIRS[j][0]}\n" for j in order if j != item.index][:2]
             places = [text(tokenizer, item.prompt).index(line) for line in shown]
             assert places == sorted(places)
+
+
+def test_an_input_may_bring_bos_and_a_space_before_the_answer(tokenizer):
+    task = Task("t", (), (Example("the film is", "good"),), metric="exact_match")
+    prompt = Prompt(raw=True)
+    (plain,) = encode(task, tokenizer, prompt=prompt).items
+    for written in ("the film is ", f"{tokenizer.bos_token}the film is"):
+        other = Task("t", (), (Example(written, "good"),), metric="exact_match")
+        (item,) = encode(other, tokenizer, prompt=prompt).items
+        assert (item.prompt, item.answer) == (plain.prompt, plain.answer)
+
+
+def test_no_demonstration_is_the_example_with_other_blanks(tokenizer):
+    train = tuple(Example(f"{name} ", name) for name in "abc")
+    task = Task("t", train, (Example("b", "b"),), metric="exact_match")
+    (item,) = encode(task, tokenizer, prompt=Prompt(shots=2)).items
+    assert text(tokenizer, item.prompt).count("Input: b") == 1

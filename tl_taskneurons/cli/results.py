@@ -1,5 +1,6 @@
 """Folders for the results of commands that are done in one go."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def results_folder(
             run.confirm(**noted)
             run.finish()
     console().print(f"Results are in {out}", soft_wrap=True)
+
+
+def with_digests(files: Sequence[Path]) -> list[str]:
+    """Names of files and the beginnings of their digests: one name may stand for other content."""
+    return [f"{path.name} ({hashlib.sha256(path.read_bytes()).hexdigest()[:12]})" for path in files]
 
 
 def _require_fitting(

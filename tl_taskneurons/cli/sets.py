@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tl_taskneurons.cli.options import Flat, Many, check_writable, listed, offer
 from tl_taskneurons.cli.question import require_silencing
-from tl_taskneurons.cli.results import results_folder
+from tl_taskneurons.cli.results import results_folder, with_digests
 from tl_taskneurons.cli.search import Searched
 from tl_taskneurons.cli.settings import require_at_least
 from tl_taskneurons.neurons.methods import SELECTIONS
@@ -68,7 +68,7 @@ def overlap(
     from tl_taskneurons import plots
     from tl_taskneurons.analysis.overlap import overlap as compare
 
-    facts = {"sets": [path.name for path in files], "selection": selection}
+    facts = {"sets": with_digests(files), "selection": selection}
     found = compare(read_sets(files))
     with results_folder(out, "overlap", facts) as file:
         console().print(_overlap_table(found))
@@ -121,7 +121,7 @@ def generate(said: Annotated[Said, Flat] = Said(), *, out: Path | None = None) -
     from tl_taskneurons.neurons.attribution import activation_mean, score_neurons
     from tl_taskneurons.neurons.selection import select
 
-    facts = {**said.facts(), "neurons": [path.name for path in said.neurons]}
+    facts = {**said.facts(), "neurons": with_digests(files)}
     with results_folder(out, "generate", facts, tasks.names) as file:
         model = said.load()
         given = read_sets(files, model)

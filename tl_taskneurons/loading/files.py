@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tl_taskneurons.loading.rows import ONE_LINE, Row, Split, make_task, row_of
+from tl_taskneurons.loading.rows import ONE_LINE, Row, make_task, row_of
+from tl_taskneurons.loading.splits import Split
 from tl_taskneurons.runtime.errors import (
     InputError,
     InputTypeError,
@@ -111,7 +112,14 @@ def folder_tasks(
         )
     for path in files:
         _require_inside(path, folder)
-    named = {path.stem: path for path in files}
+    named: dict[str, Path] = {}
+    for path in files:
+        if path.stem in named:
+            raise InputError(
+                f"{folder} holds {named[path.stem].name} and {path.name}, two files of one name, "
+                "and each would be a task or a split; take one away or rename it."
+            )
+        named[path.stem] = path
     if "train" in named and set(named) <= set(_SPLITS):
         name = folder.resolve().name if wanted is None else wanted[0]
         if wanted is not None and len(wanted) > 1:

@@ -10,6 +10,7 @@ from tl_taskneurons.builtin.mini_models import mini_model_names
 from tl_taskneurons.runtime.errors import InputError, MissingFileError
 
 SMOLLM2 = "smollm2-135m"
+_CONFIGS = ("config.json", "adapter_config.json")  # of a model, of a peft adapter
 # Where TransformerLens 3.9 and 4 write their names down.
 _TABLES = ("supported_models.py", "tools/model_registry/data/model_aliases.json")
 
@@ -25,10 +26,10 @@ def check_model_name(name: str) -> None:
     if name.lower() in own_names() or path.is_file():
         return
     if name and path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / config).is_file() for config in _CONFIGS):
             raise MissingFileError(
-                f"the folder {name!r} holds no config.json; give a folder that Hugging Face's "
-                "save_pretrained wrote"
+                f"the folder {name!r} holds no config.json; give a folder that Hugging Face's or "
+                "peft's save_pretrained wrote"
             )
         return
     if looks_like_path(name):

@@ -5,32 +5,15 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
+from tl_taskneurons.loading.splits import Split, two_splits
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, did_you_mean
 from tl_taskneurons.tasks.task import METRICS, Example, Task
 
 FIELDS = ("input", "target", "label", "references", "wrong", "counterfactual", "split")
 HEADER = ("instruction", "labels", "metric", "family")
 ONE_LINE = '{"input": "...", "target": "..."}'
-
-
-@dataclass(frozen=True)
-class Split:
-    """How rows are read and divided.
-
-    Attributes:
-        test_fraction: the part held out for the test split where rows don't say their split.
-        seed: which are held out.
-        columns: the data's names of fields to ours.
-        tell: whether fields that nothing reads are told of; tables often have more columns.
-    """
-
-    test_fraction: float = 1 / 3
-    seed: int = 0
-    columns: Mapping[str, str] | None = None
-    tell: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +46,11 @@ def renamed(rows: Sequence[Row], columns: Mapping[str, str] | None, where: str) 
             )
         if present and old not in present:
             raise InputError(f"There is no column {old!r} in {where}{did_you_mean(old, present)}")
+        same = [other for other, field in columns.items() if field == new]
+        if len(same) > 1:
+            raise InputError(
+                f"columns makes {new!r} of {same}; one column can be a field: join them."
+            )
     ours = set(columns.values())
     return [
         Row(
@@ -103,7 +91,7 @@ def make_task(
     split: Split,
 ) -> Task:
     """Make a task of rows, the first of which may be a header."""
-    if rows and _is_header(rows[0]):
+    if rows and _is_header(rows[0], split.columns or {}):
         options, rows = {**rows[0].fields, **options}, rows[1:]
     if not rows:
         raise InputError(f"Task {name!r} is empty: no example in {where}; add {ONE_LINE}.")
@@ -117,7 +105,7 @@ def make_task(
             "task's labels (labels=[...])."
         )
     if not labels and not without:
-        found = sorted({_answer(row, "label", ()).strip() for row in rows}, key=_by_number)
+        found = sorted({_answer(row, "label").strip() for row in rows}, key=_by_number)
         labels = tuple(found)
         if len(found) < 2:
             raise InputError(
@@ -125,8 +113,10 @@ def make_task(
                 "list them all (labels=[...]), or write 'target' instead of 'label'."
             )
     metric = metric or ("accuracy" if labels else "exact_match")
+    rows = _with_names(rows, labels, where)
     examples = [_example(row, labels, metric) for row in rows]
-    train, test = _two_splits(rows, examples, where, split)
+    named = [(row.where, row.fields.get("split")) for row in rows]
+    train, test = two_splits(examples, named, where, split)
     if unread and split.tell:
         warnings.warn(
             f"The fields {unread} in {where} are not read; known: {', '.join(FIELDS)}.",
@@ -136,9 +126,10 @@ def make_task(
     return Task(name, tuple(train), tuple(test), instruction, labels, metric, family)
 
 
-def _is_header(row: Row) -> bool:
+def _is_header(row: Row, columns: Mapping[str, str]) -> bool:
     # A row with an answer is rather an example whose input was forgotten.
-    if {"input", "target", "label"} & set(row.fields) or not {*HEADER} & set(row.fields):
+    examples = {"input", "target", "label", *columns}
+    if examples & set(row.fields) or not {*HEADER} & set(row.fields):
         return False
     for key in row.fields:
         if key not in HEADER:
@@ -162,52 +153,6 @@ def options_of(options: Mapping[str, Any], where: str) -> tuple[str, tuple[str, 
     return options.get("instruction") or "", tuple(labels), metric, options.get("family") or ""
 
 
-def _two_splits(
-    rows: Sequence[Row], examples: list[Example], where: str, how: Split
-) -> tuple[list[Example], list[Example]]:
-    splits = [row.fields.get("split") for row in rows]
-    for row, split in zip(rows, splits, strict=True):
-        if split not in (None, "train", "test"):
-            raise InputError(f"{row.where}: unknown split {split!r}; write 'train' or 'test'.")
-    if any(splits) and None in splits:
-        where = rows[splits.index(None)].where
-        raise InputError(f"{where} has no 'split', but others have; give it to all or none.")
-    if any(splits):
-        train = [e for e, split in zip(examples, splits, strict=True) if split == "train"]
-        test = [e for e, split in zip(examples, splits, strict=True) if split == "test"]
-        return _unseen(train, test, where), test
-    if len(examples) < 2:
-        raise InputError(
-            f"There is one example in {where}, too few to hold one out for the test split; add "
-            "examples, or write 'split': 'test' into it."
-        )
-    Random(how.seed).shuffle(examples)
-    n_test = min(max(1, round(len(examples) * how.test_fraction)), len(examples) - 1)
-    train, test = examples[n_test:], examples[:n_test]
-    if {(e.input, e.target) for e in train} == {(e.input, e.target) for e in test}:
-        raise InputError(
-            f"All examples in {where} are the same ({examples[0].input!r}), so none can be held "
-            "out for the test split; add others."
-        )
-    return _unseen(train, test, where), test
-
-
-def _unseen(train: list[Example], test: list[Example], where: str) -> list[Example]:
-    """Leave examples out of train that are in test as well, and say how many."""
-    asked = {(e.input, e.target) for e in test}
-    kept = [e for e in train if (e.input, e.target) not in asked]
-    n = len(train) - len(kept)
-    if n:
-        what = "were left out of train" if kept else "were kept, or nothing would be left"
-        warnings.warn(
-            f"{n} of {len(train)} train examples in {where} are in the test split as well and "
-            f"{what}: what is measured on seen examples is memory.",
-            UserWarning,
-            stacklevel=5,
-        )
-    return kept or train
-
-
 def _by_number(label: str) -> tuple[int, str]:
     """Sort numbers as such, before and after words as text."""
     return (int(label) if label.isdecimal() else 0, label)
@@ -220,8 +165,8 @@ def _example(row: Row, labels: Sequence[str], metric: str) -> Example:
     text = _text(row, "input")
     if not text.strip() and metric != "loss":
         raise InputError(f"{row.where}: 'input' is {text!r}; every example needs an input.")
-    label = None if fields.get("label") is None else _answer(row, "label", labels)
-    target = label if fields.get("target") is None else _answer(row, "target", labels)
+    label = None if fields.get("label") is None else _answer(row, "label")
+    target = label if fields.get("target") is None else _answer(row, "target")
     if target is None:
         raise InputError(
             f"{row.where} has no 'target' and no 'label', only {[*fields]}; write it like "
@@ -251,23 +196,56 @@ def _made(row: Row, text: str, target: str, **fields: Any) -> Example:
         raise InputError(f"{row.where}: {error}") from error
 
 
-def _answer(row: Row, field: str, labels: Sequence[str]) -> str:
-    """Read a target or label; a number is the place of a label in the list, or its own name."""
+def _with_names(rows: Sequence[Row], labels: Sequence[str], where: str) -> Sequence[Row]:
+    """Write numbers as the labels that they mean: names or places in the list, in all rows alike.
+
+    Raises:
+        ValueError: for numbers that could be either, or places that aren't.
+    """
+    as_text = not any(label.strip().isdecimal() for label in labels)
+    found = {
+        (k, field): number
+        for k, row in enumerate(rows)
+        for field in ("target", "label")
+        if labels and (number := _number(row.fields.get(field), as_text)) is not None
+    }
+    numbers = sorted(set(found.values()))
+    named = all(str(number) in labels for number in numbers)
+    placed = all(0 <= number < len(labels) for number in numbers)
+    if named and placed and any(labels[number] != str(number) for number in numbers):
+        raise InputError(
+            f"The labels in {where} are the numbers {numbers}, which are names in {list(labels)} "
+            "and places in it as well; write names as text, or give other names in labels."
+        )
+    if named:
+        return rows
+    filled = [dict(row.fields) for row in rows]
+    for (k, field), number in found.items():
+        if not 0 <= number < len(labels):
+            raise InputError(
+                f"{rows[k].where}: the {field} is {number}, but the labels are numbered from 0 to "
+                f"{len(labels) - 1}: {list(labels)}."
+            )
+        filled[k][field] = labels[number]
+    return [Row(row.where, fields) for row, fields in zip(rows, filled, strict=True)]
+
+
+def _number(value: Any, as_text: bool) -> int | None:
+    """A whole number, in a table of text (CSV) also as text."""
+    if isinstance(value, str) and as_text and value.strip().isdecimal():
+        return int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return int(value) if whole or (isinstance(value, float) and value.is_integer()) else None
+
+
+def _answer(row: Row, field: str) -> str:
+    """Read a target or label; a number is written as one."""
     value = row.fields[field]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, float) and math.isnan(value):
         raise InputError(f"{row.where}: {field!r} is NaN, an empty cell; fill it, or drop the row.")
-    if not isinstance(value, int | float):
-        return _text(row, field)
-    if not labels or str(value) in labels or isinstance(value, bool | float):
-        return str(value)
-    if not 0 <= value < len(labels):
-        raise InputError(
-            f"{row.where}: the {field} is {value}, but the labels are numbered from 0 to "
-            f"{len(labels) - 1}: {list(labels)}."
-        )
-    return labels[value]
+    return str(value) if isinstance(value, int | float) else _text(row, field)
 
 
 def _contrasts(row: Row, target: str) -> dict[str, Any]:

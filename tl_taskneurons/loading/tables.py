@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from tl_taskneurons.loading.rows import Row, Split, make_task, row_of
+from tl_taskneurons.loading.rows import Row, make_task, row_of
+from tl_taskneurons.loading.splits import Split
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
 from tl_taskneurons.tasks.task import Task
 
@@ -56,14 +57,18 @@ def table_tasks(
     if "train" not in source:
         raise InputError(f"The splits are {[*source]}; there must be one called 'train'.")
     name = name or "task"
-    test = next((split for split in _SPLITS[1:] if split in source), None)
-    if test is None:
+    tested = [split for split in _SPLITS[1:] if split in source]
+    if not tested:
         return table_tasks(source["train"], name, given, how, limit)
-    tables = [
-        (split, _read(source[key], f"split {key!r} of task {name!r}", limit))
-        for split, key in (("train", "train"), ("test", test))
-    ]
-    return [_made(name, tables, given, how)]
+    train = _read(source["train"], f"split 'train' of task {name!r}", limit)
+    for key in tested:
+        test = _read(source[key], f"split {key!r} of task {name!r}", limit)
+        if not _hidden(test, how.columns or {}):
+            return [_made(name, [("train", train), ("test", test)], given, how)]
+    raise InputError(
+        f"The labels of task {name!r} are hidden (-1) in {tested}, so nothing can be tested on "
+        "them; give the rows of 'train' alone, of which a part is held out then."
+    )
 
 
 def _made(
@@ -84,6 +89,14 @@ def _made(
     tell = not any(table.has_columns for _, table in tables)
     where = f"the rows of task {name!r}"
     return make_task(name, rows, where, options, replace(how, tell=how.tell and tell))
+
+
+def _hidden(table: _Table, columns: Mapping[str, str]) -> bool:
+    """Whether all labels are -1, as in test splits of benchmarks that keep them secret."""
+    for column in table.classes:
+        if columns.get(column, column) in ("label", "target") and table.rows:
+            return all(row.fields.get(column) == -1 for row in table.rows)
+    return False
 
 
 def _enough(limit: int | None, how: Split) -> int | None:

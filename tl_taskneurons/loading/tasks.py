@@ -8,7 +8,8 @@ from typing import Any, TypedDict, Unpack
 
 from tl_taskneurons.builtin.relations import relation_names, relation_task
 from tl_taskneurons.loading.files import file_task, folder_tasks, read_rows
-from tl_taskneurons.loading.rows import Split, options_of
+from tl_taskneurons.loading.rows import options_of
+from tl_taskneurons.loading.splits import Split
 from tl_taskneurons.loading.tables import table_kind, table_tasks
 from tl_taskneurons.runtime.errors import (
     InputError,

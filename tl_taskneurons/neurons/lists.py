@@ -84,7 +84,7 @@ def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
     Args:
         model: the model they belong to.
         source: the file, or what a file would hold; tensors and DataFrames will do.
-        name: for tables and messages; where there are several sets by name, which.
+        name: for tables and messages; where the source has sets by name, which.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -93,8 +93,8 @@ def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
         TypeError: for something else; the message says what was found and what is needed.
     """
     require_kind("name", name, str, "give the name of a set, or leave it out")
-    sets = read_sets(model, source)
-    if len(sets) == 1 and not (name and name in sets):
+    sets, by_name = _read(model, source)
+    if len(sets) == 1 and not (by_name and name):
         found = next(iter(sets.values()))
         return found.rename(name) if name else found
     where = _where(source)
@@ -107,6 +107,11 @@ def read_neurons(model: Any, source: Any, name: str = "") -> NeuronSet:
 
 def read_sets(model: Any, source: Any) -> dict[str, NeuronSet]:
     """Return every set that a file or an object lists, by name; raises as ``read_neurons``."""
+    return _read(model, source)[0]
+
+
+def _read(model: Any, source: Any) -> tuple[dict[str, NeuronSet], bool]:
+    """The sets of a source, and whether it tells them by name."""
     model_view, where = view(model), _where(source)
     title = ""
     if isinstance(source, str | os.PathLike):
@@ -115,14 +120,14 @@ def read_sets(model: Any, source: Any) -> dict[str, NeuronSet]:
         source = _content(path)
     if isinstance(source, NeuronSet):
         require_same_model(repr(source), source.fingerprint, model_view)
-        return {source.name: source}
+        return {source.name: source}, False
     if isinstance(source, Mapping) and {"neurons", "sets"} & set(source):  # ours
         if source.get("fingerprint"):
             require_same_model(where, source["fingerprint"], model_view)
         title = source.get("name", title)
         source = source.get("sets", source.get("neurons"))
-    sets = {}
-    for name, content in _by_name(source, where).items():
+    sets, told = {}, _by_name(source, where)
+    for name, content in told.items():
         known = name or title
         at = f"{name!r} in {where}" if name else where
         pairs = pairs_of(content, at, model_view)
@@ -130,7 +135,7 @@ def read_sets(model: Any, source: Any) -> dict[str, NeuronSet]:
             sets[known] = NeuronSet.from_pairs(model_view.model, pairs, known)
         except InputError as error:
             raise InputError(f"{at}: {error}") from error
-    return sets
+    return sets, "" not in told
 
 
 def _as_json(sets: Mapping[str, NeuronSet], alone: bool) -> str:
@@ -199,7 +204,7 @@ def _without_digest(found: dict[str, Any], sealed: bool, path: Path) -> dict[str
 
 
 def _by_name(content: Any, where: str) -> dict[str, Any]:
-    """Sets by name; a single one has no name."""
+    """Sets by name; a list alone has none."""
     content = as_table(content, where)
     if isinstance(content, pd.DataFrame):
         told = [c for c in _GROUPS if c in content and content[c].notna().any()]
@@ -212,7 +217,7 @@ def _by_name(content: Any, where: str) -> dict[str, Any]:
                 )
         varying = [column for column in told if content[column].nunique() > 1]
         if not varying:
-            return {"": content}
+            return {str(content["set"].iloc[0]) if "set" in told else "": content}
         return {"/".join(map(str, key)): part for key, part in content.groupby(varying, sort=False)}
     if isinstance(content, Mapping) and content and all(map(is_whole_set, content.values())):
         return {str(name): one for name, one in content.items()}

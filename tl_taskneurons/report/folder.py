@@ -14,6 +14,7 @@ from tl_taskneurons.runtime.table_files import read_csv, read_json, read_table
 
 T = TypeVar("T")
 
+ANSWERS = "_generations"  # how the tables of answers end
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DETECTED = ("neurons", "layers")
 _DEACTIVATED = ("deactivation_table", "deactivation_matrix", "deactivation_items")
@@ -72,7 +73,7 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
         run = {}
     tables = {
         file.stem: table
-        for pattern, read in (("*.csv", read_csv), ("*.parquet", read_table))  # the last counts
+        for pattern, read in (("*.csv", _read_csv), ("*.parquet", read_table))  # the last counts
         for file in _own(folder, pattern, damaged)
         if (table := attempt(read, file, damaged)) is not None
     }
@@ -90,6 +91,10 @@ def read_folder(path: str | os.PathLike[str]) -> Contents:
     return Contents(
         folder, run, dict(by_size), figures, _unfinished(folder, run, tables), tuple(damaged)
     )
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    return read_csv(file, text=file.stem.endswith(ANSWERS))
 
 
 def is_own(folder: Path, file: Path) -> bool:

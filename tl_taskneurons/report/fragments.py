@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tl_taskneurons.analysis.generations import PLAIN
+from tl_taskneurons.report.folder import ANSWERS
 
 # The same in all rows of a table: said once above it.
 _COMMON = (
@@ -36,7 +37,6 @@ _ABOUT_KIND = {
     "_search": "Every set that the search tried, in order.",
     "_neurons": "The neurons that the search found.",
 }
-ANSWERS = "_generations"
 
 
 @dataclass(frozen=True)

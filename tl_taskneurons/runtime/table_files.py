@@ -89,8 +89,12 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
         _list_sum(target, hashlib.sha256(content).hexdigest())
 
 
-def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_csv(path: str | os.PathLike[str], *, text: bool = False) -> pd.DataFrame:
     """Read a CSV file, and check it where ``SHA256SUMS`` beside it lists it.
+
+    Args:
+        path: the file.
+        text: whether every column is of text, such as answers, which may be numbers.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -107,8 +111,8 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
         )
     try:
         # A task may be called "None", "NA" or "01"; what is missing is empty.
-        names = dict.fromkeys(_NAMES, "str")
-        frame = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""], dtype=names)
+        kinds: Any = "str" if text else dict.fromkeys(_NAMES, "str")
+        frame = pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""], dtype=kinds)
     except ValueError as error:
         raise InputError(f"{source} is no CSV file ({_first_line(error)}).") from error
     return frame.map(_meant).rename(columns=_meant)

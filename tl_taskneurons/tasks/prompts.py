@@ -215,7 +215,8 @@ def _demonstrations(
     if not prompt.shots:
         return ()
     pool = task.split("train")
-    others = (pool[j] for j in order if j != own and pool[j].input != example.input)
+    asked = example.input.strip()
+    others = (pool[j] for j in order if j != own and pool[j].input.strip() != asked)
     chosen = tuple(islice(others, prompt.shots))
     if len(chosen) < prompt.shots:
         raise InputError(
@@ -284,8 +285,10 @@ def _item(
         raise InputError(f"The answer {said!r} of {where} has no tokens.")
     _require_known(tokenizer, answer, f"The answer {said!r} of {where}")
     prompt_ids = token_ids(tokenizer, text)
-    if prompt.bos and not prompt.chat and tokenizer.bos_token_id is not None:
-        prompt_ids = (tokenizer.bos_token_id, *prompt_ids)
+    bos = tokenizer.bos_token_id
+    # An input may begin with it as text, as those of chat templates do.
+    if prompt.bos and not prompt.chat and bos is not None and prompt_ids[:1] != (bos,):
+        prompt_ids = (bos, *prompt_ids)
     if not prompt_ids:
         raise InputError(
             f"The prompt of example {index} of task {task.name!r} is empty, so nothing predicts "

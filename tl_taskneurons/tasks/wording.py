@@ -104,7 +104,9 @@ def prompt_text(
     opening = f"{instruction}\n" if instruction and not (inside or prompt.raw) else ""
 
     def worded(one: Example) -> str:
-        return prompt.form.format(input=one.input, instruction=instruction)
+        text = prompt.form.format(input=one.input, instruction=instruction)
+        # A space that an input ends in belongs to the answer's first token, which brings its own.
+        return text.rstrip(" ") if prompt.lead.startswith(" ") and not prompt.chat else text
 
     if prompt.chat:
         turns = []
