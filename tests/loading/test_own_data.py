@@ -260,8 +260,8 @@ def test_columns_may_have_names_of_options():
 def test_splits_whose_labels_are_hidden_are_passed_over():
     hidden = data_set().map(lambda row: {"mood": -1})
     both = {"train": data_set().select(range(6)), "test": hidden.select([6, 7])}
-    seen = datasets.DatasetDict({**both, "validation": data_set().select([6, 7, 8])})
+    seen = {**both, "validation": data_set().select([6, 7, 8])}
     (task,) = load_tasks(seen, "film", columns=COLUMNS)
     assert (len(task.train), len(task.test)) == (6, 3)
     with pytest.raises(ValueError, match=r"labels of task 'film' are hidden \(-1\) in \['test'\]"):
-        load_tasks(datasets.DatasetDict(both), "film", columns=COLUMNS)
+        load_tasks(both, "film", columns=COLUMNS)

@@ -26,8 +26,8 @@ class TaskOptions(TypedDict, total=False):
 
     Attributes:
         instruction: what to do, in plain words.
-        labels: the labels; makes a classification task of rows. Labels that are numbers are places
-            in this list.
+        labels: the labels; makes a classification task of rows. Rows give their names or, as
+            numbers, their places in this list, all rows alike.
         metric: how answers are judged; by default accuracy with labels, else exact match.
         family: the kind of task.
     """
