@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import helpers
@@ -121,6 +122,18 @@ def test_rankings_by_name_and_by_sets(tokenizer):
     assert [len(axes.lines) for axes in figure.axes] == [4, 4]
     axes = figure.axes[0]
     assert found.plot(ax=axes) is figure
+
+
+def test_scores_in_a_list_are_known_by_their_names_and_a_set_is_a_ranking(tokenizer):
+    model, task = micro.lens("llama", "bridge", tokenizer), micro.words()
+    first = tn.score_neurons(model, task)
+    second = replace(first, values=first.values.flip(0), name="turned")
+    found = tn.ablation_curves(model, task, [first, second], fractions=(0.1,), metric="loss")
+    assert set(found.areas["ranking"]) == {task.name, "turned"}
+    with pytest.raises(ValueError, match=r"Give a dict of names, or rename them"):
+        tn.ablation_curves(model, task, [first, first], metric="loss")
+    alone = tn.ablation_curves(model, task, {"top": first.top(n=3)}, metric="loss")
+    assert set(alone.table["n_neurons"]) >= {0, 3}
 
 
 def test_bad_input(tokenizer):

@@ -81,6 +81,17 @@ def test_numbers_and_ranking_are_those_of_one_example_at_a_time(model: Any, task
             assert [shown.index for shown in one.examples] == ranked[:4]
 
 
+def test_pairs_of_a_tensor_or_a_generator_are_pairs_of_numbers(model: Any, task: Task):
+    expected = explain_neurons(model, NEURONS, task, n_examples=2)
+    given = torch.tensor(NEURONS)
+    for neurons in (given, iter(NEURONS)):
+        found = explain_neurons(model, neurons, task, n_examples=2)
+        assert found == expected
+        assert all(type(number) is int for one in found for number in one.neuron)
+    alone = explain_neuron(model, given[1], task, n_examples=2)
+    assert alone.neuron == (0, 3) and alone.examples and alone.score > 0
+
+
 def test_examples_are_ranked_by_their_own_tokens(model: Any, task: Task):
     shown = explain_neuron(model, (1, 7), task, prompt=SHOTS, n_examples=6).examples
     peaks = [abs(one.activation) for one in shown]

@@ -51,6 +51,19 @@ def test_the_sample_is_seeded_and_marked(model):
     assert first.neurons["sample"].value_counts().to_dict() == {"random": 12, "top": 5}
 
 
+def test_some_layers_alone(model):
+    found = tn.faithfulness(model, TASK, n_random=30, n_top=10, fractions=(0.2,), layers=[1])
+    whole = tn.faithfulness(model, TASK, n_random=46, n_top=50, fractions=())
+    assert len(found.neurons) == 40 and set(found.neurons["layer"]) == {1}
+    both = found.neurons.merge(whole.neurons, on=["layer", "neuron"])
+    assert both["exact_x"].tolist() == pytest.approx(both["exact_y"].tolist(), abs=1e-7)
+    assert found.summary["spearman"][0] > 0.99
+    with pytest.raises(ValueError, match=r"at most those of the layers \[1\]: 48"):
+        tn.faithfulness(model, TASK, n_random=40, n_top=9, layers=[1])
+    with pytest.raises(ValueError, match="with method 'random'"):
+        tn.faithfulness(model, TASK, "random", n_random=20, n_top=9, layers=[1])
+
+
 def test_bad_arguments(model):
     with pytest.raises(ValueError, match="choose another method"):
         tn.faithfulness(model, TASK, "exact")

@@ -144,5 +144,10 @@ def test_bad_input(gated: Any, tokenizer: Any):
     for wrong, message in wrongs:
         with pytest.raises(ValueError, match=message):
             tn.MaskTraining(**wrong)
+    for candidates, layers in (([], None), ([(0, 1)], [1])):
+        with pytest.raises(ValueError, match=f"candidates has {len(candidates)} neurons, none"):
+            tn.learn_mask(
+                model, task, other, question=replace(QUESTION, layers=layers), candidates=candidates
+            )
     with pytest.raises(ValueError, match="so the model can't do it"):
         tn.learn_mask(lens("gpt2", "bridge", tokenizer), words(12), replace(words(12), name="w"))

@@ -190,6 +190,18 @@ def test_holm():
     assert table["p_holm"].min() == pytest.approx(len(p) * min(p))
 
 
+def test_a_matrix_of_corrected_p_corrects_for_each_pair_once():
+    sets = {name: of_pairs({(0, k), (1, 0), (2, 0)}) for k, name in enumerate("cab")}
+    wide, table = overlap_matrix(sets, column="p_holm"), overlap(sets)
+    assert list(wide.index) == list(wide.columns) == ["c", "a", "b"]
+    np.testing.assert_array_equal(wide, wide.T)
+    assert wide.to_numpy()[np.triu_indices(3, 1)].tolist() == table["p_holm"].tolist()
+    assert np.isnan(np.diag(wide)).all() and table["p_holm"].max() < 1
+    # Asked for the full grid, each set with itself is a comparison too.
+    grid = overlap_matrix(sets, sets, column="p_holm")
+    assert grid.to_numpy().flatten().tolist() == overlap(sets, sets)["p_holm"].tolist()
+
+
 # --- groups, shares, matrices ---
 
 
@@ -227,6 +239,13 @@ def test_overlap_against_the_share():
     assert (table[table["fraction"] == 1.0]["iou"] == 1).all()
     # a and b: 3 neurons each of which 1 is shared, then 9 and 7.
     assert table[table["task_x"] + table["task_y"] == "ab"]["iou"].tolist() == [1 / 5, 7 / 11, 1]
+
+
+def test_shares_in_an_array_are_shares():
+    listed = overlap_by_fraction(SCORES, [0.1, 0.5])
+    pd.testing.assert_frame_equal(overlap_by_fraction(SCORES, np.array([0.1, 0.5])), listed)
+    with pytest.raises(ValueError, match="fractions is empty"):
+        overlap_by_fraction(SCORES, np.array([]))
 
 
 def test_the_papers_four_rates():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,3 +52,18 @@ def test_scores_of_too_few_examples_are_told():
     bare = NeuronScores(torch.ones(1, 2), "model", "b", "grad_act")
     with pytest.raises(ValueError, match="per_example=True"):
         selection_reliability(bare)
+    with pytest.raises(ValueError, match="n_cuts is 0; it must be at least 1"):
+        selection_reliability(scores("a", [[1.0, 0.0]] * 2), n_cuts=0)
+
+
+def test_sizes_of_signed_scores_are_as_reliable_as_these():
+    # Two neurons have the largest effects in every example, one up and one down.
+    signed = replace(scores("a", [[9.0, -8.0, 1.0, 0.0]] * 4), info={"signed": True})
+    sizes = signed.side("both")
+    assert signed.top(n=2).info["split_half"] == signed.split_half(n=2) == 1.0
+    assert selection_reliability([sizes], fraction=0.5) == {"a": 1.0}
+    assert selection_reliability([signed], fraction=0.5) == {"a": 1.0}
+    # Effects that cancel over the examples have no size of their own.
+    turning = replace(scores("a", [[9.0, -8.0], [-9.0, -8.0]]), info={"signed": True})
+    assert turning.top(n=1).mask.tolist() == [[False, True]]
+    assert torch.equal(turning.side("both").standard_errors(), turning.standard_errors())

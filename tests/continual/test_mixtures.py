@@ -16,6 +16,7 @@ from tl_taskneurons.continual.mixtures import mixed, mixed_by_example
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
 from tl_taskneurons.evaluation.evaluate import evaluate_items
 from tl_taskneurons.models.view import view
+from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.tasks.task import Example, Task
 from tl_taskneurons.training.deltas import NeuronDelta
@@ -66,6 +67,19 @@ def one_by_one(model: Any, task: Task, deltas: list[NeuronDelta], weights: Any) 
 def together(model: Any, task: Task, deltas: list[NeuronDelta], weights: Any) -> pd.DataFrame:
     with mixed_by_example(view(model), deltas, weights):
         return evaluate_items(model, task, max_new_tokens=6)
+
+
+def test_silenced_weights_are_not_mixed(model: Any):
+    deltas = changed_at_random(model, n=2)
+    before = mlp_weights(model)
+    with deactivate(model, deltas[0].neurons, how="weights"):
+        for state in (
+            mixed(view(model), deltas, [1.0, 0.0], "delta"),
+            mixed_by_example(view(model), deltas, torch.ones(2, 2)),
+        ):
+            with pytest.raises(RuntimeError, match="are changed for a while"), state:
+                pass
+    assert all(torch.equal(after, before[name]) for name, after in mlp_weights(model).items())
 
 
 def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from tl_taskneurons.continual.weight_learners import WeightLearner
 from tl_taskneurons.evaluation.evaluate import evaluate
 from tl_taskneurons.models.view import view
 from tl_taskneurons.neurons.attribution import score_neurons
+from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.tasks.task import Task, Tasks
 from tl_taskneurons.training.deltas import NeuronDelta, WeightDelta
 from tl_taskneurons.training.finetune import finetune
@@ -297,6 +298,26 @@ def test_a_folder_of_another_configuration_is_refused(model: Any, tmp_path: Path
     with pytest.raises(ValueError, match=r"training.lr: 0.01 there, 0.02 now"):
         training = replace(TRAINING, lr=2e-2)
         run_sequence(model, three_tasks()[:1], "seq-ft", training, folder=tmp_path)
+
+
+def test_open_interventions_are_not_kept_under_the_bare_models_name(model: Any, tmp_path: Path):
+    task = three_tasks()[:1]
+    bare = run_sequence(model, task, "ncft", TRAINING, store=tmp_path)
+    some = score_neurons(model, task[0], "random").top(fraction=0.3)
+    with deactivate(model, some):
+        kept: list[dict[str, Any]] = [{"store": tmp_path}, {"folder": tmp_path / "run"}]
+        for options in kept:
+            with pytest.raises(RuntimeError, match="Hooks act on .* without folder and store"):
+                run_sequence(model, task, "ncft", TRAINING, **options)
+        silenced = run_sequence(model, task, "ncft", TRAINING)
+    assert not (tmp_path / "run").exists()
+    assert silenced.scores["loss"].tolist() != bare.scores["loss"].tolist()
+    with (
+        deactivate(model, some, how="weights"),
+        pytest.raises(RuntimeError, match="are changed for a while .by deactivate"),
+    ):
+        run_sequence(model, task, "ncft", TRAINING)
+    same_result(bare, run_sequence(model, task, "ncft", TRAINING, store=tmp_path))
 
 
 def no_training(*_: Any, **__: Any) -> None:

@@ -30,6 +30,8 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.5, 0.9]), [1.0, 1.0])
     np.testing.assert_allclose(holm([0.02]), [0.02])
     assert holm([]).tolist() == []
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.02]), [0.02, np.nan, 0.02])  # two tests
+    assert np.isnan(holm([np.nan])).all()
 
 
 # --- sign flips ---
@@ -42,6 +44,25 @@ def test_sign_flip_by_hand():
     assert sign_flip([0, 0]) == 1
     assert (sign_flip([2]), sign_flip([-2])) == (0.5, 1)
     assert sign_flip([0.1, 0.1, -0.1]) == 4 / 8  # ties count, whatever the rounding
+
+
+def test_nothing_is_tested_of_a_nan():
+    nan = float("nan")
+    assert np.isnan([sign_flip([1, 2, nan, 3]), sign_flip([nan]), sign_flip([nan] * 20)]).all()
+    assert np.isnan(diagonal_test([[0, 5, 5], [5, 0, nan], [5, 5, 0]]))
+    assert np.isnan(clustered([1.0, 2.0, nan, 3.0, 4.0], [0, 1, 2, 2, 3])).all()
+    assert np.isnan(partial_conjunction([0.01, nan, 0.02], 2))
+
+
+def test_what_cannot_be_tested_is_told():
+    with pytest.raises(ValueError, match="give at least one"):
+        sign_flip([])
+    for clusters in ([0, 1, np.nan, 2], ["a", "b", None, "c"]):
+        with pytest.raises(ValueError, match=r"Values \[2\] .* have no cluster"):
+            clustered([1.0, 2.0, 3.0, 4.0], clusters)
+    for matrix in ([], np.ones((2, 3)), [1.0, 2.0]):
+        with pytest.raises(ValueError, match="give a square one"):
+            diagonal_test(matrix)
 
 
 def test_sign_flip_of_many_is_near_the_exact_one():

@@ -55,3 +55,44 @@ def test_exact_keeps_the_activations_of_its_layers_alone(
     neurons = tn.NeuronSet.from_pairs(model, [(1, 3)])
     tn.score_neurons(model, pairs, "exact", neurons=neurons, ablation="resample")
     assert asked and all(layers == [1] for layers in asked)
+
+
+def test_other_counterfactual_prompts_than_those_of_an_open_intervention_are_refused(
+    tokenizer: Any,
+):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    rows = tuple(Example(f"a{i}", "x", counterfactual=f"b{i}") for i in range(4))
+    pairs = Task("pairs", rows, rows, metric="exact_match")
+    one, two = [(0, 3)], [(1, 5)]
+    choices: list[dict[str, Any]] = [
+        {"ablation": "resample"}, {"ablation": "resample", "seed": 3},
+        {"ablation": "counterfactual"},
+    ]  # fmt: skip
+    for i, outer in enumerate(choices):
+        for j, inner in enumerate(choices):
+            with tn.deactivate(model, one, **outer):
+                if i == j:
+                    with tn.deactivate(model, two, **inner):
+                        tn.evaluate(model, pairs)
+                    tn.score_neurons(model, pairs, **inner)
+                    continue
+                with (
+                    pytest.raises(RuntimeError, match="one counterfactual prompt at a time"),
+                    tn.deactivate(model, two, **inner),
+                ):
+                    pytest.fail("the block must not run")
+                with pytest.raises(RuntimeError, match="one counterfactual prompt at a time"):
+                    tn.score_neurons(model, pairs, **inner)
+                tn.evaluate(model, pairs)
+    for choice in choices:  # nothing is left of what was open
+        tn.score_neurons(model, pairs, **choice)
+
+
+def test_items_without_counterfactual_are_refused_inside_an_intervention(tokenizer: Any):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    items = [Item(4, (5, 6), (8,), ()), Item(7, (5, 7), (8,), ())]
+    with (
+        pytest.raises(ValueError, match="Example 4 has no counterfactual prompt"),
+        tn.deactivate(model, [(0, 3)], ablation="resample"),
+    ):
+        tn.score_items(model, items)

@@ -10,7 +10,8 @@ from intervening import INTERVENTIONS, WAYS, How, activations, failing_forward, 
 from micro import lens, snapshot, unchanged
 from torch import Tensor
 
-from tl_taskneurons import deactivate, mean_ablate, scale
+from tl_taskneurons import deactivate, evaluate_items, mean_ablate, scale
+from tl_taskneurons.models.forward import is_prepared, weights_are_changed
 from tl_taskneurons.models.view import view
 
 HOOKED = pytest.param("hooked", marks=pytest.mark.needs("hooked"))
@@ -160,3 +161,44 @@ def test_the_fingerprint_stays_inside_and_after(how: How):
     # A real change is still seen afterwards.
     view(model).write(0, torch.tensor([1]), {"W_out": torch.ones(1, 32)})
     assert view(model).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("inner", [{"how": "weights"}, {"how": "hooks"}])
+def test_interventions_that_end_in_another_order_are_undone(inner: dict[str, Any]):
+    model = helpers.tiny_lens("llama")
+    plain, before, neurons = logits(model), micro.snapshot(model), some(model)
+    with scale(model, neurons, 0.5):
+        halved = logits(model)
+    first, second = deactivate(model, neurons, how="weights"), scale(model, neurons, 0.5, **inner)
+    with first:
+        second.__enter__()
+        logits(model)
+    torch.testing.assert_close(logits(model), halved)
+    assert view(model).fingerprint == neurons.fingerprint  # also while rows are scaled
+    second.__exit__(None, None, None)
+    assert torch.equal(logits(model), plain)
+    assert micro.unchanged(model, before)
+    assert not weights_are_changed()
+
+
+def test_prompts_of_interventions_that_end_in_another_order_are_forgotten(tokenizer: Any):
+    model, task = lens("llama", "bridge", tokenizer), helpers.toy_task()
+    plain = evaluate_items(model, task)["loss"].tolist()
+    first, second = (deactivate(model, some(model), ablation="resample") for _ in range(2))
+    with first:
+        second.__enter__()
+        changed = evaluate_items(model, task)["loss"].tolist()
+    assert evaluate_items(model, task)["loss"].tolist() == changed != plain
+    second.__exit__(None, None, None)
+    assert not is_prepared()
+    assert evaluate_items(model, task)["loss"].tolist() == plain
+
+
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_an_intervention_opens_once(name: str):
+    model = helpers.tiny_lens("llama")
+    intervention = INTERVENTIONS[name](model, some(model))
+    with intervention:
+        logits(model)
+    with pytest.raises(RuntimeError, match="opened before.*make another"), intervention:
+        pytest.fail("the block must not run")

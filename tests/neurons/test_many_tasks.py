@@ -188,6 +188,32 @@ def test_training_under_gradient_checkpointing_is_the_same(kind: str, tokenizer:
     assert evaluated.equals(tn.evaluate_items(model, task))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"positions": slice(-2, None)},
+        {"positions": "answer"},
+        {"positions": lambda places: places.index > 2},
+        {"ablation": "resample"},
+    ],
+)
+def test_interventions_act_alike_under_gradient_checkpointing(
+    asked: dict[str, Any], tokenizer: Any
+):
+    model = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    task = helpers.toy_task()  # of many lengths
+    silenced = [(0, j) for j in range(40)]
+    settings = tn.Training(lr=1e-2, steps=2)
+    with tn.deactivate(model, silenced, **asked):
+        scores = tn.score_neurons(model, task)
+        delta = tn.finetune(model, task, [(0, 45), (1, 3)], settings)
+        with tn.gradient_checkpointing(model):
+            assert tn.score_neurons(model, task).values.equal(scores.values)
+            found = tn.finetune(model, task, [(0, 45), (1, 3)], settings)
+    assert all(found.trained[name].equal(value) for name, value in delta.trained.items())
+
+
 def test_gradient_checkpointing_opens_once_and_closes_after_an_error(tokenizer: Any):
     model = helpers.tiny_lens("llama", tokenizer=tokenizer)
     with (

@@ -9,6 +9,7 @@ import torch
 
 import tl_taskneurons as tn
 from tests import helpers
+from tl_taskneurons.neurons.methods import METHODS
 from tl_taskneurons.neurons.selection import layer_table
 
 EXAMPLES = tuple(
@@ -18,9 +19,14 @@ EXAMPLES = tuple(
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
-    return helpers.tiny_lens("llama", tokenizer=helpers.tiny_tokenizer(folder))
+    return helpers.both_classes(helpers.tiny_hf("llama"), helpers.tiny_tokenizer(folder))
+
+
+@pytest.fixture
+def model(models: dict[str, Any]) -> Any:
+    return models["bridge"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -94,3 +100,60 @@ def test_shares_of_signed_scores_are_shares(model: Any):
     table = layer_table({"toy": scores}, {"toy": scores.top(n=5)})
     assert table["score_share"].between(0, 1).all()
     assert table["score_share"].sum() == pytest.approx(1)
+
+
+KINDS = ["bridge", pytest.param("hooked", marks=pytest.mark.needs("hooked"))]
+TASK = tn.Task("unequal", EXAMPLES, EXAMPLES, metric="exact_match")
+
+
+def empty(model: Any) -> tn.NeuronSet:
+    return tn.NeuronSet(
+        torch.zeros(tn.view(model).shape, dtype=torch.bool), tn.view(model).fingerprint
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The set to silence is empty")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", list(METHODS))
+def test_scores_do_not_see_the_counterfactual_run(models: dict[str, Any], method: str, kind: str):
+    model = models[kind]
+    asked: dict[str, Any] = {"neurons": [(0, 3), (1, 5)]} if METHODS.find(method).neurons else {}
+    task = helpers.toy_task() if METHODS.find(method).whole else TASK
+    bare = tn.score_neurons(model, task, method, steps=2, **asked)
+    with tn.deactivate(model, empty(model), ablation="resample"):
+        inside = tn.score_neurons(model, task, method, steps=2, **asked)
+    torch.testing.assert_close(inside.values, bare.values, rtol=1e-4, atol=1e-7)
+    assert bare.values.count_nonzero() > 0
+
+
+@pytest.mark.filterwarnings("ignore:The set to silence is empty")
+@pytest.mark.parametrize("kind", KINDS)
+def test_means_and_training_do_not_see_the_counterfactual_run(models: dict[str, Any], kind: str):
+    model = models[kind]
+    setting = tn.Training(lr=1e-2, steps=2)
+    means = tn.activation_mean(model, TASK)
+    delta = tn.finetune(model, TASK, [(0, 3), (1, 5)], setting)
+    with tn.deactivate(model, empty(model), ablation="resample"):
+        assert tn.activation_mean(model, TASK).equal(means)
+        inside = tn.finetune(model, TASK, [(0, 3), (1, 5)], setting)
+    assert all(inside.trained[name].equal(value) for name, value in delta.trained.items())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ablation", ["counterfactual", "resample"])
+def test_exact_scores_inside_are_those_of_silencing_inside(
+    models: dict[str, Any], ablation: str, kind: str
+):
+    model, neuron = models[kind], (0, 3)  # below the neurons that take other activations
+    upper = tn.NeuronSet.from_pairs(model, [(1, j) for j in range(40)])
+
+    def loss() -> float:
+        return tn.evaluate(model, TASK, split="train", metric="loss")["value"].item()
+
+    with tn.deactivate(model, upper, ablation=ablation):
+        scores = tn.score_neurons(model, TASK, "exact", neurons=[neuron], signed=True)
+        plain = loss()
+        with tn.deactivate(model, [neuron]):
+            effect = loss() - plain
+    assert scores[neuron] == pytest.approx(effect, abs=1e-5) and abs(effect) > 1e-4

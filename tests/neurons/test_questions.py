@@ -243,6 +243,7 @@ def test_signs_sides_errors_and_reliability(tokenizer: Any):
         both = found.top(n=5)
         assert found.values[both.mask].abs().min() >= found.values[~both.mask].abs().max()
         assert 0 <= help_.info["split_half"] <= 1
+        assert both.info["split_half"] == found.side("both").split_half(n=5)
         errors = found.examples.std(0) / len(found.examples) ** 0.5
         torch.testing.assert_close(found.standard_errors(), errors)
     sizes = tn.score_neurons(model, task())
@@ -251,6 +252,8 @@ def test_signs_sides_errors_and_reliability(tokenizer: Any):
         sizes.top(n=5, sign="help")
     with pytest.raises(ValueError, match="per_example=True"):
         sizes.split_half(n=5)
+    with pytest.raises(ValueError, match="n_splits is 0"):
+        found.split_half(n=5, n_splits=0)
     # Examples that say the same give the same set.
     same = tn.NeuronScores(torch.rand(2, 9), "m", examples=torch.rand(1, 2, 9).expand(6, -1, -1))
     assert same.split_half(n=4) == 1

@@ -112,3 +112,36 @@ def test_the_beginning_runs_once_for_a_neuron(tokenizer: Any):
     with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.1.mlp.hook_post", count)]):
         start.effects(1, torch.tensor([4, 5]))
     assert counted == [2 * 20, 2 * 3 * 5]
+
+
+@pytest.mark.parametrize(
+    "kind", ["bridge", pytest.param("hooked", marks=pytest.mark.needs("hooked"))]
+)
+def test_hooks_of_others_on_blocks_act_once(kind: str, tokenizer: Any):
+    model = lens("llama", kind, tokenizer)
+
+    def steer(_block: Any, _args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] * 1.5, *output[1:])
+        return output * 1.5
+
+    def push(_block: Any, args: Any) -> Any:
+        return (args[0] + 0.1, *args[1:])
+
+    handles = [
+        model.blocks[0].register_forward_hook(steer),
+        model.blocks[0].register_forward_pre_hook(push),
+    ]
+    task = helpers.toy_task()
+
+    def loss() -> float:
+        return tn.evaluate(model, task, split="train", metric="loss")["value"].item()
+
+    found = tn.score_neurons(model, task, "exact", neurons=[(1, 5)], signed=True)
+    plain = loss()
+    with tn.deactivate(model, [(1, 5)]):
+        effect = loss() - plain
+    assert found[1, 5] == pytest.approx(effect, abs=1e-5) and abs(effect) > 1e-4
+    assert loss() == plain
+    for handle in handles:
+        handle.remove()

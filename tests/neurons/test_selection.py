@@ -97,6 +97,15 @@ def test_chosen_neurons_that_were_not_scored_are_told():
     assert {layer for layer, _ in own.top(n=10)} == {1}
 
 
+def test_chosen_neurons_to_which_a_contrast_gives_nothing_are_told():
+    left = BOTH["a"].contrast(BOTH["b"], fraction=0.4)  # neurons 2, 3 and 4
+    with pytest.warns(UserWarning, match=r"3 of the 6 chosen .* 'a' have a score of 0.*sign="):
+        assert len(left.top(n=6)) == 6
+    assert left.top(n=6, sign="both").mask.flatten().nonzero().flatten().tolist() == [2, 3, 4]
+    assert len(left.top(n=3)) == 3
+    assert len(left.top(threshold=0.0)) == 10  # asked for
+
+
 def test_selections_that_leave_unscored_neurons_out_say_nothing_of_them():
     values = torch.zeros(4, 10)
     values[1] = torch.arange(1.0, 11.0)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import micro
@@ -261,6 +262,15 @@ def test_contrast_by_difference():
     assert torch.allclose(own.contrast([louder, others[1]], how="difference").values, values)
 
 
+def test_signs_are_refused_in_a_contrast_on_either_side():
+    own, other = scores_of([[4.0, 3.0], [2.0, 1.0]]), scores_of([[-1.0, 7.0], [1.0, 5.0]], "u")
+    signed = replace(other, info={"signed": True, "better": "lower"})
+    for first, second in ((own, signed), (signed, own)):
+        with pytest.raises(ValueError, match="scores of 'u' are signed; contrast one side of each"):
+            first.contrast(second, how="difference")
+    assert own.contrast(signed.side("help"), how="difference").values.sum() > 0
+
+
 def test_contrast_by_rank():
     # Shares of neurons below: own (.75, .5; .25, 0), the other (0, .75; 0, .5) with a tie.
     own, other = scores_of([[4.0, 3.0], [2.0, 1.0]]), scores_of([[1.0, 7.0], [1.0, 5.0]], "u")
@@ -329,6 +339,17 @@ def test_rebinding():
     for item in (chosen, found):
         with pytest.raises(ValueError, match=r"don't fit micro .* its shape is \(1, 3\)"):
             item.rebind(model)
+
+
+def test_scores_are_kept_detached_in_float32():
+    given = torch.tensor([[1.0, 3.0], [3.0, 2.0]])
+    for values in (given.bfloat16(), given.double(), given.clone().requires_grad_()):
+        found = NeuronScores(values, PRINT, examples=values.expand(3, 2, 2))
+        for kept in (found.values, found.examples):
+            assert kept is not None and kept.dtype == torch.float32 and not kept.requires_grad
+        assert found.to_frame()["score"].tolist() == [3.0, 3.0, 2.0, 1.0]
+        assert found.top(n=2).info["split_half"] == 1.0
+    assert NeuronScores(given, PRINT).values.data_ptr() == given.data_ptr()  # no copy
 
 
 def test_frames():

@@ -153,6 +153,14 @@ def test_one_of_several_curves_can_be_chosen():
     assert taken.get_ylabel() == "taken of the task (%)"
 
 
+def test_the_curves_of_two_tasks_are_no_one_line():
+    both = pd.concat([curve_table(), curve_table().assign(task="mnli")])
+    with pytest.raises(ValueError, match=r"curves of 2 tasks \(sst2, mnli\)"):
+        plots.ablation_curves(both)
+    of_others = curve_table().query("curve == 'harm'").assign(task="mnli")
+    plots.ablation_curves(pd.concat([curve_table(), of_others]))
+
+
 def test_no_axes_are_told():
     with pytest.raises(TypeError):
         plots.score_map(score_table(), ax="left")  # pyright: ignore[reportArgumentType]

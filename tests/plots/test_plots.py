@@ -134,6 +134,59 @@ def test_red_is_what_hurts(matrix: pd.DataFrame, column: str):
     assert red > 2 * blue
 
 
+def in_nats(metric: str, sign: int) -> pd.DataFrame:
+    """The items with their loss, or its negative, for their score."""
+    frame = items()
+    return frame.assign(metric=metric, score=sign * frame["loss"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign", "unit"),
+    [("loss", 1, "loss (nats per token"), ("log_prob", -1, "log_prob (nats"), ("own", -1, "own")],
+)
+def test_what_is_no_share_keeps_its_unit_and_red_still_hurts(metric: str, sign: int, unit: str):
+    matrix = deactivation_matrix(in_nats(metric, sign))
+    figure = plots.deactivation_heatmap(matrix, "change")
+    (image,) = images(figure)
+    np.testing.assert_allclose(image.get_array(), matrix["change"].to_numpy().reshape(3, 3))
+    red, _, blue, _ = image.to_rgba(image.get_array())[0, 0]
+    assert red > 2 * blue
+    bar = figure.axes[1].get_ylabel()
+    assert bar.startswith(f"change of {unit}") and "points" not in bar
+    table = deactivation_table(in_nats(metric, sign))
+    axes = plots.deactivation_bars(table).axes[0]
+    assert axes.get_ylabel().startswith(unit) and "%" not in axes.get_ylabel()
+    assert ("less is better" in axes.get_ylabel()) == (metric == "loss")
+    lines: Any = axes.collections
+    np.testing.assert_allclose(
+        np.array(lines[2].get_segments())[:, :, 1], table[["silenced_low", "silenced_high"]]
+    )
+    low, high = sorted((0, sign * 5))
+    assert axes.get_ylim()[0] <= low and high <= axes.get_ylim()[1] < 10
+
+
+def test_probabilities_are_shares(matrix: pd.DataFrame, table: pd.DataFrame):
+    part = only(matrix, "exclusive").assign(metric="prob")
+    label = plots.deactivation_heatmap(part, "change").axes[1].get_ylabel()
+    assert label == "change of prob (percentage points)"
+    assert plots.deactivation_bars(table.assign(metric="prob")).axes[0].get_ylim() == (0, 105)
+
+
+def test_a_unit_that_a_file_left_empty_is_none():
+    matrix = deactivation_matrix(in_nats("own", -1)).assign(unit=np.nan)
+    assert plots.deactivation_heatmap(matrix, "change").axes[1].get_ylabel() == "change of own"
+
+
+def test_scores_in_different_units_are_refused(matrix: pd.DataFrame, table: pd.DataFrame):
+    mixed = ["exact_match", "loss", "loss"]
+    part = only(matrix, "exclusive")
+    with pytest.raises(ValueError, match=r"metrics \['exact_match', 'loss'\], .* same unit"):
+        plots.deactivation_heatmap(part.assign(metric=3 * mixed), "change")
+    plots.deactivation_heatmap(part.assign(metric=3 * mixed))  # losses are alike
+    with pytest.raises(ValueError, match="not counted in the same unit"):
+        plots.deactivation_bars(table.assign(metric=mixed))
+
+
 def test_bars_have_the_table_heights_and_intervals(table: pd.DataFrame):
     figure = plots.deactivation_bars(table)
     axes = figure.axes[0]

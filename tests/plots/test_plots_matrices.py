@@ -2,6 +2,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 from plotting import (
@@ -72,6 +73,22 @@ def test_overlap_is_drawn_on_both_sides_of_the_diagonal():
     assert image.get_clim() == (0, pytest.approx(np.nanmax(drawn)))
     frames = [p.get_xy() for p in figure.axes[0].patches if isinstance(p, Rectangle)]
     assert frames == [(k - 0.5, k - 0.5) for k in range(3)]
+
+
+def test_two_sets_of_one_name_have_their_overlap_on_the_diagonal():
+    names = ("task_0", "task_1")
+    table = pd.DataFrame(
+        [{"task_x": x, "task_y": y, "n_x": 10, "n_y": 20, "iou": 0.2, "expected_iou": 0.1}
+         for x in names for y in names]
+    )  # fmt: skip
+    table.loc[0, "iou"] = 0.9
+    table.loc[3, ["iou", "n_y"]] = 1.0, 10  # one task's set is the same before and after
+    figure = plots.overlap_heatmap(table)
+    (image,) = images(figure)
+    assert np.ma.filled(image.get_array(), -1).round(9).tolist() == [[90, 20], [20, -1]]
+    assert image.get_clim() == (0, pytest.approx(90))
+    shown = texts(figure.axes[0])
+    assert shown[:2] == ["90.0", "10.0"] and shown[-2:] == ["10", "neurons"]
 
 
 def test_overlap_without_sizes_and_of_many_tasks():

@@ -1,3 +1,5 @@
+from typing import Any
+
 import micro
 import numpy as np
 import pandas as pd
@@ -23,6 +25,26 @@ def test_every_score_has_its_place_and_neighbours_share_one_by_the_largest():
     assert shown[1, 0] == 2.0 and shown[2, 511] == 4.0  # sizes
     assert shown[0, 3] == pytest.approx(4e-4)  # the scale begins there
     assert figure.axes[0].images[0].get_extent() == [-0.5, 1023.5, 2.5, -0.5]
+
+
+def test_a_part_of_the_layers_keeps_their_numbers():
+    values = np.arange(1.0, 25.0).reshape(4, 6)
+    table = frame(values)
+    image = score_map(table[(table["layer"] >= 2) & (table["neuron"] >= 1)]).axes[0].images[0]
+    assert image.get_extent() == [0.5, 5.5, 3.5, 1.5]
+    assert np.asarray(image.get_array()).tolist() == values[2:, 1:].tolist()
+    apart = table[table["layer"].isin([0, 3]) & table["neuron"].isin([0, 4])]
+    axes = score_map(apart).axes[0]
+    drawn: Any = axes.images[0].get_array()
+    assert np.ma.filled(drawn, -1).tolist() == [
+        [1, -1, -1, -1, 5],
+        [-1] * 5,
+        [-1] * 5,
+        [19, -1, -1, -1, 23],
+    ]
+    assert all(place == round(place) for place in axes.get_yticks())
+    with pytest.raises(ValueError, match="'layer' holds 'all', not numbers"):
+        score_map(table.assign(layer="all").head(6))
 
 
 def test_scores_draw_themselves(tokenizer):

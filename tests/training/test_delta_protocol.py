@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 
-from tl_taskneurons import score_neurons
+from tl_taskneurons import deactivate, evaluate, scale, score_neurons
 from tl_taskneurons.loading.models import load_model
 from tl_taskneurons.models.view import view
+from tl_taskneurons.runtime.errors import StateError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.comparisons import finetune_all, finetune_lora
 from tl_taskneurons.training.deltas import Delta, LoraDelta, NeuronDelta, WeightDelta, load_delta
@@ -79,6 +80,33 @@ def test_what_was_not_applied_here_has_no_base_to_go_back_to(kind: str, model: A
         view(model).layers[0].parameters["W_in"].parameter.add_(1.0)
     with pytest.raises(ValueError, match="doesn't hold the trained weights"):
         delta.undo(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_an_intervention_has_changed_are_left_alone(
+    kind: str, model: Any, tokenizer: Any
+):
+    task, delta, before = helpers.toy_task(), trained(model, kind), weights(model)
+    some = score_neurons(model, task, "random").top(fraction=0.2)
+    other = helpers.tiny_lens("llama", tokenizer=tokenizer)
+    for changed in (deactivate(model, some, how="weights"), scale(model, some, 1.0, how="weights")):
+        with changed:
+            inside = weights(model)
+            for use in (delta.apply, delta.undo, lambda model: delta.applied(model).__enter__()):
+                with pytest.raises(StateError, match=r"how='weights'.*Apply the difference first"):
+                    use(model)
+            with pytest.raises(StateError, match="Apply the difference first"):
+                finetune(model, task, some, Training(steps=1), keep=True)
+            assert same(inside, weights(model))
+            with delta.applied(other):  # another model, though of the same weights
+                pass
+    assert same(before, weights(model))
+    with delta.applied(model):
+        reached = evaluate(model, task)["loss"]
+        with deactivate(model, some.rebind(model), how="weights"):
+            silenced = evaluate(model, task)["loss"].tolist()
+    with deactivate(model, some), delta.applied(model):
+        assert evaluate(model, task)["loss"].tolist() == silenced != reached.tolist()
 
 
 @pytest.mark.parametrize("how", ["apply", "applied", "undo"])

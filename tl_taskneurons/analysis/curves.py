@@ -12,6 +12,7 @@ from tl_taskneurons.evaluation.deactivation import Silencing, silencing_of
 from tl_taskneurons.evaluation.evaluate import EvaluateOptions, evaluate_items
 from tl_taskneurons.models.positions import Positions
 from tl_taskneurons.models.protocol import LanguageModel
+from tl_taskneurons.neurons.given import named_scores
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FRACTIONS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-Ranking = NeuronScores | Sequence[NeuronSet]
+Ranking = NeuronScores | NeuronSet | Sequence[NeuronSet]
 
 
 class NothingToLoseWarning(UserWarning):
@@ -72,7 +73,7 @@ class AblationCurves:
 def ablation_curves(
     model: LanguageModel,
     task: Task,
-    rankings: Ranking | Mapping[str, Ranking],
+    rankings: Ranking | Mapping[str, Ranking] | Iterable[NeuronScores],
     *,
     others: Iterable[Task] = (),
     fractions: Sequence[float] = FRACTIONS,
@@ -89,8 +90,8 @@ def ablation_curves(
         model: a HookedTransformer or TransformerBridge with a tokenizer.
         task: the task.
         rankings: scores, whose top is taken (of signed scores, the neurons that help come first,
-            where the scores know what better is, else the largest effects); or sets of growing
-            size; or several of either by name.
+            where the scores know what better is, else the largest effects); or a set, or sets of
+            growing size; or several of these by name, or scores in a list, known by their names.
         others: tasks whose harm is measured.
         fractions: shares of all neurons, in (0, 1], for scores; two shares that give one k are one.
         progress: show a progress bar; by default after two seconds (see ``Progress``).
@@ -112,7 +113,7 @@ def ablation_curves(
     require_kind("fractions", fractions, Sequence, "give a list of shares, as [0.01, 0.1]")
     if task.name in rivals.names:
         raise InputError(f"Task {task.name!r} is among the others, whose harm is measured.")
-    named = rankings if isinstance(rankings, Mapping) else {"scores": rankings}
+    named = _named(rankings)
     growing = {name: _growing(ranking, fractions) for name, ranking in named.items()}
     if not growing:
         raise InputError("rankings is empty; give scores or sets of neurons.")
@@ -194,6 +195,16 @@ def ranked(scores: NeuronScores) -> NeuronScores:
     return scores.side("help" if scores.info.get("better") in ("higher", "lower") else "both")
 
 
+def _named(rankings: Any) -> Mapping[str, Ranking]:
+    if isinstance(rankings, Mapping):
+        return rankings
+    if isinstance(rankings, Iterable) and not isinstance(rankings, NeuronScores | NeuronSet):
+        rankings = list(rankings)
+        if any(isinstance(one, NeuronScores) for one in rankings):
+            return named_scores(rankings)
+    return {"scores": rankings}
+
+
 def _growing(ranking: Ranking, fractions: Sequence[float]) -> list[NeuronSet]:
     if isinstance(ranking, NeuronScores):
         if not fractions or not all(0 < share <= 1 for share in fractions):
@@ -202,6 +213,8 @@ def _growing(ranking: Ranking, fractions: Sequence[float]) -> list[NeuronSet]:
         n_all = sizes.values.numel()
         counts = sorted({max(1, round(share * n_all)) for share in fractions})
         return [sizes.top(n=count) for count in counts]
+    if isinstance(ranking, NeuronSet):
+        ranking = [ranking]
     sets = list(ranking) if isinstance(ranking, Iterable) else [ranking]
     for chosen in sets:
         if not isinstance(chosen, NeuronSet):

@@ -1,13 +1,14 @@
 """What one neuron does in a task: the texts it answers to, and the tokens it writes."""
 
+import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_taskneurons.analysis.explanation import ExplainedExample, NeuronExplanation
@@ -17,8 +18,7 @@ from tl_taskneurons.models.inputs import Data, DataOptions, read_inputs
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.neurons.capture import backward
-from tl_taskneurons.neurons.given import neuron_set
-from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number, settled
 from tl_taskneurons.runtime.progress import Progress
@@ -28,7 +28,10 @@ from tl_taskneurons.tasks.task import OneTask, Task, one_task
 
 
 def explain_neuron(
-    model: LanguageModel, neuron: tuple[int, int], task: OneTask, **options: Any
+    model: LanguageModel,
+    neuron: tuple[int, int] | Int[Tensor, "2"],
+    task: OneTask,
+    **options: Any,
 ) -> NeuronExplanation:
     """Show what one neuron does in a task; see ``explain_neurons`` for the options.
 
@@ -38,13 +41,14 @@ def explain_neuron(
         task: the task.
         options: of ``explain_neurons``.
     """
-    return explain_neurons(model, [neuron], task, **options)[0]
+    one = neuron.unsqueeze(0) if isinstance(neuron, Tensor) else [neuron]
+    return explain_neurons(model, one, task, **options)[0]
 
 
 @torch.inference_mode(False)  # gradients, also when the caller is in inference mode
 def explain_neurons(
     model: LanguageModel,
-    neurons: NeuronSet | Sequence[tuple[int, int]],
+    neurons: Neurons | Int[Tensor, "neuron 2"],
     task: OneTask,
     *,
     n_examples: int = 5,
@@ -60,7 +64,7 @@ def explain_neurons(
 
     Args:
         model: a HookedTransformer or TransformerBridge with a tokenizer.
-        neurons: ``(layer, j)`` pairs, or a set.
+        neurons: ``(layer, j)`` pairs, as ``[(0, 3)]`` or ``mask.nonzero()``, or a set.
         task: the task.
         n_examples: how many top examples to keep.
         n_tokens: how many promoted and suppressed tokens to name.
@@ -75,14 +79,17 @@ def explain_neurons(
     Raises:
         ValueError: for no neurons, one outside the model, a model without tokenizer, an empty
             split, an unknown ranking, or a number below 1.
+        TypeError: for what is no pair of whole numbers.
     """
     if by not in ("activation", "relevance"):
         raise InputError(f"by is {by!r}; use 'activation' or 'relevance'.")
     require_number("n_examples", n_examples, whole=True, least=1)
     require_number("n_tokens", n_tokens, whole=True, least=1)
     model_view, task = view(model), one_task(task)
-    chosen = neuron_set(model_view, neurons)
-    pairs = list(neurons)  # in the order they were given
+    given = _listed(neurons)
+    chosen = neuron_set(model_view, given)
+    # In the order they were given, and as keys: a tensor's numbers are none.
+    pairs = [(operator.index(layer), operator.index(j)) for layer, j in given]
     if not pairs:
         raise InputError("There are no neurons to explain; give at least one (layer, j) pair.")
     tokenizer = getattr(model_view.model, "tokenizer", None)
@@ -105,6 +112,13 @@ def explain_neurons(
         )
         for (layer, j), shown in zip(pairs, effects, strict=True)
     ]  # fmt: skip
+
+
+def _listed(neurons: Any) -> Any:
+    """Return neurons so that they can be read twice, a tensor's as pairs of numbers."""
+    if isinstance(neurons, Tensor) and neurons.ndim == 2:
+        return [tuple(pair) for pair in neurons.tolist()]
+    return list(neurons) if isinstance(neurons, Iterator) else neurons
 
 
 @dataclass(frozen=True)

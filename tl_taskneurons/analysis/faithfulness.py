@@ -14,7 +14,7 @@ from tl_taskneurons.neurons.attribution import prepared_batches, score_neurons
 from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.neurons.measures import measured
 from tl_taskneurons.neurons.scores import NeuronScores
-from tl_taskneurons.neurons.scoring import score_batches
+from tl_taskneurons.neurons.scoring import layers_of, score_batches
 from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.neurons.settings import ScoreOptions, ScoreSettings
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
@@ -73,11 +73,11 @@ def faithfulness(
         progress: show progress bars; by default after two seconds (see ``Progress``).
         **options: as ``score_neurons``: ``metric``, ``ablation``, ``positions``, ...; here
             ``limit=16``, as each neuron costs a forward pass over the examples, and ``seed`` draws
-            the random sample too.
+            the random sample too. With ``layers`` the sample is of these alone.
 
     Raises:
         ValueError: for ``"exact"``, an unknown method, or a sample of fewer than 10 neurons or
-            more than there are.
+            more than there are in the layers.
     """
     task = one_task(task)
     if method == "exact":
@@ -87,22 +87,26 @@ def faithfulness(
     if not isinstance(fractions, Sequence) or isinstance(fractions, str):
         raise InputTypeError(f"fractions is {fractions!r}; give a list, e.g. (0.01, 0.1).")
     model_view = view(model)
-    n_all = model_view.n_layers * model_view.d_mlp
+    settings: ScoreOptions = {"limit": 16, **options}
+    asked = settled("faithfulness", ScoreSettings, settings)
+    layers = layers_of(model_view, asked.layers)
+    n_all = len(layers) * model_view.d_mlp
+    room = "the model's" if asked.layers is None else f"those of the layers {layers}:"
     if min(n_random, n_top) < 0 or not 10 <= n_random + n_top <= n_all:
         raise InputError(
             f"The sample has n_random={n_random} + n_top={n_top} neurons; it needs at least 10 in "
-            f"all and at most the model's {n_all}."
+            f"all and at most {room} {n_all}."
         )
-    settings: ScoreOptions = {"limit": 16, **options}
-    asked = settled("faithfulness", ScoreSettings, settings)
     scores = score_neurons(model, task, method, progress=progress, **settings)
     top = scores.top(n=n_top)
     generator = torch.Generator().manual_seed(asked.seed)
     lottery = torch.rand(
         model_view.shape, generator=generator, dtype=torch.float32, device="cpu"
     ).masked_fill(top.mask, -1.0)
+    lottery[[layer for layer in range(model_view.n_layers) if layer not in layers]] = -1.0
     drawn = NeuronScores(lottery, scores.fingerprint).top(n=n_random)
     sample = (top | drawn).rename(f"sample for {task.name}")
+    settings.pop("layers", None)  # 'exact' has those of the sample
     exact = score_neurons(model, task, "exact", neurons=sample, progress=progress, **settings)
     frame = sample.to_frame()
     frame["score"] = scores.values[sample.mask].numpy()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tl_taskneurons.analysis.probe import Probe
 from tl_taskneurons.analysis.question import Question, others_of
-from tl_taskneurons.models.forward import answer_logits, as_loaded, frozen
+from tl_taskneurons.models.forward import answer_logits, as_loaded, frozen, in_runs_asked_for
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
@@ -30,6 +30,7 @@ from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.scoring import layers_of, replacing
 from tl_taskneurons.neurons.settings import ScoreSettings
+from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import check_types, require_kind, require_number
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.roles import current_role
@@ -113,17 +114,15 @@ def learn_mask(
 
     Raises:
         ValueError: without others, for a task that the model can't do, the task among the others,
-            too few training examples, or a metric without gradient.
+            too few training examples, a metric without gradient, or no candidate in the layers.
     """
     task = one_task(task)
     listed = others_of(task, others)
     require_kind("training", training, MaskTraining, "give MaskTraining(steps=..., price=...)")
     require_kind("question", question, Question, "give Question(metric=..., ablation=...)")
-    probe, model_view = Probe(model, task, listed, question), view(model)
-    allowed = torch.zeros(model_view.shape, dtype=torch.bool, device="cpu")
-    allowed[layers_of(model_view, question.layers)] = True
-    if candidates is not None:
-        allowed &= neuron_set(model_view, candidates).mask
+    model_view = view(model)
+    allowed = _allowed(model_view, question, candidates)
+    probe = Probe(model, task, listed, question)
     with as_loaded(), frozen(model_view.model):
         gates = _Lesson(probe, training, model_view).learned(
             allowed, Progress(f"mask {task.name}", shown=progress)
@@ -133,6 +132,24 @@ def learn_mask(
         "unit": "share silenced", **asdict(training),
     }  # fmt: skip
     return NeuronScores(gates, model_view.fingerprint, task.name, "learned_mask", info)
+
+
+def _allowed(
+    model_view: ModelView, question: Question, candidates: Neurons | None
+) -> Bool[Tensor, "layer d_mlp"]:
+    """Return which neurons may be silenced; raise InputError where there is none."""
+    layers = layers_of(model_view, question.layers)
+    allowed = torch.zeros(model_view.shape, dtype=torch.bool, device="cpu")
+    allowed[layers] = True
+    if candidates is None:
+        return allowed
+    given = neuron_set(model_view, candidates)
+    if not bool((allowed & given.mask).any()):
+        raise InputError(
+            f"candidates has {len(given)} neurons, none of them in the layers {layers}, so there "
+            "is nothing to silence; give some there, or leave candidates out to allow all."
+        )
+    return allowed & given.mask
 
 
 class _Lesson:
@@ -204,7 +221,8 @@ class _Lesson:
             run = self._run(batch.to(self.model_view.device), settings)
             with torch.enable_grad(), _half_silenced(run, gates):
                 costs = self._costs(run.objective(), settings)
-            (costs.sum() / len(items)).backward()
+                # With the hooks: gradient checkpointing computes blocks again.
+                (costs.sum() / len(items)).backward()
 
     def _run(self, batch: Batch, settings: ScoreSettings) -> BatchPass:
         other = replacing(self.model_view, [batch], self.layers, settings)(batch)
@@ -245,7 +263,7 @@ def _half_silenced(run: BatchPass, gates: Float[Tensor, "layer d_mlp"]) -> Itera
             away = gates[layer].to(activation.device) * run.removed(layer, activation)
             return activation - away.to(activation.dtype)
 
-        return lessen
+        return in_runs_asked_for(lessen)
 
     with hooked(run.model_view, {layer: hook(layer) for layer in run.layers}):
         yield

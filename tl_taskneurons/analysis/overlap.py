@@ -64,14 +64,20 @@ def overlap_matrix(
     Args:
         sets: the rows.
         other: the columns; by default the same sets.
-        column: any number that ``overlap`` returns.
+        column: any number that ``overlap`` returns. Without ``other``, ``"p_holm"`` corrects for
+            every pair once, as ``overlap(sets)`` does, and is NaN on the diagonal.
 
     Raises:
         ValueError: for an unknown column, and as ``overlap`` does.
     """
     sets = named_sets(sets)
     across = sets if other is None else named_sets(other)
-    table = overlap(sets, across)
+    if other is None and column == "p_holm":
+        table = overlap(sets)
+        turned = table.rename(columns={"task_x": "task_y", "task_y": "task_x"})
+        table = pd.concat([table, turned])
+    else:
+        table = overlap(sets, across)
     if column not in table.columns[2:]:
         raise InputError(
             f"Unknown column {column!r}{did_you_mean(column, list(table.columns[2:]))}"
@@ -108,7 +114,7 @@ def group_overlap(
 
 def overlap_by_fraction(
     scores: Scores,
-    fractions: Sequence[float],
+    fractions: Sequence[float] | np.ndarray,
     groups: Mapping[str, Sequence[str]] | None = None,
     other: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
@@ -130,7 +136,7 @@ def overlap_by_fraction(
     scores = named_scores(scores)
     if isinstance(fractions, int | float | str):
         raise InputTypeError(f"fractions is {fractions!r}; give a list, e.g. (0.1, 0.5).")
-    if not fractions:
+    if not len(fractions):
         raise InputError("fractions is empty; give at least one, e.g. (0.1, 0.3, 0.5, 0.7, 1.0).")
     if other is not None and groups is None:
         raise InputError("other names groups to compare `groups` with, but there are no groups.")

@@ -12,6 +12,7 @@ from tl_taskneurons.neurons.methods import SELECTIONS
 from tl_taskneurons.neurons.scores import NeuronScores
 from tl_taskneurons.neurons.selection import select
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import require_number
 
 N_CUTS = 5
 Halves = Float[Tensor, "cut half layer d_mlp"]
@@ -43,7 +44,8 @@ def selection_reliability(
         Task name to a share of 1; NaN where both halves gave no neuron.
 
     Raises:
-        ValueError: for scores without those of at least two examples, or what ``select`` refuses.
+        ValueError: for scores without those of at least two examples, fewer than one cut, or what
+            ``select`` refuses.
     """
     named = named_scores(scores)
     select(named, selection, fraction)  # refuses what can't be selected
@@ -55,8 +57,9 @@ def halves_of(scores: NeuronScores, *, n_cuts: int = N_CUTS, seed: int = 0) -> H
     """Return a task's scores on either half of its examples, for several random cuts.
 
     Raises:
-        ValueError: without the scores of at least two examples.
+        ValueError: without the scores of at least two examples, or for fewer than one cut.
     """
+    require_number("n_cuts", n_cuts, whole=True, least=1, optional=False)
     examples = scores.examples
     if examples is None or len(examples) < 2:
         raise InputError(

@@ -73,7 +73,7 @@ class Setting:
     def budget(self, task: Task) -> Training:
         """Return the training of one stage with its number of steps, alike for every learner."""
         training = self.training
-        per_step = training.batch_size * training.accumulate
+        per_step = min(training.batch_size * training.accumulate, len(task.train))  # as in ``fit``
         steps = training.steps or max(1, math.ceil(training.epochs * len(task.train) / per_step))
         return replace(training, steps=steps)
 

@@ -7,6 +7,7 @@ from tl_taskneurons.continual.learners import History, Learner
 from tl_taskneurons.continual.methods import METHODS
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
 from tl_taskneurons.runtime.errors import InputTypeError
+from tl_taskneurons.runtime.options import plain
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def find_method(name: str, fraction: float = 0.10, score_limit: int = 100) -> Me
             range.
         TypeError: when what was registered under the name returns no ``Method``.
     """
-    made = METHODS.find(name).function(NeuronLearner(fraction, score_limit=score_limit))
+    learner = NeuronLearner(plain(fraction), score_limit=plain(score_limit))
+    made = METHODS.find(name).function(learner)
     if not isinstance(made, Method):
         raise InputTypeError(
             f"The method {name!r} was registered with a function that returns a "

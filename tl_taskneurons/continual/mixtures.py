@@ -25,6 +25,7 @@ from tl_taskneurons.neurons.sets import NeuronSet
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.training.deltas import NeuronDelta
+from tl_taskneurons.training.deltas.base import require_own_weights
 from tl_taskneurons.training.slices import Slices, read_slices, write_slices
 
 Reading = Literal["literal", "delta", "stages"]
@@ -55,7 +56,12 @@ def mixed(
         deltas: one per task.
         weights: one per delta.
         reading: which of the three.
+
+    Raises:
+        ValueError: for the deltas of another model.
+        RuntimeError: while something else has changed the model's weights for a while.
     """
+    require_own_weights(model_view)
     with pinned_fingerprint(model_view), Undo() as undo:
         require_same_model(repr(deltas[0]), deltas[0].fingerprint, model_view)
         mask: Bool[Tensor, "layer d_mlp"] = torch.stack([d.neurons.mask for d in deltas]).any(0)
@@ -99,8 +105,10 @@ def mixed_by_example(
 
     Raises:
         ValueError: for weights of another shape, or of another model's deltas.
-        RuntimeError: when the model runs and it isn't known which examples.
+        RuntimeError: when the model runs and it isn't known which examples, or while something
+            has changed the model's weights for a while.
     """
+    require_own_weights(model_view)
     if weights.ndim != 2 or weights.shape[1] != len(deltas):
         raise InputError(
             f"weights is {tuple(weights.shape)}; {len(deltas)} deltas need [example, "

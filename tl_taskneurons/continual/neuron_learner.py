@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_taskneurons.continual.learners import History, Setting, StageResult, deltas_of
@@ -85,26 +85,39 @@ class NeuronLearner:
         """Return the neurons to train for a task with these scores.
 
         Raises:
-            ValueError: when strict isolation leaves too few neurons.
+            ValueError: when strict isolation or the contrast leaves too few neurons.
         """
         count = self.count(scores.values)
-        if self.contrast is not None and history:
+        if not history:
+            return scores.top(n=count)
+        if self.contrast is not None:
             earlier = [replace(scores, values=relevance) for relevance in relevances(history)]
             scores = scores.contrast(earlier, how=self.contrast, fraction=self.fraction)
-        if self.isolation != "strict" or not history:
-            return scores.top(n=count)
-        taken = torch.stack([delta.neurons.mask for delta in deltas_of(history, NeuronDelta)]).any(
-            0
-        )
-        free = int((~taken).sum())
+        left = self._left(scores.values, history)
+        free = int(left.sum())
         if count > free:
+            rule = "strict isolation" if self.isolation == "strict" else ""
+            if self.contrast is not None:
+                rule += f"{' with ' if rule else ''}contrast {self.contrast!r}"
             raise InputError(
-                f"Task {scores.name!r} needs {count} neurons, but strict isolation leaves {free} "
-                f"of {taken.numel()} after {len(history)} tasks; lower fraction or mass, or use "
-                "isolation 'soft'."
+                f"Task {scores.name!r} needs {count} neurons, but {rule} leaves {free} "
+                f"of {left.numel()} after {len(history)} tasks; lower fraction or mass, or use "
+                f"isolation 'soft'{' without contrast' if self.contrast is not None else ''}."
             )
-        # Scores are 0 or more, so taken neurons come last.
-        return replace(scores, values=scores.values.masked_fill(taken, -1.0)).top(n=count)
+        # Scores are 0 or more, so neurons that are not left come last.
+        return replace(scores, values=scores.values.masked_fill(~left, -1.0)).top(n=count)
+
+    def _left(
+        self, scores: Float[Tensor, "layer d_mlp"], history: History
+    ) -> Bool[Tensor, "layer d_mlp"]:
+        """Say which neurons the task may have; a contrast gave 0 to those that it may not."""
+        left = torch.ones_like(scores, dtype=torch.bool)
+        if self.contrast is not None:
+            left &= scores > 0
+        if self.isolation == "strict":
+            for delta in deltas_of(history, NeuronDelta):
+                left &= ~delta.neurons.mask
+        return left
 
     def count(self, scores: Float[Tensor, "layer d_mlp"]) -> int:
         """Return how many neurons a task gets."""

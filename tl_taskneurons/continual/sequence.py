@@ -14,15 +14,23 @@ from tl_taskneurons.continual.learners import History, Setting, StageResult
 from tl_taskneurons.continual.method import Method, find_method
 from tl_taskneurons.continual.scoring import score_history
 from tl_taskneurons.continual.storage import StageStore
+from tl_taskneurons.models.hooks import is_hooked
 from tl_taskneurons.models.protocol import LanguageModel
-from tl_taskneurons.models.view import view
-from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import require_kind, require_number, require_seed, settled
+from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.runtime.errors import InputError, StateError
+from tl_taskneurons.runtime.options import (
+    plain,
+    require_kind,
+    require_number,
+    require_seed,
+    settled,
+)
 from tl_taskneurons.runtime.progress import Progress
 from tl_taskneurons.runtime.run_folder import RunFolder, file_name
 from tl_taskneurons.tasks.prompts import Prompt
 from tl_taskneurons.tasks.task import Task, Tasks, one_task, tasks_digest
 from tl_taskneurons.training.deltas import Delta
+from tl_taskneurons.training.deltas.base import require_own_weights
 from tl_taskneurons.training.settings import Training
 
 PathLike = str | os.PathLike[str]
@@ -141,15 +149,19 @@ def run_sequence(
             without a metric, an unknown method, ``keep`` with a method whose weights depend on the
             input, or a folder of another configuration (both are shown). All of it before
             anything is trained.
+        RuntimeError: while something has changed the model's weights for a while, such as
+            ``deactivate`` with ``how="weights"``; with ``folder`` or ``store`` also while hooks act
+            on the model, as by ``deactivate``: kept results are found by the model alone.
         TypeError: for an unknown option, with the nearest ones.
     """
     given = settled("run_sequence", SequenceSettings, options)
-    require_seed(seed)
+    seed = require_seed(seed)
     require_number("fraction", fraction, optional=False)
     require_number("score_limit", score_limit, whole=True, least=1, optional=False)
     require_kind("training", training, Training, "give Training(lr=..., steps=...)")
     require_kind("method", method, str | Method, "give a name of the methods, or a Method")
     model_view = view(model)
+    _require_bare(model_view, kept=given.folder is not None or given.store is not None)
     chosen = find_method(method, fraction, score_limit) if isinstance(method, str) else method
     sequence = _checked(tasks, given.limit, given.test_limit)
     if given.keep and not chosen.inference.one_state:
@@ -222,6 +234,18 @@ class _Sequence:
             parameter.copy_(value)
 
 
+def _require_bare(model_view: ModelView, *, kept: bool) -> None:
+    """Refuse weights that are changed for a while and, for results to be kept, hooks."""
+    require_own_weights(model_view)
+    if kept and is_hooked(model_view):
+        raise StateError(
+            f"Hooks act on {model_view.name} (an intervention such as deactivate is open, or hooks "
+            "of your own are set), and results in a folder or store are found again by the model, "
+            "not by its hooks. Leave the block or remove the hooks, or run without folder and "
+            "store."
+        )
+
+
 def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -> Tasks:
     """Refuse sequences that could not run to their end; cut tasks to their limits."""
     for name, value in (("limit", limit), ("test_limit", test_limit)):
@@ -254,13 +278,13 @@ def _checked(tasks: Sequence[Task], limit: int | None, test_limit: int | None) -
 
 def _arguments(setting: Setting, method: Method) -> dict[str, Any]:
     """What decides a sequence's results."""
-    return {
+    return plain({
         "model": setting.view.name, "fingerprint": setting.view.fingerprint,
         "kind": setting.view.kind, "dtype": str(setting.view.dtype),
         "order": list(setting.tasks.names), "tasks_digest": tasks_digest(setting.tasks),
         "method": repr(method), "training": asdict(setting.training),
         "prompt": asdict(setting.prompt), "seed": setting.training.seed,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def _result(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tl_taskneurons.continual.learners import History, Learner, Setting, StageResult
 from tl_taskneurons.runtime.memory import peak_of_process
+from tl_taskneurons.runtime.options import plain
 from tl_taskneurons.runtime.run_folder import file_name
 from tl_taskneurons.runtime.stored import stored
 from tl_taskneurons.runtime.table_files import read_json, read_table, write_json, write_table
@@ -119,4 +120,4 @@ def _key(setting: Setting, learner: Learner, history: History, name: str) -> str
 
 
 def _digest(content: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(plain(content)).encode()).hexdigest()[:16]

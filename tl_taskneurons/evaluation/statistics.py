@@ -6,6 +6,7 @@
 - Tasks have the signs of their effects flipped; ``sign_flip``.
 - Labels of a matrix are permuted; ``diagonal_test``.
 - Of several tests, how many hold is asked by ``partial_conjunction``; ``holm`` names which.
+- Where a value is NaN, nothing is tested: p is NaN.
 """
 
 import itertools
@@ -103,9 +104,21 @@ def clustered(values: ArrayLike, clusters: ArrayLike) -> Estimate:
     Rows of tasks with the same seed have the same tasks and items, so they are worth little more
     than one; a method that doesn't depend on the order gives the same row for every order. The
     means of clusters are independent: Student's t over these. Fewer than three clusters have no
-    interval (NaN) and a p of 1.
+    interval (NaN) and a p of 1; with a NaN among the values everything is NaN.
+
+    Raises:
+        InputError: for a value without a cluster.
     """
-    means = pd.Series(np.asarray(values, dtype=float)).groupby(np.asarray(clusters)).mean()
+    given, labels = np.asarray(values, dtype=float), np.asarray(clusters)
+    lacking = pd.isna(labels)
+    if lacking.any():
+        raise InputError(
+            f"Values {np.flatnonzero(lacking).tolist()} (counted from 0) have no cluster; name it, "
+            "or leave them out."
+        )
+    if np.isnan(given).any():
+        return Estimate(NAN, NAN, NAN, NAN)
+    means = pd.Series(given).groupby(labels).mean()
     if len(means) < 3:
         return Estimate(float(means.mean()), NAN, NAN, 1.0)
     return paired_effect(means.to_numpy()[:, None])
@@ -125,9 +138,17 @@ def sign_flip(values: ArrayLike) -> float:
     """Test whether the mean of a few independent differences is above 0, by flipping signs.
 
     Without an effect each difference could as well have the other sign. Up to 13 values all
-    signs are tried, so that the smallest p is 1 / 2^n; above that 10,000 random ones.
+    signs are tried, so that the smallest p is 1 / 2^n; above that 10,000 random ones. NaN with a
+    NaN among the values.
+
+    Raises:
+        InputError: for no values.
     """
     given = _rounded(values)
+    if not given.size:
+        raise InputError("values is empty; give at least one difference.")
+    if np.isnan(given).any():
+        return NAN
     if len(given) == 1:  # SciPy asks for two
         return 0.5 if given[0] > 0 else 1.0
     return float(
@@ -143,7 +164,7 @@ def partial_conjunction(p: ArrayLike, least: int) -> float:
 
     The ``least - 1`` smallest p values are set aside and the rest combined by Simes' method: were
     fewer effects above 0, some of the rest would have none. With all of them asked for, it is the
-    largest p, which needs no correction (an intersection-union test).
+    largest p, which needs no correction (an intersection-union test). NaN with a NaN among them.
 
     Raises:
         InputError: unless ``least`` is from 1 to the number of p values.
@@ -151,7 +172,7 @@ def partial_conjunction(p: ArrayLike, least: int) -> float:
     rest = np.sort(np.asarray(p, dtype=float))[least - 1 :]
     if not 1 <= least <= len(np.atleast_1d(p)):
         raise InputError(f"least is {least}; it must be from 1 to {len(np.atleast_1d(p))}.")
-    return float(min(1.0, (len(rest) / np.arange(1, len(rest) + 1) * rest).min()))
+    return float(np.minimum(1.0, (len(rest) / np.arange(1, len(rest) + 1) * rest).min()))
 
 
 def power_of_t(effect: float, estimate: Estimate, df: int) -> float:
@@ -180,14 +201,21 @@ def diagonal_test(matrix: ArrayLike, kinds: Sequence[str] | None = None, *, seed
     """Test whether the diagonal of a square matrix is above the rest, by permuting its rows.
 
     The statistic is the mean of the diagonal minus the mean of the rest. Up to 10,000 permutations
-    all are tried, above that 10,000 random ones.
+    all are tried, above that 10,000 random ones. NaN with a NaN in the matrix.
 
     Args:
         matrix: rows and columns of the same things in the same order.
         kinds: permute only rows of the same kind.
         seed: of random permutations.
+
+    Raises:
+        InputError: for a matrix that is empty or not square.
     """
     values = np.asarray(matrix, dtype=float)
+    if not values.size or values.shape != (len(values), len(values)):
+        raise InputError(f"The matrix has the shape {values.shape}; give a square one.")
+    if np.isnan(values).any():
+        return NAN
     # The whole sum stays the same, so the sum of the diagonal orders permutations alike.
     least = np.trace(values) - 1e-12 * np.abs(values).sum()
     labels = np.zeros(len(values), dtype=int) if kinds is None else np.asarray(kinds)
@@ -261,11 +289,14 @@ def _student(effect: float, parts: Sequence[tuple[float, int]], cells: float, n:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Correct p values for their number by Holm's method; in the order they were given."""
+    """Correct p values for their number by Holm's method; in the order they were given.
+
+    A NaN is no test: it stays NaN, and is not counted.
+    """
     given = np.asarray(p, dtype=float)
-    order = given.argsort(kind="stable")
-    steps = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
-    corrected = np.empty_like(given)
+    order = given.argsort(kind="stable")[: np.count_nonzero(~np.isnan(given))]  # NaN comes last
+    steps = np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1))
+    corrected = np.full_like(given, NAN)
     corrected[order] = steps.clip(max=1.0)
     return corrected
 

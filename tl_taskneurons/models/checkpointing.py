@@ -6,6 +6,7 @@ deep nets with sublinear memory cost").
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -69,5 +70,7 @@ def _blocks(model_view: ModelView) -> list[nn.Module]:
 def _run(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    # Hooks ask what runs, which is over when backward() computes the block again.
+    forward = partial(copy_context().run, forward)
     # The model runs in evaluation mode, so there is no random state to bring back.
     return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -1,11 +1,12 @@
 """Running a model on answer batches: frozen parameters, and logits only where answers are."""
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,11 @@ from tl_taskneurons.models.view import ModelView
 from tl_taskneurons.runtime.cleanup import Undo, setting
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.tasks.batches import Batch
+
+T = TypeVar("T")
+# What several contexts that are open have added, in their order.
+Added = Mapping[object, T]
+NOTHING: Added[Any] = MappingProxyType({})
 
 
 @contextmanager
@@ -101,40 +107,69 @@ def run_without_cache(
 
 
 # What open interventions need to know of a batch before it runs.
-_PREPARING: ContextVar[tuple[Callable[[Batch], None], ...]] = ContextVar("preparing", default=())
-_CHANGED: ContextVar[bool] = ContextVar("changed", default=False)
-_UNDISTURBED: ContextVar[bool] = ContextVar("undisturbed", default=False)
+_PREPARING: ContextVar[Added[Callable[[Batch], None]]] = ContextVar("preparing", default=NOTHING)
+_CHANGED: ContextVar[Added[None]] = ContextVar("changed", default=NOTHING)
+# How many contexts that suspend interventions are open, one in the other.
+_UNDISTURBED: ContextVar[int] = ContextVar("undisturbed", default=0)
+
+
+@contextmanager
+def adding(variable: ContextVar[Added[T]], value: T) -> Iterator[None]:
+    """Add to what a context variable holds; contexts may close in any order."""
+    own = object()
+
+    def take_out() -> None:
+        variable.set({key: held for key, held in variable.get().items() if key is not own})
+
+    with Undo() as undo:
+        undo.add(take_out)
+        variable.set({**variable.get(), own: value})
+        yield
 
 
 @contextmanager
 def preparing(look: Callable[[Batch], None]) -> Iterator[None]:
     """Call a function with each batch of ``answer_logits`` before it runs."""
-    with setting(_PREPARING, (*_PREPARING.get(), look)):
+    with adding(_PREPARING, look):
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Suspend this library's interventions by hooks while the context is open."""
-    with setting(_UNDISTURBED, True):
+    with setting(_UNDISTURBED, _UNDISTURBED.get() + 1):
         yield
 
 
 @contextmanager
 def changed_weights() -> Iterator[None]:
     """Say that an intervention has changed the model's weights for a while."""
-    with setting(_CHANGED, True):
+    with adding(_CHANGED, None):
         yield
 
 
 def weights_are_changed() -> bool:
     """Whether an intervention has changed weights, so that there is no undisturbed model."""
-    return _CHANGED.get()
+    return bool(_CHANGED.get())
 
 
 def is_undisturbed() -> bool:
     """Whether interventions by hooks are suspended."""
-    return _UNDISTURBED.get()
+    return _UNDISTURBED.get() > 0
+
+
+def in_runs_asked_for(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that passes by the runs by which open interventions prepare for a batch.
+
+    These begin inside ``answer_logits``, where the hooks of what asked for the batch are attached
+    already; they compute counterfactuals, of which nothing is to be captured or changed.
+    """
+    depth = _UNDISTURBED.get()
+
+    def acting(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if _UNDISTURBED.get() == depth else None
+
+    return acting
 
 
 def is_prepared() -> bool:
@@ -145,7 +180,7 @@ def is_prepared() -> bool:
 def prepare(batch: Batch) -> None:
     """Let open interventions look at a batch, e.g. to run its counterfactuals first."""
     if not is_undisturbed():
-        for look in _PREPARING.get():
+        for look in _PREPARING.get().values():
             with undisturbed():
                 look(batch)
 

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
+from tl_taskneurons.models.forward import NOTHING, Added, adding
 from tl_taskneurons.models.view import ModelView, view
-from tl_taskneurons.runtime.cleanup import setting
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.tasks.batches import Batch, make_batches, token_budget_for
@@ -79,8 +79,8 @@ class Inputs:
 
 
 # What open interventions do to examples that are read, e.g. to give them counterfactual prompts.
-_CHANGING: ContextVar[tuple[Callable[[tuple[Item, ...]], tuple[Item, ...]], ...]] = ContextVar(
-    "changing", default=()
+_CHANGING: ContextVar[Added[Callable[[tuple[Item, ...]], tuple[Item, ...]]]] = ContextVar(
+    "changing", default=NOTHING
 )
 
 
@@ -91,7 +91,7 @@ _TOLD: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 @contextmanager
 def changing_items(change: Callable[[tuple[Item, ...]], tuple[Item, ...]]) -> Iterator[None]:
     """Change the examples that ``read_inputs`` gives while the context is open."""
-    with setting(_CHANGING, (*_CHANGING.get(), change)):
+    with adding(_CHANGING, change):
         yield
 
 
@@ -114,7 +114,7 @@ def read_inputs(
         ValueError: as ``tasks.prompts.encode`` does, and for a token budget below 1.
     """
     model_view = view(model)
-    changes = _CHANGING.get()
+    changes = _CHANGING.get().values()
     encoded = encode(
         task, getattr(model_view.model, "tokenizer", None), split=data.split, prompt=data.prompt,
         limit=data.limit,

@@ -5,7 +5,7 @@ the whole model runs, embeddings, masks and position biases included, but lower 
 is stored.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from tl_taskneurons.runtime.errors import StateError
 
 # What a block returns: the residual stream ``[batch, pos, d_model]``, alone or first of several.
 Output = Any
+# Of a block that gives what was kept: its hooks too, whose doing is part of what was kept.
+_REPLACED = ("forward", "_forward_hooks", "_forward_pre_hooks")
 
 
 @contextmanager
@@ -66,9 +68,10 @@ def resumed(model_view: ModelView, layer: int, below: Output, copies: int) -> It
 
     with Undo() as undo:
         for block in model_view.model.blocks[:layer]:
-            undo.add(_put_back, block, block.__dict__.get("forward"))
             # A bridge hands attributes that are set on it to the module that it wraps.
-            block.__dict__["forward"] = given
+            own = block.__dict__
+            undo.add(_put_back, own, {name: own.get(name) for name in _REPLACED})
+            own.update(forward=given, _forward_hooks={}, _forward_pre_hooks={})
         yield
     if len(runs) != layer:
         raise StateError(
@@ -77,10 +80,12 @@ def resumed(model_view: ModelView, layer: int, below: Output, copies: int) -> It
         )
 
 
-def _put_back(block: nn.Module, forward: Any) -> None:
-    block.__dict__.pop("forward", None)
-    if forward is not None:
-        block.__dict__["forward"] = forward
+def _put_back(own: dict[str, Any], before: Mapping[str, Any]) -> None:
+    for name, value in before.items():
+        if value is None:
+            own.pop(name, None)
+        else:
+            own[name] = value
 
 
 def _streams(output: Output, change: Callable[[Tensor], Tensor]) -> Output:

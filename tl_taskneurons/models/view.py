@@ -105,7 +105,7 @@ class ModelView:
         """
         model = self.model
         if model in _pinned:
-            return _pinned[model]
+            return _pinned[model][0]
         return identity.fingerprint(model, self.parameters, self.shape)
 
     @property
@@ -253,18 +253,31 @@ def mark_checked(model: LanguageModel, *, but: str = "") -> None:
     _checked[model] = but
 
 
-_pinned: "weakref.WeakKeyDictionary[LanguageModel, str]" = weakref.WeakKeyDictionary()
+def is_pinned(model_view: ModelView) -> bool:
+    """Whether a model's weights are changed for a moment, under the fingerprint of its own."""
+    return model_view.model in _pinned
+
+
+# Fingerprints, and who holds them: contexts may close in any order.
+_pinned: "weakref.WeakKeyDictionary[LanguageModel, tuple[str, set[object]]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @contextmanager
 def pinned_fingerprint(model_view: ModelView) -> Iterator[None]:
     """Keep a model's fingerprint while its weights are changed for a moment."""
-    model = model_view.model
-    if model in _pinned:
-        yield
-        return
-    fingerprint = model_view.fingerprint
+    model, own = model_view.model, object()
     with Undo() as undo:
-        undo.add(_pinned.pop, model, None)
-        _pinned[model] = fingerprint
+        undo.add(_let_go, model, own)
+        if model not in _pinned:
+            _pinned[model] = (model_view.fingerprint, set())
+        _pinned[model][1].add(own)
         yield
+
+
+def _let_go(model: LanguageModel, own: object) -> None:
+    holders = _pinned[model][1] if model in _pinned else set()
+    holders.discard(own)
+    if not holders:
+        _pinned.pop(model, None)

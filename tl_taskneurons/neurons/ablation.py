@@ -1,7 +1,9 @@
 """What takes the place of a silenced neuron's activation."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from random import Random
 
@@ -10,16 +12,21 @@ from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_logits
+from tl_taskneurons.models.forward import NOTHING, Added, adding, answer_logits
 from tl_taskneurons.models.hooks import Hook, hooked
+from tl_taskneurons.models.inputs import changing_items
 from tl_taskneurons.models.view import ModelView
-from tl_taskneurons.neurons.methods import ABLATIONS
-from tl_taskneurons.runtime.errors import InputError, InputTypeError
+from tl_taskneurons.neurons.methods import ABLATIONS, Ablation
+from tl_taskneurons.runtime.errors import InputError, InputTypeError, StateError
 from tl_taskneurons.tasks.batches import Batch, make_batches
 from tl_taskneurons.tasks.prompts import Item
 
 # Of a layer and its activation ``[batch, pos, d_mlp]``: what takes its place, of a shape that fits.
 Replacement = Callable[[int, Tensor], Tensor]
+
+
+# How the interventions that are open choose examples' counterfactual prompts: all alike.
+_CHOICES: ContextVar[Added[str]] = ContextVar("choices", default=NOTHING)
 
 
 class CounterfactualLengthWarning(UserWarning):
@@ -98,9 +105,18 @@ def counterfactuals(model_view: ModelView, batch: Batch, layers: Sequence[int]) 
 
 
 def counterfactual_batch(batch: Batch) -> tuple[Batch, Int[Tensor, " batch"]]:
-    """Return the batch with counterfactual prompts, and how much longer the clean prompts are."""
+    """Return the batch with counterfactual prompts, and how much longer the clean prompts are.
+
+    Raises:
+        ValueError: for an example without counterfactual prompt, such as an ``Item`` made by hand.
+    """
     items, shifts = [], []
     for row, item in enumerate(batch.items):
+        if not item.counterfactual:
+            raise InputError(
+                f"Example {item.index} has no counterfactual prompt, whose activations are to be "
+                "put in place; give it (Item(counterfactual=ids)), or run a task's examples."
+            )
         answer = batch.tokens[row][batch.answer_mask[row]].tolist()
         items.append(replace(item, prompt=item.counterfactual, answer=tuple(answer)))
         shifts.append(len(item.prompt) - len(item.counterfactual))
@@ -130,11 +146,49 @@ def aligned(other: Tensor, activation: Tensor, shifts: Int[Tensor, " batch"]) ->
     return torch.where(known.unsqueeze(-1), other.gather(1, index), activation)
 
 
+@contextmanager
+def choosing_prompts(ablation: Ablation, seed: int) -> Iterator[None]:
+    """Give examples that are read the counterfactual prompts that an ablation needs.
+
+    Raises:
+        RuntimeError: where an open intervention chooses others.
+    """
+    if not ablation.items:
+        yield
+        return
+    choice = _choice(ablation.name, seed)
+    _require_same_choice(choice)
+    with (
+        adding(_CHOICES, choice),
+        changing_items(lambda items: ablation.prepared(items, seed)),
+    ):
+        yield
+
+
+def _choice(name: str, seed: int) -> str:
+    return f"ablation={name!r}" + ("" if name == "counterfactual" else f" with seed={seed}")
+
+
+def _require_same_choice(choice: str) -> None:
+    others = [other for other in _CHOICES.get().values() if other != choice]
+    if others:
+        raise StateError(
+            f"An open intervention has {others[0]}, and this asks for {choice}; an example has one "
+            "counterfactual prompt at a time. Ask for the same (also the same seed), or leave the "
+            "other first."
+        )
+
+
 def require_counterfactuals(
     items: Sequence[Item],
-    seed: int = 0,  # noqa: ARG001 (as for resampled)
+    seed: int = 0,
 ) -> tuple[Item, ...]:
-    """Return the items; an item without counterfactual raises ValueError, and lengths are told."""
+    """Return the items; an item without counterfactual raises ValueError, and lengths are told.
+
+    Raises:
+        RuntimeError: where an open intervention has chosen other prompts.
+    """
+    _require_same_choice(_choice("counterfactual", seed))
     for item in items:
         if not item.counterfactual:
             raise InputError(
@@ -160,7 +214,9 @@ def resampled(items: Sequence[Item], seed: int) -> tuple[Item, ...]:
 
     Raises:
         ValueError: for fewer than two items.
+        RuntimeError: where an open intervention has chosen other prompts.
     """
+    _require_same_choice(_choice("resample", seed))
     if len(items) < 2:
         raise InputError('ablation="resample" needs at least two examples.')
     order = list(range(len(items)))

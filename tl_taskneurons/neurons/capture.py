@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_taskneurons.models.checkpointing import recomputes
-from tl_taskneurons.models.forward import answer_losses
+from tl_taskneurons.models.forward import answer_losses, in_runs_asked_for
 from tl_taskneurons.models.hooks import Hook, hooked
 from tl_taskneurons.models.positions import chosen, places_of
 from tl_taskneurons.models.view import ModelView
@@ -255,7 +255,7 @@ def backward(
         def on_gradient(gradient: Tensor) -> None:
             reduce(layer, gradient, values.pop(layer))
 
-        return capture
+        return in_runs_asked_for(capture)
 
     hooks = {layer.index: hook(layer.index) for layer in model_view.layers[lowest:]}
     with torch.enable_grad(), hooked(model_view, hooks):
@@ -276,7 +276,7 @@ def watch(
             see(layer, activation)
             return activation
 
-        return capture
+        return in_runs_asked_for(capture)
 
     with torch.no_grad(), hooked(model_view, {layer: hook(layer) for layer in layers}):
         answer_losses(model_view, batch)

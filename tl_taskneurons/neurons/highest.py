@@ -45,6 +45,20 @@ def tell_unscored(mask: Bool[Tensor, "layer d_mlp"], scored: Sequence[int], name
         )
 
 
+def tell_nothing_scored(
+    mask: Bool[Tensor, "layer d_mlp"], values: Float[Tensor, "layer d_mlp"], name: str
+) -> None:
+    """Warn of chosen neurons to which a contrast gives 0: others need them more."""
+    zeros = int((mask & (values == 0)).sum())
+    if zeros:
+        warnings.warn(
+            f"{zeros} of the {int(mask.sum())} chosen neurons of {name!r} have a score of 0, which "
+            "the contrast gives to what others need more; choose fewer, or leave them out with "
+            "sign='both'.",
+            stacklevel=3,
+        )
+
+
 def _count(fraction: float | None, n: int | None, pool: int) -> int:
     if fraction is not None:
         if not 0 < fraction <= 1:

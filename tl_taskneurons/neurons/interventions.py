@@ -15,17 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from tl_taskneurons.models.forward import changed_weights, is_undisturbed, preparing
+from tl_taskneurons.models.forward import is_undisturbed, preparing
 from tl_taskneurons.models.hooks import Hook, hooked
-from tl_taskneurons.models.inputs import changing_items
 from tl_taskneurons.models.positions import Positions, check_positions, chosen, current_places
 from tl_taskneurons.models.protocol import LanguageModel
-from tl_taskneurons.models.view import ModelView, pinned_fingerprint, view
-from tl_taskneurons.neurons.ablation import Replacement, check_ablation, constants
+from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.neurons.ablation import (
+    Replacement,
+    check_ablation,
+    choosing_prompts,
+    constants,
+)
 from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.neurons.methods import ABLATIONS, Ablation
+from tl_taskneurons.neurons.opening import intervention
+from tl_taskneurons.neurons.scaled_rows import scaled_rows
 from tl_taskneurons.neurons.sets import NeuronSet
-from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, InputTypeError, StateError
 from tl_taskneurons.runtime.options import require_number
 from tl_taskneurons.runtime.roles import current_role
@@ -68,6 +73,8 @@ def deactivate(
         ValueError: for neurons of another model, an unknown ``how``, ablation or positions,
             weights with another ablation than zero or at some positions only, or (when the model
             runs) an example without counterfactual.
+        RuntimeError: when entered a second time, or where an open intervention takes other
+            counterfactual prompts (another of the two ablations, or another seed).
     """
     check_positions(positions)
     check_ablation(ablation)
@@ -88,7 +95,7 @@ def deactivate(
     return _replaced(model, neurons, ABLATIONS.find(ablation), positions, seed)
 
 
-@contextmanager
+@intervention
 def _replaced(
     model: LanguageModel, neurons: Neurons, ablation: Ablation, positions: Positions, seed: int
 ) -> Iterator[None]:
@@ -115,13 +122,13 @@ def _replaced(
 
     with (
         preparing(look),
-        changing_items(lambda items: ablation.prepared(items, seed)),
+        choosing_prompts(ablation, seed),
         _hooked(model_view, neurons, change, positions),
     ):
         yield
 
 
-@contextmanager
+@intervention
 def scale(
     model: LanguageModel,
     neurons: Neurons,
@@ -162,7 +169,7 @@ def scale(
         with _hooked(model_view, neurons, change, positions):
             yield
     else:
-        with _scaled_weights(model_view, neurons, factor):
+        with scaled_rows(model_view, neurons, factor):
             yield
 
 
@@ -177,7 +184,7 @@ def _check_how(how: str, positions: Positions) -> None:
         )
 
 
-@contextmanager
+@intervention
 def mean_ablate(
     model: LanguageModel,
     neurons: Neurons,
@@ -211,7 +218,7 @@ def mean_ablate(
         yield
 
 
-@contextmanager
+@intervention
 def patch(
     model: LanguageModel, neurons: Neurons, source: ActivationCache | Mapping[str, Tensor]
 ) -> Iterator[None]:
@@ -294,21 +301,3 @@ def _hooked(
             HookNeverFiredWarning,
             stacklevel=5,
         )
-
-
-@contextmanager
-def _scaled_weights(model_view: ModelView, neurons: NeuronSet, factor: float) -> Iterator[None]:
-    """Scale the output rows of neurons and put the saved rows back afterwards."""
-    # ``oriented`` is detached, so writing to it needs no no_grad and the caller's mode stays.
-    saved: list[tuple[Tensor, Tensor, Tensor]] = []
-    with pinned_fingerprint(model_view), changed_weights():
-        for layer, index in neurons.layers().items():
-            rows = model_view.layers[layer].parameters["W_out"].oriented
-            index = index.to(rows.device)
-            saved.append((rows, index, rows.index_select(0, index)))
-        with Undo() as undo:
-            for rows, index, before in saved:
-                undo.add(rows.index_copy_, 0, index, before)
-                changed = torch.zeros_like(before) if factor == 0.0 else before * factor
-                rows.index_copy_(0, index, changed)
-            yield

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_taskneurons.models.forward import answer_logits
+from tl_taskneurons.models.forward import answer_logits, in_runs_asked_for
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.neurons.ablation import aligned, counterfactual_batch
 from tl_taskneurons.neurons.capture import BatchPass
@@ -64,4 +64,4 @@ def _embeddings(run: BatchPass, batch: Any) -> Tensor:
 
 def _at_embeddings(run: BatchPass, undo: Undo, hook: Any) -> None:
     point = run.model_view.model.hook_dict["hook_embed"]
-    add_hook(undo, point, lambda: point.add_hook(hook, is_permanent=True))
+    add_hook(undo, point, lambda: point.add_hook(in_runs_asked_for(hook), is_permanent=True))

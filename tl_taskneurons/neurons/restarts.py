@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_taskneurons.models.forward import before, is_prepared
+from tl_taskneurons.models.forward import before, in_runs_asked_for, is_prepared
 from tl_taskneurons.models.hooks import hooked, is_hooked
 from tl_taskneurons.models.kvcache import KVCache
 from tl_taskneurons.models.resuming import Output, keeping, resumed
@@ -166,5 +166,5 @@ def _silenced(run: BatchPass, layer: int, group: Int[Tensor, " neuron"]) -> Iter
         changed[torch.arange(copies, device=index.device), :, :, index] = other.movedim(-1, 0)
         return changed.reshape(activation.shape)
 
-    with hooked(run.model_view, {layer: silence}):
+    with hooked(run.model_view, {layer: in_runs_asked_for(silence)}):
         yield

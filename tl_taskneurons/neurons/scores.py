@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import view
-from tl_taskneurons.neurons.highest import highest, tell_unscored
+from tl_taskneurons.neurons.highest import highest, tell_nothing_scored, tell_unscored
 from tl_taskneurons.neurons.methods import CONTRASTS, METHODS
 from tl_taskneurons.neurons.sets import HEADER, NeuronSet, header_of, rebound, require_same_origin
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_number
+from tl_taskneurons.runtime.options import require_number, require_seed
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ class NeuronScores:
 
     Attributes:
         values: float32 scores; the larger, the more relevant. The unit depends on the method
-            (nats of loss for the attribution methods).
+            (nats of loss for the attribution methods). Kept detached on the CPU, in float32
+            whatever was given, as ``examples`` are.
         fingerprint: the model they belong to.
         name: the task's name.
         method: the method's name.
         info: how they were made (examples, tokens, prompt, metric, seed, ...); plain JSON values.
-        examples: each example's scores, where ``per_example`` asked for them; not saved.
+        examples: each example's scores, where ``per_example`` asked for them; not saved. Those of
+            sizes by ``side("both")`` keep their signs.
     """
 
     values: Float[Tensor, "layer d_mlp"]
@@ -57,6 +59,9 @@ class NeuronScores:
             raise InputTypeError(
                 f"The scores of {self.name!r} are {found}; give a float tensor [layer, d_mlp]."
             )
+        object.__setattr__(self, "values", _plain(values))
+        if self.examples is not None:
+            object.__setattr__(self, "examples", _plain(self.examples))
         if not bool(self.values.isfinite().all()):
             layer, j = (~self.values.isfinite()).nonzero()[0].tolist()
             raise InputError(
@@ -107,8 +112,13 @@ class NeuronScores:
             fraction: share of the neurons, in (0, 1].
             threshold: take every neuron whose score is at least this.
             per_layer: apply ``fraction`` or ``n`` to each layer instead of all layers together.
-            sign: of signed scores, which neurons count: see ``side``; by default ``"both"``. With
-                one side only, fewer are taken where fewer are on that side.
+            sign: of signed scores, which neurons count: see ``side``; by default ``"both"``. Where
+                it is given, neurons of score 0 are left out, so fewer may be taken: those on the
+                other side, and with ``"both"`` those to which a contrast gives 0.
+
+        Warns:
+            UserWarning: for chosen neurons in layers that were not scored, or to which a contrast
+                gives 0.
 
         Where the scores of each example are there, ``info["split_half"]`` says how reliable the
         set is; see ``split_half``.
@@ -124,20 +134,20 @@ class NeuronScores:
         require_number("fraction", fraction)
         require_number("n", n, whole=True)
         require_number("threshold", threshold)
-        if sign is not None or self.info.get("signed"):
-            side = self.side(sign or "both")
-            chosen = side.top(fraction=fraction, n=n, threshold=threshold, per_layer=per_layer)
-            return replace(chosen, mask=chosen.mask & (side.values > 0 if sign else chosen.mask))
-        mask = highest(self.values, fraction, n, threshold, per_layer)
-        # Selections by a contrast leave all neurons out that it gives 0.
-        if "layers" in self.info and "contrast" not in self.info:
+        side = self.side(sign or "both")
+        mask = highest(side.values, fraction, n, threshold, per_layer)
+        if sign is not None:
+            mask = mask & (side.values > 0)
+        if "contrast" in self.info and threshold is None:
+            tell_nothing_scored(mask, side.values, self.name)
+        elif "layers" in self.info and "contrast" not in self.info:
             tell_unscored(mask, self.info["layers"], self.name)
         info = {
             "method": self.method, "fraction": fraction, "n": n, "threshold": threshold,
-            "per_layer": per_layer, **self.info,
+            "per_layer": per_layer, **side.info,
         }  # fmt: skip
-        if self.examples is not None and len(self.examples) > 1 and threshold is None:
-            info["split_half"] = self.split_half(fraction=fraction, n=n, per_layer=per_layer)
+        if side.examples is not None and len(side.examples) > 1 and threshold is None:
+            info["split_half"] = side.split_half(fraction=fraction, n=n, per_layer=per_layer)
         return NeuronSet(mask, self.fingerprint, self.name, info)
 
     def side(self, sign: Side) -> "NeuronScores":
@@ -172,7 +182,9 @@ class NeuronScores:
             return values.abs() if sign == "both" else (turn * values).clamp_min(0.0)
 
         # Of examples the sizes are taken after the mean, as of the scores themselves.
-        examples = None if self.examples is None or sign == "both" else turn * self.examples
+        examples = self.examples
+        if examples is not None and sign != "both":
+            examples = turn * examples
         info = {**self.info, "signed": False, "side": sign}
         return replace(self, values=sized(self.values), info=info, examples=examples)
 
@@ -203,10 +215,12 @@ class NeuronScores:
             seed: of the cuts.
 
         Raises:
-            ValueError: without the scores of at least two examples, or a size that isn't there.
+            ValueError: without the scores of at least two examples, for fewer than one cut, or a
+                size that isn't there.
         """
+        require_number("n_splits", n_splits, whole=True, least=1, optional=False)
         examples = self._examples()
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(require_seed(seed))
         shares = []
         for _ in range(n_splits):
             order = torch.randperm(len(examples), generator=generator, device="cpu")
@@ -220,8 +234,10 @@ class NeuronScores:
     @property
     def sized(self) -> bool:
         """Whether neurons are chosen by the sizes of means over examples, whatever their signs."""
-        one_sided = self.info.get("side") in ("help", "hurt")
-        return self.method in METHODS and METHODS.find(self.method).size_last and not one_sided
+        side = "both" if self.info.get("signed") else self.info.get("side")
+        if side is not None:
+            return side == "both"
+        return self.method in METHODS and METHODS.find(self.method).size_last
 
     def _examples(self) -> Float[Tensor, "example layer d_mlp"]:
         if self.examples is None or len(self.examples) < 2:
@@ -256,8 +272,8 @@ class NeuronScores:
             fraction: the share that counts as another task's top, for ``"exclude"``.
 
         Raises:
-            ValueError: without others, for an unknown ``how``, or for scores of another model or
-                method.
+            ValueError: without others, for an unknown ``how``, for signed scores, or for scores of
+                another model or method.
         """
         several = isinstance(others, Iterable) and not isinstance(others, NeuronScores)
         given: Any = others if several else [others]
@@ -277,11 +293,12 @@ class NeuronScores:
                     f"Scores of {self.name!r} come from method {self.method!r}, those of "
                     f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
                 )
-        if self.info.get("signed"):
-            raise InputError(
-                f"The scores of {self.name!r} are signed; contrast one side of them, e.g. "
-                "scores.side('help')."
-            )
+        for scores in (self, *rivals):
+            if scores.info.get("signed"):
+                raise InputError(
+                    f"The scores of {scores.name!r} are signed; contrast one side of each, e.g. "
+                    "scores.side('help')."
+                )
         values = CONTRASTS.find(how).function(self, rivals, fraction)
         info = {**self.info, "contrast": how, "against": [rival.name for rival in rivals]}
         if how == "exclude":
@@ -329,3 +346,7 @@ class NeuronScores:
         return NeuronScores(
             values, header["fingerprint"], header["name"], header["method"], header["info"]
         )
+
+
+def _plain(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float32)

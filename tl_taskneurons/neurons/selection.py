@@ -1,7 +1,6 @@
 """From the scores of several tasks to one neuron set per task, and where these lie."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -144,6 +143,5 @@ def _contrasted(
 ) -> NeuronSet:
     others = [other for rival, other in scores.items() if rival != name]
     contrast = scores[name].contrast(others, how=how, fraction=fraction)
-    top = contrast.top(fraction=fraction)
-    # A contrast gives 0 to what another task needs more: such neurons are never part of the set.
-    return replace(top, mask=top.mask & (contrast.values > 0))
+    # A contrast gives 0 to what another task needs more: by a sign, such neurons are left out.
+    return contrast.top(fraction=fraction, sign="both")

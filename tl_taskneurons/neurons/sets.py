@@ -16,7 +16,7 @@ from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_number, require_seed
+from tl_taskneurons.runtime.options import plain, require_number, require_seed
 from tl_taskneurons.runtime.tensor_files import load_tensor, save_tensor
 
 HEADER = ("fingerprint", "name", "info")
@@ -188,7 +188,7 @@ class NeuronSet:
         Raises:
             ValueError: when too few neurons are left to draw from, or for an unknown ``match``.
         """
-        require_seed(seed)
+        seed = require_seed(seed)
         free = torch.ones_like(self.mask)
         if exclude is not None:
             _require_sets([exclude])
@@ -302,7 +302,7 @@ def require_same_origin(first: OfModel, second: OfModel) -> None:
 
 def header_of(item: OfModel) -> dict[str, Any]:
     """Return what a file keeps beside the tensor."""
-    return {"fingerprint": item.fingerprint, "name": item.name, "info": dict(item.info)}
+    return {"fingerprint": item.fingerprint, "name": item.name, "info": plain(dict(item.info))}
 
 
 def rebound(tensor: Tensor, fingerprint: str, model_view: ModelView) -> str:

@@ -23,7 +23,7 @@ def ablation_curves(table: pd.DataFrame, *, curve: str = "necessity", ax: Own = 
     One panel per curve; one curve alone where ``ax`` is one axes.
 
     Args:
-        table: ``AblationCurves.table``.
+        table: ``AblationCurves.table``, of one task.
         curve: which one, in one axes: ``"necessity"``, ``"sufficiency"`` or ``"harm"``.
         ax: axes of your own: one, or one for each curve.
 
@@ -31,10 +31,16 @@ def ablation_curves(table: pd.DataFrame, *, curve: str = "necessity", ax: Own = 
         The figure; with ``ax``, the one that it belongs to.
 
     Raises:
-        ValueError: for a missing column, an empty table, two rows for one point, or a curve that
-            the table doesn't have.
+        ValueError: for a missing column, an empty table, two rows for one point, curves of
+            several tasks, or a curve that the table doesn't have.
     """
     require(table, ["ranking", "curve", "task", "fraction"], ["value"], also=["faithfulness"])
+    tasks = list(table.loc[table["curve"] != "harm", "task"].unique())
+    if len(tasks) > 1:
+        raise InputError(
+            f"The table has the curves of {len(tasks)} tasks ({', '.join(map(str, tasks))}), of "
+            "which one line would be the mean; draw the table of one at a time."
+        )
     # The logarithm has no place for k = 0, which is the same for all rankings.
     means = (
         table[table["fraction"] > 0]

@@ -12,10 +12,10 @@ from tl_taskneurons.plots.look import (
     TICK,
     broken,
     described,
-    metric_names,
     plain_look,
 )
 from tl_taskneurons.plots.tables import reach, require, require_table
+from tl_taskneurons.plots.units import unit_of
 from tl_taskneurons.runtime.errors import InputError
 
 # Dark enough apart in grey print: original, random, task (after Okabe and Ito).
@@ -33,12 +33,13 @@ def deactivation_bars(table: pd.DataFrame, *, ax: Own = None) -> Figure:
 
     Args:
         table: from ``deactivation_table``, of one selection: ``task, metric`` and ``original,
-            random, silenced`` (shares of 1), each also with ``_low`` and ``_high``.
+            random, silenced`` (shares of 1, or in the metric's ``unit``), each also with ``_low``
+            and ``_high``.
         ax: axes of your own.
 
     Raises:
-        ValueError: for a missing column, an empty table, a task twice, or a task judged by loss
-            alone.
+        ValueError: for a missing column, an empty table, a task twice, a task judged by loss
+            alone, or metrics that are counted in different units.
     """
     require_table(table, ["task"], _BARS)
     if "original" in table.columns and table["original"].isna().any():
@@ -47,23 +48,27 @@ def deactivation_bars(table: pd.DataFrame, *, ax: Own = None) -> Figure:
         )
     ends = [f"{column}_{end}" for column in _BARS for end in ("low", "high")]
     require(table, ["task"], list(_BARS), also=ends)
-    # Intervals of few items reach beyond what a share can be; lines there would leave the figure.
-    table = table.assign(**{end: table[end].clip(0, 1) for end in ends})
+    unit = unit_of(table)
+    if unit.is_share:
+        # Intervals of few items reach beyond what a share can be, and would leave the figure.
+        table = table.assign(**{end: table[end].clip(0, 1) for end in ends})
     canvas = single(max(5.0, 1.8 + 0.95 * len(table)), 3.6, ax)
     (axes,) = canvas.panels
     places = np.arange(len(table))
     for k, (column, (label, colour)) in enumerate(_BARS.items()):
-        heights = 100 * table[column].to_numpy(dtype=float)
+        heights = unit.factor * table[column].to_numpy(dtype=float)
         at = places + (k - 1) * 0.27
         axes.bar(at, heights, 0.25, label=label, color=colour)
         axes.errorbar(
-            at, heights, yerr=100 * reach(table, column, f"{column}_low", f"{column}_high"),
+            at, heights, yerr=unit.factor * reach(table, column, f"{column}_low", f"{column}_high"),
             fmt="o", markersize=4, ecolor=INK, markerfacecolor=colour, markeredgecolor=INK,
             elinewidth=1, capsize=2.5, clip_on=False, zorder=3,
         )  # fmt: skip
-    axes.set_ylabel(f"{metric_names(table)} (%)", fontsize=LABEL, color=INK)
+    note = "less is better" if unit.less_is_better else ""
+    axes.set_ylabel(unit.label("%", note), fontsize=LABEL, color=INK)
     axes.set_xticks(places, [broken(name) for name in table["task"]], fontsize=TICK)
-    axes.set_ylim(0, 105)
+    if unit.is_share:
+        axes.set_ylim(0, 105)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
     plain_look(axes)

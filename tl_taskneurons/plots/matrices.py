@@ -16,10 +16,10 @@ from tl_taskneurons.plots.look import (
     LABEL,
     PALE,
     described,
-    metric_names,
     signed,
 )
 from tl_taskneurons.plots.tables import grid, require, require_table
+from tl_taskneurons.plots.units import unit_of
 from tl_taskneurons.runtime.errors import InputError
 
 _ROW_LABELS = {"silenced": "neurons silenced", "trained": "neurons trained"}
@@ -35,14 +35,16 @@ def deactivation_heatmap(
 
     Args:
         matrix: from ``deactivation_matrix``, of one selection: ``silenced, task`` and, for
-            ``"change"``, ``metric, change, low, high`` (shares of 1), or, for ``"loss_change"``,
+            ``"change"``, ``metric, change, low, high`` (shares of 1, or in the metric's ``unit``;
+            ``better`` is ``"lower"`` where a rise hurts), or, for ``"loss_change"``,
             ``loss_change, loss_low, loss_high`` (nats per token).
-        column: ``"loss_change"`` (nats per token) or ``"change"`` (of the metric, in points).
+        column: ``"loss_change"`` (nats per token) or ``"change"`` (of the metric: in points for
+            accuracy, exact match, ROUGE-L and probability, else in its unit).
         ax: axes of your own.
 
     Raises:
         ValueError: for an unknown column, a missing one, an empty table, two rows for one cell,
-            or a change that is NaN.
+            a change that is NaN, or changes of metrics that are counted in different units.
     """
     return _change_heatmap(
         matrix, "silenced", column, "What silencing a task's neurons changes on every task", ax
@@ -54,7 +56,7 @@ def training_heatmap(matrix: pd.DataFrame, column: str = "change", *, ax: Own = 
 
     Args:
         matrix: like that of ``deactivation_heatmap``, with ``trained`` in place of ``silenced``.
-        column: ``"change"`` (of the metric, in points) or ``"loss_change"`` (nats per token).
+        column: ``"change"`` (of the metric, as there) or ``"loss_change"`` (nats per token).
         ax: axes of your own.
 
     Raises:
@@ -69,7 +71,8 @@ def overlap_heatmap(overlaps: pd.DataFrame, *, ax: Own = None) -> Figure:
     """Draw which tasks share neurons: the overlap of each pair, and below it that of chance.
 
     A pair that stands in the table once is drawn on both sides of the diagonal. The diagonal
-    has the size of each set where the table has it.
+    has the size of each set where the table has it, and where two different sets have one name
+    (``overlap(before, after)``) their overlap.
 
     Args:
         overlaps: from ``overlap``, at one share: ``task_x, task_y, iou, expected_iou`` (shares of
@@ -82,7 +85,8 @@ def overlap_heatmap(overlaps: pd.DataFrame, *, ax: Own = None) -> Figure:
     require(overlaps, ["task_x", "task_y"], ["iou", "expected_iou"])
     names = list(pd.unique(pd.concat([overlaps["task_x"], overlaps["task_y"]])))
     values, chance = (_both_sides(overlaps, name, names) for name in ("iou", "expected_iou"))
-    np.fill_diagonal(values, np.nan)
+    # A set shares all with itself, which would be the end of the colour scale.
+    np.fill_diagonal(values, np.where(values.diagonal() < 100, values.diagonal(), np.nan))
     sizes = _set_sizes(overlaps)
     canvas = matrix_canvas(len(names), len(names), ax)
     (axes,) = canvas.panels
@@ -94,12 +98,12 @@ def overlap_heatmap(overlaps: pd.DataFrame, *, ax: Own = None) -> Figure:
         ink = "white" if values[i, j] > 0.5 * top else INK
         if i == j:
             frame_cell(axes, i, j)
-            if names[i] in sizes:
-                size = f"{sizes[names[i]]:,}"
-                write_cell(axes, i, j, size, "neurons", ink=INK, bold=False, roomy=roomy)
-        elif np.isfinite(values[i, j]):
+        if np.isfinite(values[i, j]):
             shown = f"{values[i, j]:.1f}", f"{chance[i, j]:.1f}"
             write_cell(axes, i, j, *shown, ink=ink, bold=True, roomy=roomy)
+        elif i == j and names[i] in sizes:
+            size = f"{sizes[names[i]]:,}"
+            write_cell(axes, i, j, size, "neurons", ink=INK, bold=False, roomy=roomy)
     name_cells(axes, names, names)
     canvas.colour_bar(image, "shared neurons (% of those in either)")
     about = described(overlaps)
@@ -118,19 +122,20 @@ def check_changes(matrix: pd.DataFrame, rows: str, column: str) -> None:
         raise InputError(f"Task {task!r} has no score but its loss; use column='loss_change'.")
     also = ["low", "high"] if column == "change" else ["loss_low", "loss_high"]
     require(matrix, [rows, "task"], [column], also=also)
+    _factor(matrix, column)
 
 
 def change_limit(matrix: pd.DataFrame, column: str) -> float:
     """Return the end of a colour scale that has 0 in the middle."""
     largest = float(matrix[column].abs().max())
-    return (100 * largest if column == "change" else largest) or 1.0
+    return _factor(matrix, column) * largest or 1.0
 
 
 def change_label(matrix: pd.DataFrame, column: str) -> str:
     """Say what a matrix of changes holds, with its unit."""
     if column == "loss_change":
         return "change of loss (nats per token)"
-    return f"change of {metric_names(matrix)} (percentage points)"
+    return f"change of {unit_of(matrix).label('percentage points')}"
 
 
 def draw_changes(
@@ -153,7 +158,8 @@ def draw_changes(
         name_rows: label the rows; a second matrix beside the first does without.
     """
     low, high = ("low", "high") if column == "change" else ("loss_low", "loss_high")
-    factor, map_name = (100, "RdBu") if column == "change" else (1, "RdBu_r")
+    rise_hurts = column == "loss_change" or unit_of(matrix).less_is_better
+    factor, map_name = _factor(matrix, column), "RdBu_r" if rise_hurts else "RdBu"
     table = factor * grid(matrix, rows, "task", column)
     # Columns in the order of the rows, so that a task's own cell lies on the diagonal.
     own = [name for name in table.index if name in table.columns]
@@ -164,7 +170,7 @@ def draw_changes(
     }
     image = axes.imshow(table, cmap=map_name, vmin=-limit, vmax=limit, aspect="auto")
     axes.set_facecolor(PALE)
-    digits = 0 if column == "change" else 1 if limit >= 10 else 2
+    digits = 0 if factor == 100 else 1 if limit >= 10 else 2
     roomy = max(table.shape) <= ROOMY
     for i, chosen in enumerate(table.index):
         for j, task in enumerate(table.columns):
@@ -200,6 +206,11 @@ def _change_heatmap(matrix: pd.DataFrame, rows: str, column: str, text: str, ax:
         note = f"{note}; bold: the interval excludes 0" if note else "Bold: the interval excludes 0"
     canvas.title(text, note)
     return canvas.figure
+
+
+def _factor(matrix: pd.DataFrame, column: str) -> int:
+    """Return what changes are multiplied by: 100 for those of shares."""
+    return 1 if column == "loss_change" else unit_of(matrix).factor
 
 
 def _both_sides(overlaps: pd.DataFrame, column: str, names: list[str]) -> np.ndarray:

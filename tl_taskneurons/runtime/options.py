@@ -19,7 +19,7 @@ MOST_SEED = 2**63 - 1
 def settled(
     caller: str, cls: type[T], options: Mapping[str, Any], *, known: Collection[str] | None = None
 ) -> T:
-    """Return the settings that keyword arguments give.
+    """Return the settings that keyword arguments give, with numbers as Python's own.
 
     Args:
         caller: the calling function, for messages.
@@ -36,7 +36,21 @@ def settled(
         if name not in names:
             raise InputTypeError(f"{caller} has no option {name!r}{did_you_mean(name, names)}")
     check_types(cls, options)
-    return cls(**options)
+    return cls(**plain(dict(options)))
+
+
+def plain(value: Any) -> Any:
+    """Return numbers as Python's own, those in lists, tuples and dicts too.
+
+    JSON, generators of random numbers and ``repr`` take NumPy's otherwise than Python's.
+    """
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_types(cls: type, values: Mapping[str, Any]) -> None:
@@ -102,8 +116,11 @@ def require_kind(name: str, value: Any, kind: type | UnionType, instead: str) ->
         raise InputTypeError(f"{name} is {_shown(value)} ({type(value).__name__}); {instead}.")
 
 
-def require_seed(seed: Any) -> None:
+def require_seed(seed: Any) -> int:
     """Refuse what some generator or table could not take as a seed.
+
+    Returns:
+        The seed as Python's own number: generators take no other.
 
     Raises:
         InputTypeError: for what is no whole number.
@@ -112,6 +129,7 @@ def require_seed(seed: Any) -> None:
     require_number("seed", seed, whole=True, optional=False)
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"seed is {seed}; it must be from 0 to {MOST_SEED} (2**63 - 1).")
+    return int(seed)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from tl_taskneurons.neurons.given import Neurons, neuron_set
 from tl_taskneurons.runtime.options import settled
 from tl_taskneurons.tasks.task import Task
 from tl_taskneurons.training.deltas import NeuronDelta
+from tl_taskneurons.training.deltas.base import require_own_weights
 from tl_taskneurons.training.neuron_trainee import NeuronTrainee, ScaledNeuronTrainee
 from tl_taskneurons.training.options import Run, RunOptions
 from tl_taskneurons.training.runner import train
@@ -58,9 +59,12 @@ def finetune(
         ValueError: for an empty set, neurons of another model, folded or quantised weights, no
             training examples, or a loss that is not finite (naming the batch; the model is put
             back and the last checkpoint stays).
+        RuntimeError: for ``keep`` while something has changed the model's weights for a while.
         TypeError: for an unknown option, with the nearest ones.
     """
     run, model_view = settled("finetune", Run, options), view(model)
+    if keep:
+        require_own_weights(model_view)
     neurons = neuron_set(model_view, neurons)
     if update_scale is None:
         trainee = NeuronTrainee(model_view, neurons)

@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tl_taskneurons.models.forward import in_runs_asked_for
 from tl_taskneurons.models.hooks import add_hook
 from tl_taskneurons.models.layers import MLPLayer
 from tl_taskneurons.models.mlp_modules import Linear, mlp_modules
@@ -106,6 +107,10 @@ class NeuronTrainee:
             for tap in taps:
                 stack.enter_context(tap.open())
             yield
+        for name in {name for tap in taps for name in tap.seen}:
+            leaf = self._leaves[name]
+            if leaf.grad is None:  # someone's hook has put something else in place
+                leaf.grad = torch.zeros_like(leaf)
         missing = [name for name, leaf in self._leaves.items() if leaf.grad is None]
         if missing:
             raise StateError(
@@ -148,10 +153,9 @@ class ScaledNeuronTrainee(NeuronTrainee):
                 f"update_scale is {shape}; it must be a tensor of shape {model_view.shape}, a "
                 "factor for every neuron."
             )
-        if not bool((update_scale >= 0).all() & update_scale.isfinite().all()):
-            raise InputError(
-                f"update_scale has {float(update_scale.min()):g}; factors must be from 0 to 1."
-            )
+        wrong = update_scale[~((update_scale >= 0) & (update_scale <= 1))]
+        if len(wrong):
+            raise InputError(f"update_scale has {float(wrong[0]):g}; factors must be from 0 to 1.")
         chosen = neurons.layers()
         self._scale, self._start = update_scale, self.masters
         self._factors: dict[str, Tensor] = {}
@@ -182,7 +186,14 @@ class ScaledNeuronTrainee(NeuronTrainee):
 
 
 class _Tap:
-    """Hooks on one layer's MLP that form the gradients of its chosen neurons."""
+    """Hooks on one layer's MLP that form the gradients of its chosen neurons.
+
+    They see what each matrix is multiplied with and what that gives, whatever hooks of others make
+    of it before and afterwards.
+
+    Attributes:
+        seen: the weights that took part in the forward pass.
+    """
 
     def __init__(
         self,
@@ -196,6 +207,7 @@ class _Tap:
         self._index = index.to(layer.parameters["W_out"].parameter.device)
         self._input: Tensor | None = None
         self._activation: Tensor | None = None
+        self.seen: set[str] = set()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -208,13 +220,16 @@ class _Tap:
         with Undo() as undo:
             undo.add(forget)
             for line in incoming:
-                keep = partial(line.reads.register_forward_pre_hook, self._keep_input)
-                add_hook(undo, line.reads, keep)
-            add_hook(undo, post, partial(post.register_forward_hook, self._keep_activation))
-            add_hook(undo, output, partial(output.register_forward_hook, self._on_output))
+                _before(undo, _inner(line.reads), self._keep_input)
+            matrix = _inner(output)
+            if matrix is output:
+                keep = in_runs_asked_for(self._keep_activation)
+                add_hook(undo, post, partial(post.register_forward_hook, keep))
+            else:
+                _before(undo, matrix, self._keep_read)
+            _after(undo, matrix, self._on_output)
             for line in incoming:
-                watch = partial(line.module.register_forward_hook, self._on_incoming(line))
-                add_hook(undo, line.module, watch)
+                _after(undo, _inner(line.module), self._on_incoming(line))
             yield
 
     def _name(self, part: str) -> str:
@@ -226,10 +241,12 @@ class _Tap:
     def _keep_activation(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self._activation = output.detach().index_select(-1, self._index)
 
+    def _keep_read(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._keep_activation(module, (), args[0])
+
     def _on_incoming(self, linear: Linear) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            if self._starts:
-                output = output.detach().requires_grad_()
+            own = _differentiable(output, cut=self._starts)
             source = self._input
             if source is None:
                 raise StateError(
@@ -243,12 +260,15 @@ class _Tap:
                 if linear.bias is not None:
                     self._add(self._name(linear.bias), chosen.float().sum(0))
 
-            output.register_hook(on_gradient)
-            return output
+            _base(own).register_hook(on_gradient)
+            self.seen |= {self._name(linear.weight)}
+            if linear.bias is not None:
+                self.seen |= {self._name(linear.bias)}
+            return _handed_on(own, output)
 
         return hook
 
-    def _on_output(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+    def _on_output(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         activation = self._activation
         if activation is None:
             raise StateError(
@@ -259,7 +279,46 @@ class _Tap:
         def on_gradient(gradient: Tensor) -> None:
             self._add(self._name("W_out"), _by_token(activation).mT @ _by_token(gradient))
 
-        output.register_hook(on_gradient)
+        own = _differentiable(output)
+        _base(own).register_hook(on_gradient)
+        self.seen.add(self._name("W_out"))
+        return _handed_on(own, output)
+
+
+def _differentiable(output: Tensor, *, cut: bool = False) -> Tensor:
+    """The output, or a leaf of its values to cut the graph, or where hooks of others cut it."""
+    return output if output.requires_grad and not cut else output.detach().requires_grad_()
+
+
+def _base(own: Tensor) -> Tensor:
+    """Where to hook the gradient: a view that is changed in place later loses its hooks."""
+    base = own._base
+    if base is None or not (own.is_contiguous() and base.is_contiguous()):
+        return own
+    same = base.requires_grad and base.numel() == own.numel() and base.shape[-1] == own.shape[-1]
+    return base if same else own
+
+
+def _handed_on(own: Tensor, output: Tensor) -> Tensor:
+    """What takes the output's place; hooks of others may change it in place, but no leaf."""
+    return output if own is output else own.clone()
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    """The module that a bridge calls between its hook points; any other module itself."""
+    return getattr(module, "original_component", module)
+
+
+def _before(undo: Undo, module: nn.Module, hook: Callable[..., None]) -> None:
+    """Add a hook that sees what a module is given in the end."""
+    acting = in_runs_asked_for(hook)
+    add_hook(undo, module, partial(module.register_forward_pre_hook, acting))
+
+
+def _after(undo: Undo, module: nn.Module, hook: Callable[..., Tensor | None]) -> None:
+    """Add a hook that sees what a module gives at first."""
+    acting = in_runs_asked_for(hook)
+    add_hook(undo, module, partial(module.register_forward_hook, acting, prepend=True))
 
 
 def _master(value: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from tl_taskneurons.runtime.errors import InputError
-from tl_taskneurons.runtime.options import check_types, require_seed
+from tl_taskneurons.runtime.options import check_types, plain, require_seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check_types(Training, vars(self))
+        vars(self).update(plain(vars(self)))  # frozen, so not by assignment
         require_seed(self.seed)
         for name in ("lr", "epochs", "clip"):
             value = getattr(self, name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tl_taskneurons.models.identity import same_model
 from tl_taskneurons.models.protocol import LanguageModel
-from tl_taskneurons.models.view import ModelView, view
+from tl_taskneurons.models.view import ModelView, is_pinned, view
 from tl_taskneurons.runtime.cleanup import Undo
 from tl_taskneurons.runtime.errors import InputError, StateError
 from tl_taskneurons.training.deltas.merging import write_merged
@@ -99,9 +99,12 @@ class Delta(ABC):
             model: the base model, as HookedTransformer or TransformerBridge.
 
         Raises:
+            RuntimeError: while something else has changed the model's weights for a while, such
+                as ``deactivate`` with ``how="weights"``.
             ValueError: for another model; both fingerprints are named.
         """
         model_view = view(model)
+        require_own_weights(model_view)
         self._require_base(model_view)
         before = self._read(model_view)
         with Undo() as undo:
@@ -113,11 +116,13 @@ class Delta(ABC):
         """Give a model the trained weights for good (until ``undo``).
 
         Raises:
+            RuntimeError: while something else has changed the model's weights for a while.
             ValueError: for another model (both fingerprints are named), or, for chosen neurons,
                 for the base model in another precision, where ``undo`` could not bring back the
                 same bytes.
         """
         model_view = view(model)
+        require_own_weights(model_view)
         self._require_base(model_view)
         before = self._read(model_view)
         self._keep_base(model_view, before)
@@ -128,10 +133,12 @@ class Delta(ABC):
 
         Raises:
             ValueError: when the model doesn't hold this delta's trained weights.
-            RuntimeError: when the base weights are not known: only neurons' deltas hold them,
-                others can undo what they applied themselves, in the same process.
+            RuntimeError: when the base weights are not known (only neurons' deltas hold them,
+                others can undo what they applied themselves, in the same process), or while
+                something else has changed the model's weights for a while.
         """
         model_view = view(model)
+        require_own_weights(model_view)
         self._require_shape(model_view)
         found = self._read(model_view)
         base = self._base(model_view)
@@ -197,3 +204,20 @@ class Delta(ABC):
                 "if another delta is applied, undo that first, or add the two."
             )
         self._require_shape(model_view)
+
+
+def require_own_weights(model_view: ModelView) -> None:
+    """Refuse a model whose weights are changed for a while, under the fingerprint of its own.
+
+    Other weights would be written over the change, or be put back wrong at its end.
+
+    Raises:
+        RuntimeError: naming the model, and in which order both go together.
+    """
+    if is_pinned(model_view):
+        raise StateError(
+            f"The weights of {model_view.name} are changed for a while (by deactivate or scale "
+            "with how='weights', a mixture of differences, or a training under way), so no "
+            "trained weights can be given or taken now. Apply the difference first, then "
+            "deactivate(model, neurons.rebind(model), how='weights'), or use how='hooks'."
+        )

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.sets import header_of
 from tl_taskneurons.runtime.errors import InputError
+from tl_taskneurons.runtime.options import plain
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
 from tl_taskneurons.training.slices import SliceName
@@ -47,10 +49,7 @@ class LoraDelta(Delta):
         """Write the delta to a safetensors file, atomically."""
         tensors = {f"down/{name}": down for name, (down, _) in self.factors.items()}
         tensors |= {f"up/{name}": up for name, (_, up) in self.factors.items()}
-        header = {
-            "fingerprint": self.fingerprint, "name": self.name, "info": dict(self.info),
-            "scaling": self.scaling,
-        }  # fmt: skip
+        header = {**header_of(self), "scaling": plain(self.scaling)}
         save_tensors(path, "LoraDelta", tensors, header)
 
     @staticmethod

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tl_taskneurons.models.protocol import LanguageModel
 from tl_taskneurons.models.view import ModelView, view
-from tl_taskneurons.neurons.sets import NeuronSet
+from tl_taskneurons.neurons.sets import NeuronSet, header_of
 from tl_taskneurons.runtime.errors import InputError, InputTypeError
-from tl_taskneurons.runtime.options import require_kind, require_number
+from tl_taskneurons.runtime.options import plain, require_kind, require_number
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
 from tl_taskneurons.training.deltas.exchange import sides_of, write_peft
@@ -126,10 +126,8 @@ class NeuronDelta(Delta):
         tensors = {"mask": self.neurons.mask.to(torch.uint8)}
         tensors |= {f"base/{name}": value for name, value in self.base.items()}
         tensors |= {f"trained/{name}": value for name, value in self.trained.items()}
-        header = {
-            "fingerprint": self.fingerprint, "name": self.name, "info": dict(self.info),
-            "set": {"name": self.neurons.name, "info": dict(self.neurons.info)},
-        }  # fmt: skip
+        of = {"name": self.neurons.name, "info": plain(dict(self.neurons.info))}
+        header = {**header_of(self), "set": of}
         save_tensors(path, "NeuronDelta", tensors, header)
 
     @staticmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tl_taskneurons.models.view import ModelView
+from tl_taskneurons.neurons.sets import header_of
 from tl_taskneurons.runtime.errors import InputError
 from tl_taskneurons.runtime.tensor_files import load_tensors, save_tensors
 from tl_taskneurons.training.deltas.base import Delta, Weights
@@ -45,8 +46,7 @@ class WeightDelta(Delta):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the delta to a safetensors file, atomically."""
-        header = {"fingerprint": self.fingerprint, "name": self.name, "info": dict(self.info)}
-        save_tensors(path, "WeightDelta", self.trained, header)
+        save_tensors(path, "WeightDelta", self.trained, header_of(self))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "WeightDelta":
