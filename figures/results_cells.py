@@ -6,8 +6,11 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 # Folders of what was asked by commands of their own, and how these differ from the rest.
-FAMILIES, LONGER, ROWS = "families", "longer", "rows"
-ASIDE = {FAMILIES: "more families", LONGER: "more updates", ROWS: "chosen rates"}
+FAMILIES, LONGER, LONGEST, ROWS = "families", "longer", "longest", "rows"
+ASIDE = {
+    FAMILIES: "more families", LONGER: "more updates", LONGEST: "most updates",
+    ROWS: "chosen rates",
+}  # fmt: skip
 
 
 def command(experiment: str) -> str:

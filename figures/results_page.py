@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import results_tables
-from results_cells import FAMILIES, LONGER, ROWS, each, read
+from results_cells import FAMILIES, LONGER, LONGEST, ROWS, each, read
 from results_rows import PLANNED, unlabelled
 
 from tl_taskneurons.experiments.claims.evidence import SCORE
@@ -47,9 +47,9 @@ OF_MORE = (
     f"    --tasks {MORE_TASKS[0]},\\\n{MORE_TASKS[1]}"
 )
 LONGER_MAP = (
-    f"tl-taskneurons reproduce --csv figures/{LONGER} --data my_data/ --model {{}} \\\n"
-    f"    --out runs/reproduce/{LONGER}-{{}} --preset hour --only rate_map --map-shares 0.01 \\\n"
-    "    --map-updates {}"
+    "tl-taskneurons reproduce --csv figures/{folder} --data my_data/ --model {model} \\\n"
+    "    --out runs/reproduce/{folder}-{model} --preset hour --only rate_map --map-shares 0.01 \\\n"
+    "    --map-tasks {tasks} --map-updates {updates}"
 )
 ROWS_AT_CHOSEN_RATES = (
     f"tl-taskneurons reproduce --csv figures/{ROWS} --data my_data/ --model {{}} \\\n"
@@ -174,10 +174,16 @@ def _aside(command: str, name: str) -> list[str]:
 
 
 def _longer_maps() -> list[str]:
-    """The commands of maps with more updates, which are those that the map has."""
+    """The commands of maps with more updates, of the tasks and updates that the maps have."""
     return [
-        LONGER_MAP.format(model, model, ",".join(map(str, sorted(table["updates"].unique()))))
-        for model, table in each(list(MODELS), f"{LONGER}/rate_map")
+        LONGER_MAP.format(
+            folder=folder,
+            model=model,
+            tasks=",".join(sorted(table["task"].unique())),
+            updates=",".join(map(str, sorted(table["updates"].unique()))),
+        )
+        for folder in (LONGER, LONGEST)
+        for model, table in each(list(MODELS), f"{folder}/rate_map_tasks")
     ]
 
 

@@ -215,8 +215,8 @@ def _rate_map(models: list[str]) -> str:
         command("rate_map"),
         "Held-out loss after training random neurons minus that after training as many of the "
         "task's, in nats per token "
-        "with its 95% interval over tasks; above 0, task neurons are better. In brackets, in how "
-        "many tasks they are.\n",
+        "with its 95% interval over tasks (two have none); above 0, task neurons are better. In "
+        "brackets, in how many tasks they are.\n",
     ]
     n_lines = len(lines)
     for model, table in with_aside(models, "rate_map"):
@@ -237,10 +237,8 @@ def _rate_map(models: list[str]) -> str:
 
 
 def _gap(row: pd.Series) -> str:
-    return (
-        f"{row['gap']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] "
-        f"({row['n_above']:.0f} of {row['n_tasks']:.0f})"
-    )
+    span = "" if pd.isna(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['gap']:+.3f}{span} ({row['n_above']:.0f} of {row['n_tasks']:.0f})"
 
 
 def _table8(models: list[str]) -> str:

@@ -226,11 +226,13 @@ def test_where_more_families_were_asked_their_verdicts_come_first(script, copy):
 
 def test_a_map_with_more_updates_has_its_own_table_and_command(script, copy):
     folder = copy / "longer"
-    shutil.rmtree(folder, ignore_errors=True)
+    for own in (folder, copy / "longest"):
+        shutil.rmtree(own, ignore_errors=True)
     folder.mkdir()
     before = script.page()
     assert "more updates" not in before and "--map-updates" not in before
-    shutil.copy(copy / "rate_map_mini-bloom.csv", folder)
+    for name in ("rate_map", "rate_map_tasks"):
+        shutil.copy(copy / f"{name}_mini-bloom.csv", folder)
     after = script.page()
     whole = before[before.index("| mini-bloom: share") :].splitlines()
     own = after[after.index("| mini-bloom, more updates: share") :].splitlines()
