@@ -15,6 +15,7 @@ from tl_taskneurons.runtime.table_files import write_csv
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "figures"
+pytestmark = pytest.mark.needs("once")
 
 
 @pytest.fixture
