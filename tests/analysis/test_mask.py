@@ -57,6 +57,21 @@ def test_any_question(question: dict[str, Any], gated: Any):
     assert chosen.any() and not (chosen & ~truth).any()
 
 
+@pytest.mark.parametrize("positions", ["all", "last_prompt"])
+def test_checkpointing_learns_the_same_mask(gated: Any, positions: str):
+    model, made = gated
+    task, other = made.tasks
+    question = replace(QUESTION, ablation="resample", positions=positions)
+
+    def learned() -> torch.Tensor:
+        training = replace(SHORT, steps=4)
+        return tn.learn_mask(model, task, other, training=training, question=question).values
+
+    bare = learned()
+    with tn.gradient_checkpointing(model):
+        torch.testing.assert_close(learned(), bare)
+
+
 def test_what_both_tasks_need_is_spared(gated: Any):
     """Half of each task's neurons are common; without a price for harm they are taken as well."""
     model, made = planted(gated=True, overlap=0.5)
