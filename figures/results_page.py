@@ -275,14 +275,12 @@ def _further(verdicts: dict[str, pd.DataFrame | None]) -> str:
             if row["power"] >= POWER:
                 continue
             what, work = MORE[row["claim"]]
-            seen = abs(row["effect"]) > row["sought"]
-            effect = abs(row["effect"]) if seen else row["sought"]
+            effect = max(row["sought"], row["effect"], key=abs)
             times = max(1.0, ((row["high"] - row["low"]) / 2 / (TOLD * effect)) ** 2)
             spent = times * _minutes_of(row["claim"], model, work)
             asked = f"{row['claim']} {row['part']}".split(":")[0]
             lines.append(
-                f"| {asked} | {model} | {math.copysign(effect, row['effect'] if seen else 1):.2g} "
-                f"{row['unit']} | "
+                f"| {asked} | {model} | {effect:.2g} {row['unit']} | "
                 f"{times:.1f} times the {what} | {'' if math.isnan(spent) else f'{spent:.0f}'} |"
             )
     return "\n".join(lines) if len(lines) > 2 else "Nothing is inconclusive."

@@ -239,7 +239,7 @@ def test_c10_says_what_it_needs(rng):
     assert one("C10", stages=rows[rows["method"] != "seq-ft"]).note == "methods not run: seq-ft"
     assert one("C10", stages=rows[rows["stage"] == 1]).note == "needs two stages or more"
     undefined = one("C10", stages=rows.assign(fg=math.nan))
-    assert "not above chance in any row" in undefined.note
+    assert undefined.note == "each task alone is above chance with 0 of 5 seeds; needs 3"
     some = rows.assign(fg=rows["fg"].where((rows["seed"] > 0) | (rows["order"] > 0)))
     assert "5 seeds, 14 rows" in one("C10", stages=some).note
     two_of_five = rows.assign(fg=rows["fg"].where(rows["seed"] > 2))

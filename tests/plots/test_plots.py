@@ -178,13 +178,13 @@ def test_a_unit_that_a_file_left_empty_is_none():
 
 
 def test_scores_in_different_units_are_refused(matrix: pd.DataFrame, table: pd.DataFrame):
-    mixed = ["exact_match", "loss", "loss"]
-    part = only(matrix, "exclusive")
+    mixed, better = ["exact_match", "loss", "loss"], [None, "lower", "lower"]
+    part = only(matrix, "exclusive").assign(better=3 * better)
     with pytest.raises(ValueError, match=r"metrics \['exact_match', 'loss'\], .* same unit"):
         plots.deactivation_heatmap(part.assign(metric=3 * mixed), "change")
     plots.deactivation_heatmap(part.assign(metric=3 * mixed))  # losses are alike
     with pytest.raises(ValueError, match="not counted in the same unit"):
-        plots.deactivation_bars(table.assign(metric=mixed))
+        plots.deactivation_bars(table.assign(metric=mixed, better=better))
 
 
 def test_bars_have_the_table_heights_and_intervals(table: pd.DataFrame):

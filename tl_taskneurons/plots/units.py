@@ -7,9 +7,6 @@ import pandas as pd
 from tl_taskneurons.plots.look import metric_names
 from tl_taskneurons.runtime.errors import InputError
 
-# Shares of 1, which are drawn in percent.
-_SHARES = {"accuracy", "exact_match", "rougeL", "prob"}
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -41,15 +38,15 @@ class Unit:
 def unit_of(frame: pd.DataFrame) -> Unit:
     """Return what a table's scores are counted in, by its columns ``metric, unit, better``.
 
-    Without a metric they are shares.
+    Where the last is not there, or empty, they are shares of 1.
 
     Raises:
         ValueError: for scores of several metrics that are not all shares.
     """
     shown = metric_names(frame)
-    metrics = set(frame["metric"]) if "metric" in frame.columns else set()
-    if metrics <= _SHARES:
+    if "better" not in frame.columns or frame["better"].isna().all():
         return Unit(shown)
+    metrics = set(frame["metric"])
     if len(metrics) > 1:
         raise InputError(
             f"The table has the metrics {sorted(map(str, metrics))}, which are not counted in the "
