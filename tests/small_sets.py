@@ -1,6 +1,8 @@
 """Sets and scores of a model with three layers of eight neurons, made by hand."""
 
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from tl_taskneurons import NeuronScores, NeuronSet
 
@@ -15,3 +17,10 @@ def neuron_set(bits: int, name: str = "s") -> NeuronSet:
 
 def scores_of(values: list[list[float]], name: str = "t", method: str = "grad_act") -> NeuronScores:
     return NeuronScores(torch.tensor(values), PRINT, name, method)
+
+
+quick = settings(max_examples=40, deadline=None)
+# Few different values, so that ties are common.
+scores = st.lists(
+    st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=N_LAYERS * D_MLP, max_size=N_LAYERS * D_MLP
+).map(lambda flat: NeuronScores(torch.tensor(flat).reshape(N_LAYERS, D_MLP), PRINT, "t", "m"))

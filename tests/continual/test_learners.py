@@ -1,11 +1,12 @@
 """What a stage gets, by hand: how many updates, and which neurons."""
 
 from dataclasses import replace
+from typing import Any
 
 import micro
 import pytest
 import torch
-from sequence_tasks import letters
+from sequence_tasks import letters, three_tasks
 
 from tl_taskneurons.continual.learners import Setting, StageResult
 from tl_taskneurons.continual.neuron_learner import NeuronLearner
@@ -64,3 +65,36 @@ def test_a_contrast_and_strict_isolation_leave_what_neither_takes():
     assert list(learner.choose(scored(4.0, 3.0, 2.0, 1.0), history)) == [(0, 2)]
     with pytest.raises(ValueError, match="strict isolation with contrast 'exclude' leaves 1 of 4"):
         replace(learner, fraction=0.75).choose(scored(4.0, 3.0, 2.0, 1.0), history)
+
+
+def test_soft_isolation_scales_updates_by_earlier_relevance(tokenizer: Any):
+    model = micro.lens("llama", "bridge", tokenizer)
+    learner = NeuronLearner(0.5, isolation="soft", strength=2.0)
+    tasks = three_tasks()
+    setting = Setting(view(model), tasks, Training(lr=1e-3, steps=1, batch_size=8, clip=None))
+    first = learner.learn(setting, (), tasks[0])
+    scale = learner.update_scale([first])
+    assert scale is not None
+    assert first.relevance is not None
+    r = first.relevance / first.relevance.mean()
+    assert torch.allclose(scale, 1 / (1 + 2 * r))
+    soft = learner.learn(setting, [first], tasks[1]).delta
+    plain = replace(learner, isolation="none").learn(setting, [first], tasks[1]).delta
+    assert isinstance(soft, NeuronDelta)
+    assert isinstance(plain, NeuronDelta)
+    assert soft.neurons == plain.neurons
+    # One step of AdamW moves a weight by the learning rate, whatever the gradient's size.
+    for name, change in soft.change().items():
+        layer, part = name.split("/")
+        factor = scale[int(layer)][soft.neurons.mask[int(layer)]]
+        factor = factor[:, None] if part == "W_out" else factor
+        assert torch.allclose(change, factor * plain.change()[name], atol=2e-5)
+
+
+def test_a_budget_by_mass_is_the_fewest_neurons_that_hold_it():
+    learner = NeuronLearner(mass=0.5)
+    scores = torch.tensor([[4.0, 1.0, 0.0], [3.0, 1.0, 1.0]])
+    assert learner.count(scores) == 2
+    assert replace(learner, mass=0.4).count(scores) == 1
+    assert replace(learner, mass=1.0).count(scores) == 5
+    assert replace(learner, mass=None, fraction=0.5).count(scores) == 3

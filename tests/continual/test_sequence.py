@@ -25,7 +25,6 @@ from tl_taskneurons.neurons.interventions import deactivate
 from tl_taskneurons.tasks.task import Task, Tasks
 from tl_taskneurons.training.deltas import NeuronDelta, WeightDelta
 from tl_taskneurons.training.finetune import finetune
-from tl_taskneurons.training.settings import Training
 
 
 @pytest.fixture
@@ -130,38 +129,6 @@ def test_strict_isolation_gives_every_task_neurons_of_its_own(model: Any):
 def test_strict_isolation_says_when_neurons_run_out(model: Any):
     with pytest.raises(ValueError, match="needs 38 neurons, but strict isolation leaves 20 of 96"):
         run_sequence(model, three_tasks(), "ncft-strict", TRAINING, fraction=0.4)
-
-
-def test_soft_isolation_scales_updates_by_earlier_relevance(model: Any):
-    learner = NeuronLearner(0.5, isolation="soft", strength=2.0)
-    tasks = three_tasks()
-    setting = Setting(view(model), tasks, Training(lr=1e-3, steps=1, batch_size=8, clip=None))
-    first = learner.learn(setting, (), tasks[0])
-    scale = learner.update_scale([first])
-    assert scale is not None
-    assert first.relevance is not None
-    r = first.relevance / first.relevance.mean()
-    assert torch.allclose(scale, 1 / (1 + 2 * r))
-    soft = learner.learn(setting, [first], tasks[1]).delta
-    plain = replace(learner, isolation="none").learn(setting, [first], tasks[1]).delta
-    assert isinstance(soft, NeuronDelta)
-    assert isinstance(plain, NeuronDelta)
-    assert soft.neurons == plain.neurons
-    # One step of AdamW moves a weight by the learning rate, whatever the gradient's size.
-    for name, change in soft.change().items():
-        layer, part = name.split("/")
-        factor = scale[int(layer)][soft.neurons.mask[int(layer)]]
-        factor = factor[:, None] if part == "W_out" else factor
-        assert torch.allclose(change, factor * plain.change()[name], atol=2e-5)
-
-
-def test_a_budget_by_mass_is_the_fewest_neurons_that_hold_it():
-    learner = NeuronLearner(mass=0.5)
-    scores = torch.tensor([[4.0, 1.0, 0.0], [3.0, 1.0, 1.0]])
-    assert learner.count(scores) == 2
-    assert replace(learner, mass=0.4).count(scores) == 1
-    assert replace(learner, mass=1.0).count(scores) == 5
-    assert replace(learner, mass=None, fraction=0.5).count(scores) == 3
 
 
 def test_a_limit_of_scored_examples_chooses_the_neurons(model: Any):

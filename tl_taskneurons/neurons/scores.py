@@ -277,7 +277,7 @@ class NeuronScores:
         """
         several = isinstance(others, Iterable) and not isinstance(others, NeuronScores)
         given: Any = others if several else [others]
-        rivals: list[Any] = list(given)
+        rivals = list(given)
         for rival in rivals:
             if not isinstance(rival, NeuronScores):
                 raise InputTypeError(
@@ -286,17 +286,16 @@ class NeuronScores:
                 )
         if not rivals:
             raise InputError(f"Contrasting {self.name!r} needs the scores of at least one other.")
-        for rival in rivals:
-            require_same_origin(self, rival)
-            if rival.method != self.method:
+        for one in (self, *rivals):
+            require_same_origin(self, one)
+            if one.method != self.method:
                 raise InputError(
                     f"Scores of {self.name!r} come from method {self.method!r}, those of "
-                    f"{rival.name!r} from {rival.method!r}; contrast scores of one method."
+                    f"{one.name!r} from {one.method!r}; contrast scores of one method."
                 )
-        for scores in (self, *rivals):
-            if scores.info.get("signed"):
+            if one.info.get("signed"):
                 raise InputError(
-                    f"The scores of {scores.name!r} are signed; contrast one side of each, e.g. "
+                    f"The scores of {one.name!r} are signed; contrast one side of each, e.g. "
                     "scores.side('help')."
                 )
         values = CONTRASTS.find(how).function(self, rivals, fraction)
